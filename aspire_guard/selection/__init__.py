@@ -1,0 +1,1 @@
+"""Metrics of selective prediction, calibration and thresholds."""

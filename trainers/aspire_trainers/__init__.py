@@ -1,0 +1,1 @@
+"""Trainers: from questions with references to an evaluator folder, by the three stages of ASPIRE."""
