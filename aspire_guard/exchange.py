@@ -1,0 +1,144 @@
+"""What is judged: a question, the context it was answered from, and the answer, and how a chain's run is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from langchain_core.documents import Document
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, convert_to_messages
+from langchain_core.prompt_values import PromptValue
+from pydantic import BaseModel, ConfigDict
+
+from aspire_guard.errors import ExchangeError
+
+QUESTION_KEYS = ("question", "query", "input", "messages")
+ANSWER_KEYS = ("answer", "output", "result")
+INPUT_CONTEXT_KEYS = ("context", "documents")
+OUTPUT_CONTEXT_KEYS = ("context", "source_documents")
+
+
+class Exchange(BaseModel):
+    """One question with its answer.
+
+    Attributes:
+        question: what was asked.
+        context: the passage the answer should rest on; None for a closed-book question.
+        answer: the answer as text, which may be empty.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    question: str
+    context: str | None = None
+    answer: str
+
+    @classmethod
+    def from_run(cls, input: object, output: object, documents: Sequence[Document] = ()) -> Exchange:
+        """The exchange that a chain's input and output hold.
+
+        The context is looked for in the input, then in the output, then in `documents`: what the
+        retrievers inside the chain returned.
+
+        Raises:
+            ExchangeError: no question is in the input, or no answer in the output.
+        """
+        question = _question_in(input)
+        if question is None:
+            raise ExchangeError(
+                "no question found in the chain's input: expected a string, messages with a human one, a prompt, or a "
+                f"dict with one of the keys {_listed(QUESTION_KEYS)}; found {_described(input)}; put the question "
+                "under 'question' in what you pass to the guard"
+            )
+        context = (
+            _context_in(input, INPUT_CONTEXT_KEYS) or _context_in(output, OUTPUT_CONTEXT_KEYS) or _passages(documents)
+        )
+        return cls(question=question, context=context, answer=answer_text(output))
+
+
+def answer_key(output: Mapping[Any, Any]) -> str | None:
+    """The key that holds the answer of a dict output; None where there is none."""
+    return next((key for key in ANSWER_KEYS if isinstance(output.get(key), str | AIMessage)), None)
+
+
+def answer_in(output: object) -> str | AIMessage | None:
+    """The answer that a chain's output holds, in the type it has there; None where there is none."""
+    if isinstance(output, Mapping):
+        key = answer_key(output)
+        return None if key is None else answer_in(output[key])
+    return output if isinstance(output, str | AIMessage) else None
+
+
+def answer_text(output: object) -> str:
+    """The text of the answer that a chain's output holds.
+
+    Raises:
+        ExchangeError: the output holds no answer.
+    """
+    answer = answer_in(output)
+    if answer is None:
+        raise ExchangeError(
+            "no answer found in the chain's output: expected a string, an AIMessage, or a dict with one of them under "
+            f"{_listed(ANSWER_KEYS)}; found {_described(output)}; end the chain with one of these, for example with "
+            "StrOutputParser()"
+        )
+    return message_text(answer) if isinstance(answer, AIMessage) else answer
+
+
+def message_text(message: BaseMessage) -> str:
+    """The text of a message, without its images, reasoning and tool calls."""
+    return str(message.text)
+
+
+def _question_in(value: object) -> str | None:
+    if isinstance(value, str):
+        return value if value.strip() else None
+    if isinstance(value, Mapping):
+        found = (_question_in(value.get(key)) for key in QUESTION_KEYS)
+        return next((question for question in found if question is not None), None)
+    if isinstance(value, PromptValue):
+        return _last_human(value.to_messages())
+    if isinstance(value, BaseMessage):
+        return _last_human([value])
+    if isinstance(value, list | tuple):
+        return _last_human(_messages(value))
+    return None
+
+
+def _messages(values: Sequence[Any]) -> list[BaseMessage]:
+    """Messages in any notation that chat models take; none where the values are something else."""
+    try:
+        return convert_to_messages(values)
+    except (ValueError, NotImplementedError):
+        return []
+
+
+def _last_human(messages: Sequence[BaseMessage]) -> str | None:
+    human = next((message for message in reversed(messages) if isinstance(message, HumanMessage)), None)
+    return None if human is None else _question_in(message_text(human))
+
+
+def _context_in(value: object, keys: Sequence[str]) -> str | None:
+    if not isinstance(value, Mapping):
+        return None
+    return next((context for key in keys if (context := _passages(value.get(key)))), None)
+
+
+def _passages(value: object) -> str | None:
+    """Documents or strings as one text, with a blank line between them; None where there is no text."""
+    values: Iterable[object] = value if isinstance(value, list | tuple) else [value]
+    texts = [item.page_content if isinstance(item, Document) else item for item in values]
+    return "\n\n".join(text for text in texts if isinstance(text, str) and text.strip()) or None
+
+
+def _listed(keys: Sequence[str]) -> str:
+    return ", ".join(repr(key) for key in keys)
+
+
+def _described(value: object) -> str:
+    """The shape of a value, never its content: an error must not carry an answer that was not judged."""
+    if isinstance(value, Mapping):
+        return f"a {type(value).__name__} with the keys {_listed([str(key) for key in value]) or '(none)'}"
+    if isinstance(value, list | tuple):
+        return f"a {type(value).__name__} of {', '.join(sorted({type(item).__name__ for item in value})) or 'nothing'}"
+    return f"a value of type {type(value).__name__}"

@@ -1,0 +1,195 @@
+"""AspireGuard: a Runnable around any chain that releases the answers it is confident of, and abstains from the rest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializable
+from langchain_core.runnables.base import RunnableLike, coerce_to_runnable
+from langchain_core.runnables.config import ensure_config, get_config_list
+from langchain_core.runnables.utils import ConfigurableFieldSpec
+from langchain_core.utils.pydantic import TypeBaseModel
+from pydantic import ConfigDict
+
+from aspire_guard.errors import ExchangeError
+from aspire_guard.evaluators.protocol import Evaluator
+from aspire_guard.guarded_run import GuardedRun, Take
+from aspire_guard.routing.flow import Outcome
+from aspire_guard.routing.policy import RoutingPolicy
+from aspire_guard.verdict import Verdict
+
+if TYPE_CHECKING:
+    from langchain_core.runnables.graph import Graph
+
+DEFAULT_POLICY = RoutingPolicy()
+
+
+class AspireGuard(RunnableSerializable[Any, Any]):
+    """Wraps a chain: same input, same output type, but only answers that the evaluator is confident of.
+
+    An AIMessage carries the verdict in `response_metadata["aspire_guard"]`; every verdict is also
+    dispatched as the custom event `aspire_guard.verdict`. Messages that call tools pass as they are.
+
+    Attributes:
+        chain: what answers.
+        evaluator: what scores the answers; None for the starter evaluator, loaded when first used.
+        policy: what becomes of scored answers.
+    """
+
+    chain: Runnable[Any, Any]
+    evaluator: Evaluator | None = None
+    policy: RoutingPolicy = DEFAULT_POLICY
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    def __init__(
+        self,
+        chain: RunnableLike[Any, Any],
+        *,
+        evaluator: Evaluator | None = None,
+        policy: RoutingPolicy = DEFAULT_POLICY,
+        name: str | None = None,
+    ) -> None:
+        fields: dict[str, Any] = {
+            "chain": coerce_to_runnable(chain),
+            "evaluator": evaluator,
+            "policy": policy,
+            "name": name,
+        }
+        super().__init__(**fields)
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """The chain's output, or the abstention in the same type.
+
+        Raises:
+            ExchangeError: no question or answer can be read from the chain's input and output.
+            EvaluationError: scoring failed, and the policy says to raise then.
+        """
+        return _only(self._guarded(_output, kwargs).run([input], [ensure_config(config)]))
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """As `invoke`; scoring runs in a thread, off the event loop."""
+        return _only(await self._guarded(_output, kwargs).arun([input], [ensure_config(config)]))
+
+    def batch(
+        self,
+        inputs: list[Any],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[Any]:
+        """As `invoke` for each input, with all answers scored in one call of the evaluator."""
+        configs = get_config_list(config, len(inputs))
+        return _all(self._guarded(_output, kwargs).run(inputs, configs), return_exceptions)
+
+    async def abatch(
+        self,
+        inputs: list[Any],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[Any]:
+        """As `batch`; scoring runs in a thread, off the event loop."""
+        configs = get_config_list(config, len(inputs))
+        return _all(await self._guarded(_output, kwargs).arun(inputs, configs), return_exceptions)
+
+    def judge(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Verdict:
+        """The verdict on the chain's answer to `input`.
+
+        Raises:
+            ExchangeError: as `invoke`; or the answer is a message that calls tools.
+            EvaluationError: scoring failed, and the policy says to raise then.
+        """
+        verdict: Verdict = _only(self._guarded(_verdict, kwargs).run([input], [ensure_config(config)]))
+        return verdict
+
+    async def ajudge(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Verdict:
+        """As `judge`; scoring runs in a thread, off the event loop."""
+        verdict: Verdict = _only(await self._guarded(_verdict, kwargs).arun([input], [ensure_config(config)]))
+        return verdict
+
+    def judge_batch(
+        self, inputs: list[Any], config: RunnableConfig | list[RunnableConfig] | None = None, **kwargs: Any
+    ) -> list[Verdict]:
+        """As `judge` for each input, with all answers scored in one call of the evaluator."""
+        configs = get_config_list(config, len(inputs))
+        return _all(self._guarded(_verdict, kwargs).run(inputs, configs), return_exceptions=False)
+
+    async def ajudge_batch(
+        self, inputs: list[Any], config: RunnableConfig | list[RunnableConfig] | None = None, **kwargs: Any
+    ) -> list[Verdict]:
+        """As `judge_batch`; scoring runs in a thread, off the event loop."""
+        configs = get_config_list(config, len(inputs))
+        return _all(await self._guarded(_verdict, kwargs).arun(inputs, configs), return_exceptions=False)
+
+    @property
+    def InputType(self) -> Any:
+        """What the chain takes."""
+        return self.chain.InputType
+
+    @property
+    def OutputType(self) -> Any:
+        """What the chain gives; an abstention has the same type."""
+        return self.chain.OutputType
+
+    def get_input_schema(self, config: RunnableConfig | None = None) -> TypeBaseModel:
+        """The chain's input schema."""
+        return self.chain.get_input_schema(config)
+
+    def get_output_schema(self, config: RunnableConfig | None = None) -> TypeBaseModel:
+        """The chain's output schema."""
+        return self.chain.get_output_schema(config)
+
+    @property
+    def config_specs(self) -> list[ConfigurableFieldSpec]:
+        """What can be configured in the chain."""
+        return self.chain.config_specs
+
+    def get_graph(self, config: RunnableConfig | None = None) -> Graph:
+        """The chain's graph with the guard between its last step and its output."""
+        graph = self.chain.get_graph(config)
+        graph.trim_last_node()
+        last_step = graph.last_node()
+        if last_step is None:
+            return super().get_graph(config)
+        guard = graph.add_node(self)
+        graph.add_edge(last_step, guard)
+        graph.add_edge(guard, graph.add_node(self.get_output_schema(config)))
+        return graph
+
+    def _guarded(self, take: Take, kwargs: dict[str, Any]) -> GuardedRun:
+        return GuardedRun(self.chain, self._loaded_evaluator, self.policy, self.get_name(), take, kwargs)
+
+    def _loaded_evaluator(self) -> Evaluator:
+        if self.evaluator is not None:
+            return self.evaluator
+        # Here and not above: it brings torch, which a guard with its own evaluator need not have.
+        from aspire_guard.evaluators.starter import starter_evaluator
+
+        return starter_evaluator()
+
+
+def _output(outcome: Outcome) -> Any:
+    return outcome.output
+
+
+def _verdict(outcome: Outcome) -> Verdict:
+    if outcome.verdict is None:
+        raise ExchangeError(
+            "no answer to judge: expected final text, found a message that calls tools; judge the answer that the "
+            "chain gives once the tools have run, or use invoke, which lets such messages pass"
+        )
+    return outcome.verdict
+
+
+def _only(results: list[Any]) -> Any:
+    return _all(results, return_exceptions=False)[0]
+
+
+def _all(results: list[Any], return_exceptions: bool) -> list[Any]:
+    failure = next((result for result in results if isinstance(result, Exception)), None)
+    if failure is not None and not return_exceptions:
+        raise failure
+    return results

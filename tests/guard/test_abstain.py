@@ -1,0 +1,72 @@
+"""Abstentions in the types of chains' outputs."""
+
+from __future__ import annotations
+
+import pytest
+from langchain_core.documents import Document
+from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages.ai import UsageMetadata
+
+from aspire_guard.errors import ExchangeError
+from aspire_guard.routing.abstain import abstain
+
+MESSAGE = "I can't say."
+
+
+def test_a_string_becomes_the_abstention() -> None:
+    """str in, str out."""
+    assert abstain("zanzibar", MESSAGE) == MESSAGE
+
+
+def test_a_message_keeps_its_id_and_nothing_of_its_text() -> None:
+    """Id, name and token counts stay; content, keyword arguments, tool calls and metadata go."""
+    usage: UsageMetadata = {"input_tokens": 3, "output_tokens": 2, "total_tokens": 5}
+    rejected = AIMessage(
+        "zanzibar",
+        id="m1",
+        name="bot",
+        usage_metadata=usage,
+        additional_kwargs={"reasoning_content": "zanzibar?"},
+        response_metadata={"raw": "zanzibar"},
+        invalid_tool_calls=[{"name": "f", "args": "zanzibar", "id": "1", "error": None, "type": "invalid_tool_call"}],
+    )
+    assert abstain(rejected, MESSAGE) == AIMessage(MESSAGE, id="m1", name="bot", usage_metadata=usage)
+    assert rejected.content == "zanzibar"
+
+
+@pytest.mark.parametrize("key", ["answer", "output", "result"])
+def test_a_dict_loses_its_answer_only(key: str) -> None:
+    """All other keys stay as they are, and so does the dict that was given."""
+    document = Document("It is zanzibar.")
+    output = {"question": "zanzibar", "context": [document], "source_documents": [document], key: "zanzibar", "n": 3}
+    assert abstain(output, MESSAGE) == {**output, key: MESSAGE}
+    assert output[key] == "zanzibar"
+
+
+def test_the_rejected_answer_leaves_by_no_other_key() -> None:
+    """A state of messages, a raw message or a second answer key would give the answer away."""
+    earlier = [HumanMessage("Where?"), AIMessage("Not in zanzibar.", id="m1"), HumanMessage("So where?")]
+    output = {
+        "answer": "zanzibar",
+        "result": " zanzibar\n",
+        "raw": AIMessage("Answer: zanzibar", id="m2"),
+        "messages": [*earlier, AIMessage("zanzibar", id="m2")],
+    }
+    assert abstain(output, MESSAGE) == {
+        "answer": MESSAGE,
+        "result": MESSAGE,
+        "raw": AIMessage(MESSAGE, id="m2"),
+        "messages": [*earlier, AIMessage(MESSAGE, id="m2")],
+    }
+
+
+def test_an_empty_answer_is_nowhere_else() -> None:
+    """Every text contains the empty one; none of them is the rejected answer."""
+    output = {"answer": "", "note": "", "raw": AIMessage("Hello")}
+    assert abstain(output, MESSAGE) == {**output, "answer": MESSAGE}
+
+
+def test_an_output_without_an_answer_is_an_error() -> None:
+    """There is nothing that the abstention could stand for."""
+    with pytest.raises(ExchangeError, match="no answer found"):
+        abstain({"text": "zanzibar"}, MESSAGE)

@@ -1,0 +1,258 @@
+"""The guard as a drop-in for a chain: types, inputs, composition."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from langchain_core.callbacks import CallbackManagerForRetrieverRun
+from langchain_core.documents import Document
+from langchain_core.language_models import FakeListChatModel
+from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.retrievers import BaseRetriever
+from langchain_core.runnables import RunnableLambda, RunnablePassthrough
+
+from aspire_guard.errors import EvaluationError, ExchangeError
+from aspire_guard.evaluators.constant import ConstantEvaluator
+from aspire_guard.evaluators.protocol import Evaluator
+from aspire_guard.exchange import Exchange
+from aspire_guard.guard import AspireGuard
+from aspire_guard.routing.policy import RoutingPolicy
+from aspire_guard.verdict import Verdict
+
+ABSTENTION = "I can't answer this question."
+TRUSTING = ConstantEvaluator(confidence=0.75)
+REFUSING = ConstantEvaluator(confidence=0.25)
+PROMPT = ChatPromptTemplate.from_template("{context}\n{question}")
+
+
+class PassageRetriever(BaseRetriever):
+    """Returns its passages for any query."""
+
+    passages: list[str]
+
+    def _get_relevant_documents(self, query: str, *, run_manager: CallbackManagerForRetrieverRun) -> list[Document]:
+        return [Document(passage) for passage in self.passages]
+
+
+class RerankingRetriever(BaseRetriever):
+    """Returns the first document of another retriever."""
+
+    candidates: BaseRetriever
+
+    def _get_relevant_documents(self, query: str, *, run_manager: CallbackManagerForRetrieverRun) -> list[Document]:
+        return self.candidates.invoke(query, {"callbacks": run_manager.get_child()})[:1]
+
+
+def answers(text: Any) -> RunnableLambda[Any, Any]:
+    return RunnableLambda(lambda input: text)
+
+
+def recording(seen: list[Exchange]) -> ConstantEvaluator:
+    def confidence(exchange: Exchange) -> float:
+        seen.append(exchange)
+        return 1.0
+
+    return ConstantEvaluator(confidence)
+
+
+def test_the_constant_evaluator_is_an_evaluator() -> None:
+    """The public test double satisfies the protocol."""
+    assert isinstance(TRUSTING, Evaluator)
+
+
+def test_a_string_chain() -> None:
+    """str out: the answer where it is trusted, the abstention where it is not."""
+    assert AspireGuard(answers("Ada"), evaluator=TRUSTING).invoke("Who?") == "Ada"
+    assert AspireGuard(answers("Ada"), evaluator=REFUSING).invoke("Who?") == ABSTENTION
+
+
+def test_a_message_chain() -> None:
+    """AIMessage out, under its own id, with the verdict in its metadata."""
+    message = AIMessage("Ada", id="m1", response_metadata={"model": "m"})
+    released = AspireGuard(answers(message), evaluator=TRUSTING).invoke([HumanMessage("Who?")])
+    assert (released.content, released.id, released.response_metadata["model"]) == ("Ada", "m1", "m")
+    assert released.response_metadata["aspire_guard"]["accepted"] is True
+    assert message.response_metadata == {"model": "m"}
+
+    held = AspireGuard(answers(message), evaluator=REFUSING).invoke([HumanMessage("Who?")])
+    assert (held.content, held.id, list(held.response_metadata)) == (ABSTENTION, "m1", ["aspire_guard"])
+    assert Verdict.model_validate(held.response_metadata["aspire_guard"]).confidence == 0.25
+
+
+def test_a_dict_chain() -> None:
+    """dict out: an accepted one as it is, of a rejected one the answer is replaced."""
+    output = {"answer": "Ada", "source_documents": [Document("Ada keeps it.")]}
+    assert AspireGuard(answers(output), evaluator=TRUSTING).invoke("Who?") == output
+    assert AspireGuard(answers(output), evaluator=REFUSING).invoke("Who?") == {**output, "answer": ABSTENTION}
+
+
+def test_a_message_in_a_dict_carries_the_verdict() -> None:
+    """The message under the answer key is treated as one that stands alone."""
+    released = AspireGuard(answers({"answer": AIMessage("Ada")}), evaluator=TRUSTING).invoke("Who?")
+    assert released["answer"].response_metadata["aspire_guard"]["route"] == "accept"
+
+
+def test_judge_gives_the_verdict() -> None:
+    """judge and ajudge tell what invoke decides by."""
+    guard = AspireGuard(answers("Ada"), evaluator=REFUSING)
+    for verdict in (guard.judge("Who?"), asyncio.run(guard.ajudge("Who?"))):
+        assert (verdict.accepted, verdict.confidence, verdict.threshold) == (False, 0.25, 0.5)
+
+
+def test_the_policy_sets_threshold_and_abstention() -> None:
+    """One evaluator serves stricter and looser guards."""
+    loose = RoutingPolicy(threshold=0.25, abstention="Pass.")
+    strict = RoutingPolicy(threshold=0.26, abstention="Pass.")
+    assert AspireGuard(answers("Ada"), evaluator=REFUSING, policy=loose).invoke("Who?") == "Ada"
+    assert AspireGuard(answers("Ada"), evaluator=REFUSING, policy=strict).invoke("Who?") == "Pass."
+
+
+@pytest.mark.parametrize("evaluator", [TRUSTING, REFUSING])
+@pytest.mark.parametrize("output", ["Ada", AIMessage("Ada", id="m1"), {"answer": "Ada"}])
+def test_async_is_sync(evaluator: ConstantEvaluator, output: Any) -> None:
+    """ainvoke gives what invoke gives, apart from the seconds it took."""
+    guard = AspireGuard(answers(output), evaluator=evaluator)
+    same = [guard.invoke("Who?"), asyncio.run(guard.ainvoke("Who?"))]
+    for result in same:
+        if isinstance(result, AIMessage):
+            result.response_metadata["aspire_guard"].pop("timings")
+    assert same[0] == same[1]
+
+
+def test_a_message_that_calls_tools_passes() -> None:
+    """It comes out as it went in, unscored; judging it is an error that says so."""
+    message = AIMessage("", tool_calls=[{"name": "look_up", "args": {"key": 1}, "id": "1"}])
+    guard = AspireGuard(answers(message), evaluator=REFUSING)
+    assert guard.invoke("Who?") is message
+    assert asyncio.run(guard.ainvoke("Who?")) is message
+    with pytest.raises(ExchangeError, match="expected final text, found a message that calls tools"):
+        guard.judge("Who?")
+
+
+def test_a_retrieval_chain_is_judged_on_what_it_retrieved() -> None:
+    """dict in, str out: the context is what the retriever inside returned."""
+    seen: list[Exchange] = []
+    retrieve = RunnableLambda(lambda input: input["question"]) | PassageRetriever(passages=["Ada keeps it.", "So?"])
+    chain = (
+        RunnablePassthrough.assign(context=retrieve) | PROMPT | FakeListChatModel(responses=["Ada"]) | StrOutputParser()
+    )
+    guard = AspireGuard(chain, evaluator=recording(seen))
+    assert guard.invoke({"question": "Who?"}) == "Ada"
+    assert asyncio.run(guard.ainvoke({"question": "Who?"})) == "Ada"
+    assert seen == [Exchange(question="Who?", context="Ada keeps it.\n\nSo?", answer="Ada")] * 2
+
+
+def test_only_the_outermost_retriever_counts() -> None:
+    """Candidates that a reranking retriever drops were never read by the model."""
+    seen: list[Exchange] = []
+    retriever = RerankingRetriever(candidates=PassageRetriever(passages=["Read.", "Dropped."]))
+    AspireGuard(retriever | answers("Ada"), evaluator=recording(seen)).invoke("Who?")
+    assert seen[0].context == "Read."
+
+
+def test_the_input_is_not_changed() -> None:
+    """A caller may use its input again."""
+    question = {"question": "Who?", "context": ["Ada keeps it."]}
+    AspireGuard(answers("Ada"), evaluator=REFUSING).invoke(question)
+    assert question == {"question": "Who?", "context": ["Ada keeps it."]}
+
+
+def test_it_composes_on_both_sides() -> None:
+    """A guard is a step like any other, also under with_config."""
+    guard = AspireGuard(FakeListChatModel(responses=["Ada"]), evaluator=REFUSING).with_config(tags=["guarded"])
+    assert (PROMPT | guard | StrOutputParser()).invoke({"context": "", "question": "Who?"}) == ABSTENTION
+
+
+def test_types_and_schemas_are_the_chains() -> None:
+    """What the chain takes and gives, the guard takes and gives."""
+    chain = PROMPT | FakeListChatModel(responses=["Ada"]) | StrOutputParser()
+    guard = AspireGuard(chain, evaluator=TRUSTING)
+    assert (guard.InputType, guard.OutputType) == (chain.InputType, chain.OutputType)
+    assert guard.get_input_jsonschema() == chain.get_input_jsonschema()
+    assert guard.get_output_jsonschema() == chain.get_output_jsonschema()
+    assert guard.config_specs == chain.config_specs
+
+
+def test_the_graph_shows_the_guard_after_the_chain() -> None:
+    """The chain's steps stay visible, the guard is the last of them."""
+    graph = AspireGuard(PROMPT | FakeListChatModel(responses=["Ada"]), evaluator=TRUSTING).get_graph()
+    names = {node.id: node.name for node in graph.nodes.values()}
+    assert [(names[edge.source], names[edge.target]) for edge in graph.edges] == [
+        ("PromptInput", "ChatPromptTemplate"),
+        ("ChatPromptTemplate", "FakeListChatModel"),
+        ("FakeListChatModel", "AspireGuard"),
+        ("AspireGuard", "FakeListChatModelOutput"),
+    ]
+
+
+def test_a_function_is_a_chain() -> None:
+    """As everywhere in LangChain, a plain function will do."""
+    assert AspireGuard(lambda question: f"{question}!", evaluator=TRUSTING).invoke("Who?") == "Who?!"
+
+
+def test_it_is_not_serialisable() -> None:
+    """A guard holds a model, so LangChain's serialisation leaves it out."""
+    assert AspireGuard.is_lc_serializable() is False
+
+
+def test_the_chains_error_is_the_guards() -> None:
+    """A chain that raises is not an answer of low confidence."""
+
+    def broken(input: str) -> str:
+        raise ConnectionError("model is down")
+
+    guard = AspireGuard(RunnableLambda(broken), evaluator=TRUSTING)
+    with pytest.raises(ConnectionError, match="model is down"):
+        guard.invoke("Who?")
+    with pytest.raises(ConnectionError, match="model is down"):
+        asyncio.run(guard.ainvoke("Who?"))
+
+
+@pytest.mark.parametrize("confidence", [float("nan"), 1.5])
+def test_an_evaluator_that_fails_holds_the_answer_back(confidence: float) -> None:
+    """By default the guard abstains, and the verdict tells why without quoting the answer."""
+    guard = AspireGuard(answers("zanzibar"), evaluator=ConstantEvaluator(confidence))
+    assert guard.invoke("Where?") == ABSTENTION
+    verdict = asyncio.run(guard.ajudge("Where?"))
+    assert (verdict.accepted, verdict.confidence, verdict.score) == (False, None, None)
+    assert verdict.error is not None
+    assert verdict.error.startswith("expected a score; the evaluator raised ValidationError: 1 validation error")
+    assert "zanzibar" not in verdict.model_dump_json()
+
+
+def test_an_evaluator_that_fails_can_raise() -> None:
+    """With on_error="raise" the caller gets the error, its cause attached."""
+
+    def out_of_memory(exchange: Exchange) -> float:
+        raise MemoryError("no memory")
+
+    guard = AspireGuard(
+        answers("Ada"), evaluator=ConstantEvaluator(out_of_memory), policy=RoutingPolicy(on_error="raise")
+    )
+    with pytest.raises(EvaluationError, match="the evaluator raised MemoryError: no memory") as raised:
+        guard.invoke("Who?")
+    assert isinstance(raised.value.__cause__, MemoryError)
+
+
+def test_parallel_calls_do_not_mix() -> None:
+    """Each of many concurrent calls gets its own answer, judged with its own context."""
+
+    async def slowly(input: dict[str, str]) -> str:
+        await PassageRetriever(passages=[f"passage {input['question']}"]).ainvoke(input["question"])
+        await asyncio.sleep(0.001 * (7 - int(input["question"]) % 7))
+        return f"answer {input['question']}"
+
+    def own_passage_and_even(exchange: Exchange) -> float:
+        own = exchange.answer.removeprefix("answer ") == exchange.question
+        return float(own and exchange.context == f"passage {exchange.question}" and int(exchange.question) % 2 == 0)
+
+    guard = AspireGuard(RunnableLambda(slowly), evaluator=ConstantEvaluator(own_passage_and_even))
+
+    async def all_at_once() -> list[str]:
+        return list(await asyncio.gather(*(guard.ainvoke({"question": str(i)}) for i in range(40))))
+
+    assert asyncio.run(all_at_once()) == [f"answer {i}" if i % 2 == 0 else ABSTENTION for i in range(40)]

@@ -1,0 +1,61 @@
+"""The policy's decision on a score."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from aspire_guard.evaluators.constant import ConstantEvaluator
+from aspire_guard.routing.policy import RoutingPolicy
+from aspire_guard.verdict import Score, Timings, Verdict
+
+TIMINGS = Timings(generate=1.0, score=0.5)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "confidence", "accepted"),
+    [(None, 0.7, True), (None, 0.69, False), (0.2, 0.2, True), (0.9, 0.89, False), (0.0, 0.0, True), (1.0, 1.0, True)],
+)
+def test_accepted_from_the_threshold_on(threshold: float | None, confidence: float, accepted: bool) -> None:
+    """The threshold is the policy's, or else the evaluator's, and belongs to the accepted side."""
+    evaluator = ConstantEvaluator(confidence, threshold=0.7)
+    score = Score(selection_score=-1.0, confidence=confidence)
+    assert RoutingPolicy(threshold=threshold).decide(score, evaluator, TIMINGS).accepted is accepted
+
+
+def test_the_verdict_says_it_all() -> None:
+    """Score, threshold, reason, guarantee and timings stand in the verdict."""
+    evaluator = ConstantEvaluator(0.25, threshold=0.5, guarantee="at most 10 % of released answers are wrong")
+    score = Score(selection_score=-1.0, confidence=0.25)
+    assert RoutingPolicy().decide(score, evaluator, TIMINGS) == Verdict(
+        accepted=False,
+        route="abstain",
+        confidence=0.25,
+        threshold=0.5,
+        score=score,
+        reason="confidence 0.250 is below the threshold 0.500",
+        guarantee="at most 10 % of released answers are wrong",
+        timings=TIMINGS,
+    )
+
+
+def test_an_unscored_answer_is_not_released() -> None:
+    """Not even with the threshold at zero: there is no confidence to compare."""
+    verdict = RoutingPolicy(threshold=0.0).decide_unscored("no memory", ConstantEvaluator(1.0), TIMINGS)
+    assert (verdict.accepted, verdict.route, verdict.confidence, verdict.score) == (False, "abstain", None, None)
+    assert verdict.error == "no memory"
+
+
+def test_a_guarantee_holds_for_its_own_threshold_only() -> None:
+    """A policy with another threshold promises nothing."""
+    evaluator = ConstantEvaluator(1.0, threshold=0.5, guarantee="promised")
+    score = Score(selection_score=0.0, confidence=1.0)
+    assert RoutingPolicy(threshold=0.5).decide(score, evaluator, TIMINGS).guarantee == "promised"
+    assert RoutingPolicy(threshold=0.4).decide(score, evaluator, TIMINGS).guarantee is None
+
+
+@pytest.mark.parametrize("wrong", [{"threshold": 1.1}, {"threshold": -0.1}, {"on_error": "ignore"}, {"treshold": 0.5}])
+def test_wrong_options_are_refused(wrong: dict[str, object]) -> None:
+    """A typing error in an option must not silently leave the default in place."""
+    with pytest.raises(ValidationError):
+        RoutingPolicy(**wrong)  # type: ignore[arg-type]
