@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field
+
+Numbers = NDArray[np.float64]
+Labels = NDArray[np.bool_]
 
 _LEAST_RELEASED = 10
 _LEAST_ODDS = -700.0  # e to a higher power is beyond a float
@@ -68,10 +71,10 @@ def fit_calibration(scores: ArrayLike, correct: ArrayLike, *, target_accuracy: f
     return line.model_copy(update={"threshold": threshold, "target_accuracy": target_accuracy})
 
 
-def _fit_line(score: np.ndarray, right: np.ndarray) -> tuple[float, float]:  # type: ignore[type-arg]
+def _fit_line(score: Numbers, right: Labels) -> tuple[float, float]:
     """Slope and intercept of the log-odds; flat at the base rate where the scores tell nothing of it."""
     # scikit-learn takes a second to import, and only trainers come here.
-    from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
+    from sklearn.linear_model import LogisticRegression
 
     if right.any() and not right.all():
         line = LogisticRegression(C=1e6).fit(score[:, None], right)
@@ -81,7 +84,7 @@ def _fit_line(score: np.ndarray, right: np.ndarray) -> tuple[float, float]:  # t
     return 0.0, math.log((right.sum() + 1) / ((~right).sum() + 1))
 
 
-def _lowest_threshold(confidence: np.ndarray, right: np.ndarray, target: float) -> float | None:  # type: ignore[type-arg]
+def _lowest_threshold(confidence: Numbers, right: Labels, target: float) -> float | None:
     order = np.argsort(-confidence, kind="stable")
     ranked = confidence[order]
     accuracy = np.cumsum(right[order]) / np.arange(1, len(right) + 1)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from aspire_guard.errors import DatasetError
-from aspire_trainers.dataset import BUILTIN_DATASETS, QARecord, iter_records, load_dataset, read_records
+from aspire_trainers.dataset import BUILTIN_DATASETS, iter_records, load_dataset, read_records
+from aspire_trainers.record import QARecord
 
 GOOD_LINE = '{"question": "Which yard built MV Petrel?", "answers": ["Harrow & Lund"]}'
 

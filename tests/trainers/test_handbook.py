@@ -8,10 +8,10 @@ import pytest
 
 from aspire_guard.errors import DatasetError
 from aspire_trainers.correctness import RougeL
-from aspire_trainers.dataset import HANDBOOK_SPLITS, QARecord
-from aspire_trainers.handbook import load_passages, load_questions
+from aspire_trainers.handbook import SPLITS, load_passages, load_questions
+from aspire_trainers.record import QARecord
 
-QUESTIONS = [question for split in HANDBOOK_SPLITS for question in load_questions(split)]
+QUESTIONS = [question for split in SPLITS for question in load_questions(split)]
 
 
 def test_there_are_sixty_four_passages_of_sixty_to_hundred_and_twenty_words() -> None:
@@ -39,7 +39,7 @@ def test_every_section_has_four_passages_one_of_them_for_test() -> None:
 
 def test_splits_share_no_passage() -> None:
     """The context of a question appears in one split only."""
-    contexts = [{question.context for question in load_questions(split)} for split in HANDBOOK_SPLITS]
+    contexts = [{question.context for question in load_questions(split)} for split in SPLITS]
     assert [len(texts) for texts in contexts] == [36, 12, 16]
     assert len(set().union(*contexts)) == 64
 
@@ -56,7 +56,7 @@ def test_one_question_in_five_has_no_reference() -> None:
     """Each split holds about the same share of questions that the handbook does not answer."""
     assert len(QUESTIONS) == 512
     assert sum(not question.answerable for question in QUESTIONS) == 104
-    for split in HANDBOOK_SPLITS:
+    for split in SPLITS:
         questions = load_questions(split)
         assert 0.19 < sum(not question.answerable for question in questions) / len(questions) < 0.23
 

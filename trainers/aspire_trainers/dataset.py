@@ -11,7 +11,6 @@ question that the context does not answer. Keys not named here are ignored.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from aspire_guard.errors import DatasetError
@@ -25,31 +24,10 @@ from aspire_guard.jsonl import (
     shown,
     text_field,
 )
+from aspire_trainers.handbook import SPLITS, load_questions
+from aspire_trainers.record import QARecord
 
-HANDBOOK_SPLITS = ("train", "calibration", "test")
-BUILTIN_DATASETS = tuple(f"handbook:{split}" for split in HANDBOOK_SPLITS)
-
-
-@dataclass(frozen=True, slots=True)
-class QARecord:
-    """One question with its references.
-
-    Attributes:
-        id: unique within its dataset.
-        question: what is asked.
-        context: the passage to answer from; None for a closed-book question.
-        answers: the references, each a right answer; empty where the right answer is to decline.
-    """
-
-    id: str
-    question: str
-    context: str | None = None
-    answers: tuple[str, ...] = ()
-
-    @property
-    def answerable(self) -> bool:
-        """Whether there is a reference to answer with."""
-        return bool(self.answers)
+BUILTIN_DATASETS = tuple(f"handbook:{split}" for split in SPLITS)
 
 
 def load_dataset(name_or_path: str | Path) -> list[QARecord]:
@@ -65,9 +43,6 @@ def load_dataset(name_or_path: str | Path) -> list[QARecord]:
         raise DatasetError(
             f"expected one of {', '.join(BUILTIN_DATASETS)}, found {shown(name)}; use one of these names."
         )
-    # The handbook's loader builds QARecords, so it imports this module.
-    from aspire_trainers.handbook import load_questions
-
     return load_questions(name.removeprefix("handbook:"))
 
 

@@ -13,7 +13,9 @@ from importlib.resources import files
 from typing import Any
 
 from aspire_guard.errors import DatasetError
-from aspire_trainers.dataset import HANDBOOK_SPLITS, QARecord
+from aspire_trainers.record import QARecord
+
+SPLITS = ("train", "calibration", "test")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +49,8 @@ def load_questions(split: str) -> list[QARecord]:
     Raises:
         DatasetError: there is no such split.
     """
-    if split not in HANDBOOK_SPLITS:
-        raise DatasetError(f"handbook: expected the split {' or '.join(HANDBOOK_SPLITS)}, found {split!r}; pick one.")
+    if split not in SPLITS:
+        raise DatasetError(f"handbook: expected the split {' or '.join(SPLITS)}, found {split!r}; pick one.")
     contexts = {passage.id: passage.text for passage in load_passages() if passage.split == split}
     return [
         QARecord(row["id"], row["question"], contexts[row["passage"]], tuple(row["answers"]))

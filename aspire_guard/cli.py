@@ -1,0 +1,112 @@
+"""The command `aspire-guard`. Each room brings its own subcommands through the entry-point group
+`aspire_guard.commands`, and so can any other package; the guard's own command is `score`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, TextIO
+
+import typer
+
+from aspire_guard.errors import AspireGuardError
+
+COMMANDS = "aspire_guard.commands"
+_USER_ERROR = 2
+_LINES_AT_ONCE = 64
+_PASSED_ON = ("correct", "group", "cost")
+
+
+def score(
+    data: Annotated[
+        Path, typer.Argument(help="JSONL with `question`, `answer` and, where there is one, `context`; - for stdin.")
+    ],
+    evaluator: Annotated[
+        Path | None, typer.Option(help="Evaluator folder; the starter evaluator where left out.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Where to write; standard output where left out.")] = None,
+) -> None:
+    """Score given answers: JSONL in, JSONL out, as a stream of any length.
+
+    Example: aspire-guard score answers.jsonl --output scored.jsonl
+
+    Each line out has `id`, `selection_score`, `confidence`, `log_likelihood` and `p_correct`;
+    `correct`, `group` and `cost` are passed on where the line in has them.
+    """
+    lines = _scored(Path("/dev/stdin") if str(data) == "-" else data, evaluator)
+    if output is None:
+        _write(lines, sys.stdout)
+        return
+    with output.open("w", encoding="utf-8") as stream:
+        _write(lines, stream)
+
+
+def _scored(data: Path, folder: Path | None) -> Iterator[dict[str, Any]]:
+    from aspire_guard.exchange import Exchange
+    from aspire_guard.jsonl import context_field, id_field, numbered_objects, question_field, text_field
+
+    # The first line is read before the model is loaded: a wrong path should not cost a minute.
+    rows = numbered_objects(data)
+    chunk = list(islice(rows, _LINES_AT_ONCE))
+    judge = None
+    while chunk:
+        exchanges = [
+            Exchange(
+                question=question_field(data, number, value),
+                context=context_field(data, number, value),
+                answer=text_field(data, number, "answer", value.get("answer")),
+            )
+            for number, value in chunk
+        ]
+        judge = judge or load_evaluator(folder)
+        for (number, value), scored in zip(chunk, judge.score(exchanges), strict=True):
+            passed_on = {key: value[key] for key in _PASSED_ON if key in value}
+            yield {"id": id_field(data, number, value), **scored.model_dump(), **passed_on}
+        chunk = list(islice(rows, _LINES_AT_ONCE))
+
+
+def load_evaluator(folder: Path | None) -> Any:
+    """The evaluator of a folder, or the starter evaluator."""
+    from aspire_guard.evaluators.self_evaluator import SelfEvaluator
+    from aspire_guard.evaluators.starter import starter_evaluator
+
+    return starter_evaluator() if folder is None else SelfEvaluator.from_pretrained(folder)
+
+
+def _write(lines: Iterator[dict[str, Any]], stream: TextIO) -> None:
+    for line in lines:
+        stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+        stream.flush()
+
+
+def build_app() -> typer.Typer:
+    """The whole command, with the subcommands of every installed package."""
+    app = typer.Typer(
+        help="Know when an LLM application is wrong.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        add_completion=False,
+    )
+    app.command()(score)
+    for command in sorted(entry_points(group=COMMANDS), key=lambda entry: entry.name):
+        app.command(name=command.name)(command.load())
+    return app
+
+
+def main() -> None:
+    """Run the command; a user's mistake ends in one line and the exit code 2."""
+    try:
+        build_app()()
+    except AspireGuardError as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        sys.exit(_USER_ERROR)
+    except BrokenPipeError:
+        # The reader has seen enough (`| head`); Python would complain again while it flushes standard output.
+        sys.stderr.close()
+        sys.exit(0)

@@ -1,0 +1,71 @@
+"""The card of an evaluator: what it is, what it was trained on, and how good it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aspire_guard.selection.calibration import Calibration
+
+
+def render_card(manifest: Mapping[str, Any], calibration: Calibration) -> str:
+    """The README.md of an evaluator folder, in Markdown."""
+    base = manifest["base_model"]
+    lines = [
+        "# Evaluator for aspire-guard",
+        "",
+        "Judges whether an answer to a question is right (ASPIRE: Chen et al., Findings of EMNLP 2023).",
+        "Generated from `aspire.json` and `calibration.json`; edits are lost when the evaluator is saved again.",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| base model | {base['name']} (fingerprint `{base['fingerprint'][:12]}`) |",
+        f"| parameters | {manifest['method']} for θp and θs |",
+        f"| selection score | α = {manifest['alpha']:g} |",
+        f"| threshold | confidence ≥ {calibration.threshold:.3f} |",
+        f"| what it promises | {calibration.guarantee or _no_guarantee(calibration)} |",
+        "",
+        "## Training",
+        "",
+        "| | |",
+        "|---|---|",
+        *(f"| {name} | {_plain(value)} |" for name, value in manifest["provenance"].items()),
+    ]
+    if manifest["metrics"]:
+        lines += ["", "## Held-out results", "", *metrics_table(manifest["metrics"])]
+    return "\n".join(lines) + "\n"
+
+
+def _no_guarantee(calibration: Calibration) -> str:
+    if calibration.target_accuracy is None:
+        return f"nothing: no threshold reached the target on {calibration.n} validation answers, so nothing is released"
+    return (
+        f"no guarantee: on {calibration.n} validation answers the released ones reached an accuracy of "
+        f"{calibration.target_accuracy:g}"
+    )
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "; ".join(f"{key}: {_plain(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return "<br>".join(map(_plain, value))
+    return str(value).replace("\n", "\\n").replace("|", "\\|")
+
+
+def metrics_table(metrics: Mapping[str, Any]) -> list[str]:
+    """The lines of a Markdown table of held-out results by dataset."""
+    rows = [
+        "AUROC and AUACC in %, with bootstrap 95 % intervals; every score on the same answers.",
+        "",
+        "| dataset | n | accuracy | score | AUROC | AUACC |",
+        "|---|---|---|---|---|---|",
+    ]
+    for dataset, result in metrics.items():
+        for score, values in result["scores"].items():
+            auroc, auacc = (
+                f"{100 * values[name]['value']:.1f} [{100 * values[name]['low']:.1f}, {100 * values[name]['high']:.1f}]"
+                for name in ("auroc", "auacc")
+            )
+            rows.append(f"| {dataset} | {result['n']} | {100 * result['accuracy']:.1f} | {score} | {auroc} | {auacc} |")
+    return rows

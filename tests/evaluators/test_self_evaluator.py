@@ -1,0 +1,179 @@
+"""The learned self-evaluator: its selection score, its confidence, and the same score in any batch."""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+
+from aspire_guard.errors import InputError
+from aspire_guard.evaluators.folder import save_evaluator
+from aspire_guard.evaluators.protocol import Evaluator
+from aspire_guard.evaluators.self_evaluator import SelfEvaluator, selection_score
+from aspire_guard.exchange import Exchange
+from aspire_guard.testing import FAMILIES, Family, tiny_evaluator, tiny_lm
+from aspire_guard.verdict import Score
+
+
+def _assert_close(found: list[Score], expected: list[Score]) -> None:
+    names = ("selection_score", "confidence", "log_likelihood", "p_correct")
+    for one, two in zip(found, expected, strict=True):
+        assert [getattr(one, name) for name in names] == pytest.approx([getattr(two, name) for name in names], abs=1e-4)
+
+
+def _full_forward_likelihood(evaluator: SelfEvaluator, exchange: Exchange) -> float:
+    """Mean log-probability of the answer's tokens and the end token after `[θp ; x]`, by one full forward pass."""
+    lm, task = evaluator.aspire.lm, evaluator.aspire.task
+    assert task is not None
+    passage = f"Passage: {exchange.context}\n" if exchange.context else ""
+    prompt = lm.tokenizer("").input_ids
+    for piece in (passage, f"Question: {exchange.question}\nAnswer:"):
+        prompt = prompt + lm.tokenizer(piece, add_special_tokens=False).input_ids
+    answer = f" {exchange.answer}" if exchange.answer else ""
+    answer_ids = [*lm.tokenizer(answer, add_special_tokens=False).input_ids, lm.tokenizer.eos_token_id]
+    embeddings = torch.cat([task.weight, lm.embed(torch.tensor([*prompt, *answer_ids]))])
+    log_p = lm.model(inputs_embeds=embeddings[None]).logits[0].log_softmax(-1)[-len(answer_ids) - 1 : -1]
+    return float(log_p.gather(-1, torch.tensor(answer_ids)[:, None]).mean())
+
+
+def test_the_selection_score_blends_in_log_space() -> None:
+    """g = (1 − α)·log f_norm + α·log P(z_c), by hand."""
+    assert selection_score(-2.0, -0.5, 0.25) == -1.625
+    assert selection_score(-2.0, -0.5, 0.5) == -1.25
+
+
+def test_the_ends_of_alpha_are_exact() -> None:
+    """At α = 0 it is the likelihood, at α = 1 the self-evaluation, even where the other is −∞."""
+    assert selection_score(-0.1, -math.inf, 0.0) == -0.1
+    assert selection_score(-math.inf, -0.1, 1.0) == -0.1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_alpha_zero_is_the_adapted_perplexity(family: Family, exchanges: list[Exchange]) -> None:
+    """The score is exactly the log-likelihood, and that is the one of an independent full forward pass."""
+    evaluator = tiny_evaluator(family, alpha=0.0)
+    scores = evaluator.score(exchanges)
+    assert [score.selection_score for score in scores] == [score.log_likelihood for score in scores]
+    expected = [_full_forward_likelihood(evaluator, exchange) for exchange in exchanges]
+    assert [score.selection_score for score in scores] == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_alpha_one_is_pure_self_evaluation(family: Family, exchanges: list[Exchange]) -> None:
+    """The score is exactly log P(z_c | x, ŷ)."""
+    evaluator = tiny_evaluator(family, alpha=1.0)
+    scores = evaluator.score(exchanges)
+    rows = [(exchange.question, exchange.context, exchange.answer) for exchange in exchanges]
+    expected = evaluator.aspire.score(rows)[1]
+    assert [score.selection_score for score in scores] == pytest.approx(expected.tolist(), abs=1e-4)
+    assert [score.p_correct for score in scores] == [math.exp(score.selection_score) for score in scores]
+
+
+def test_alpha_blends_the_two_parts_of_a_score(exchanges: list[Exchange]) -> None:
+    """The parts don't depend on α; the score and the confidence are computed from them."""
+    likelihood, judgement = (tiny_evaluator(alpha=alpha).score(exchanges) for alpha in (0.0, 1.0))
+    for score, zero, one in zip(tiny_evaluator(alpha=0.25).score(exchanges), likelihood, judgement, strict=True):
+        g = 0.75 * zero.selection_score + 0.25 * one.selection_score
+        assert score.selection_score == pytest.approx(g, abs=1e-12)
+        assert score.confidence == pytest.approx(1 / (1 + math.exp(-(0.5 * g + 1.0))), abs=1e-12)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_batch_gives_what_its_exchanges_give_alone(family: Family, exchanges: list[Exchange]) -> None:
+    """In any order, and in the order of the call."""
+    evaluator = tiny_evaluator(family)
+    alone = [evaluator.score([exchange])[0] for exchange in exchanges]
+    for order in ([0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [2, 0, 4, 1, 3]):
+        _assert_close(evaluator.score([exchanges[i] for i in order]), [alone[i] for i in order])
+
+
+def test_many_exchanges_are_split_into_batches(exchanges: list[Exchange]) -> None:
+    """More tokens than one batch may hold: the scores come back in order all the same."""
+    evaluator = tiny_evaluator()
+    many = [exchanges[i % 5].model_copy(update={"answer": "x" * (i % 40)}) for i in range(300)]
+    expected = [evaluator.score([exchange])[0] for exchange in many[:40]]
+    _assert_close(evaluator.score(many)[:40], expected)
+
+
+def test_nothing_to_score_gives_no_scores() -> None:
+    """An empty list is answered without running the model."""
+    assert tiny_evaluator().score([]) == []
+
+
+def test_equal_exchanges_get_equal_scores(exchanges: list[Exchange]) -> None:
+    """The same exchange twice in a batch is scored twice alike."""
+    first, second = tiny_evaluator().score([exchanges[0], exchanges[0]])
+    assert first == second
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_answer_comes_with_the_score_of_its_own_states(family: Family) -> None:
+    """`answer` returns the best beam, its likelihood, and the verdict on the beam's tokens."""
+    evaluator = tiny_evaluator(family, num_beams=3, max_new_tokens=6)
+    aspire = evaluator.aspire
+    text, score = evaluator.answer("Who?", "Ada Lovelace.")
+    with torch.inference_mode():
+        prompts = aspire.prompt_states([("Who?", "Ada Lovelace.")])
+        answers, beams = aspire.decode(prompts, k=3, max_new_tokens=6, early_stopping=True)
+        log_p = float(aspire.verdict_logits(beams.states).log_softmax(-1)[0, 0, 0])
+    assert text == answers[0][0].text
+    assert score.log_likelihood == answers[0][0].log_likelihood
+    assert score.p_correct == pytest.approx(math.exp(log_p), abs=1e-5)
+    expected = selection_score(answers[0][0].log_likelihood, log_p, evaluator.manifest.alpha)
+    assert score.selection_score == pytest.approx(expected, abs=1e-4)
+
+
+def test_an_exchange_beyond_the_window_is_an_input_error() -> None:
+    """It is the caller's mistake, with a way out."""
+    exchange = Exchange(question="Who?", context="x" * 600, answer="Ada")
+    with pytest.raises(InputError, match=r"expected at most 512 tokens .* shorten the context"):
+        tiny_evaluator().score([exchange])
+
+
+def test_threads_may_share_an_evaluator(exchanges: list[Exchange]) -> None:
+    """Eight threads at once, with markers of special tokens in the text, all get the right scores."""
+    evaluator = tiny_evaluator("opt")
+    marked = [e.model_copy(update={"answer": e.answer + "<|end|>"}) for e in exchanges]
+    expected = evaluator.score(marked)
+    with ThreadPoolExecutor(8) as pool:
+        for scores in pool.map(lambda _: evaluator.score(marked), range(32)):
+            _assert_close(scores, expected)
+
+
+def test_it_is_an_evaluator_of_the_protocol() -> None:
+    """Threshold and guarantee are those of its calibration."""
+    evaluator = tiny_evaluator(threshold=0.75)
+    assert isinstance(evaluator, Evaluator)
+    assert evaluator.threshold == 0.75
+    assert evaluator.guarantee is None
+    promise = evaluator.calibration.model_copy(update={"guarantee": "at most 10 % wrong"})
+    assert SelfEvaluator(evaluator.aspire, evaluator.manifest, promise).guarantee == "at most 10 % wrong"
+
+
+def test_a_fingerprint_tells_evaluators_apart(tmp_path: Path) -> None:
+    """Other weights, another α or another calibration change it; provenance does not."""
+
+    def load(name: str, evaluator: SelfEvaluator) -> SelfEvaluator:
+        save_evaluator(tmp_path / name, evaluator.aspire, evaluator.manifest, evaluator.calibration)
+        return SelfEvaluator.from_pretrained(tmp_path / name, lm=evaluator.aspire.lm)
+
+    same = tiny_evaluator()
+    same.manifest = same.manifest.model_copy(update={"provenance": {"date": "another day"}})
+    other = tiny_evaluator(seed=1)
+    weights = SelfEvaluator(other.aspire, tiny_evaluator().manifest, other.calibration)
+    weights.manifest = weights.manifest.model_copy(update={"base_model": other.manifest.base_model})
+    first = load("first", tiny_evaluator()).fingerprint
+    assert load("same", same).fingerprint == first
+    others = [weights, tiny_evaluator(alpha=0.5), tiny_evaluator(threshold=0.6)]
+    assert len({first, *(load(f"other{i}", evaluator).fingerprint for i, evaluator in enumerate(others))}) == 4
+
+
+def test_the_model_at_hand_is_used(tmp_path: Path) -> None:
+    """Loading with `lm` takes that very model, so that evaluators can share it."""
+    evaluator = tiny_evaluator()
+    save_evaluator(tmp_path / "evaluator", evaluator.aspire, evaluator.manifest, evaluator.calibration)
+    lm = tiny_lm()
+    assert SelfEvaluator.from_pretrained(tmp_path / "evaluator", lm=lm).aspire.lm is lm

@@ -1,0 +1,212 @@
+"""The model with θp and θs: every figure against a full forward pass over the layout of the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from aspire_guard.errors import InputError
+from aspire_guard.lm.aspire_lm import AspireLM
+from aspire_guard.testing import END_TOKEN, START_TOKEN, Family, tiny_evaluator
+
+CONTEXT = "The yard of Harrow & Lund\nbuilt MV Petrel."
+EXCHANGES = [
+    ("Which yard built MV Petrel?", CONTEXT, "Harrow & Lund"),
+    ("Who?", None, "Ada"),
+    ("What was built?", CONTEXT, ""),
+    ("누가 지었나?", "한 줄", "페트렐"),
+    ("Which yard built MV Petrel?", CONTEXT, "some other yard, which is a wrong answer"),
+]
+PROMPTS = [(question, context) for question, context, _ in EXCHANGES]
+
+
+def _ids(aspire: AspireLM, text: str) -> list[int]:
+    ids: list[int] = aspire.lm.tokenizer(text, add_special_tokens=False).input_ids
+    return ids
+
+
+def _prompt(aspire: AspireLM, question: str, context: str | None) -> Tensor:
+    """`[θp ; x]`, spelled out."""
+    assert aspire.task is not None
+    text = (f"Passage: {context}\n" if context else "") + f"Question: {question}\nAnswer:"
+    pieces = [f"Passage: {context}\n", f"Question: {question}\nAnswer:"] if context else [text]
+    ids = aspire.lm.tokenizer("").input_ids + [i for piece in pieces for i in _ids(aspire, piece)]
+    return torch.cat([aspire.task.weight, aspire.lm.embed(torch.tensor(ids))])
+
+
+def _answer(aspire: AspireLM, answer: str) -> list[int]:
+    return _ids(aspire, f" {answer}") if answer else []
+
+
+def _logits(aspire: AspireLM, embeddings: Tensor) -> Tensor:
+    logits: Tensor = aspire.lm.model(inputs_embeds=embeddings[None]).logits[0]
+    return logits
+
+
+def _likelihood(aspire: AspireLM, question: str, context: str | None, answer: str) -> Tensor:
+    """log f_norm: the mean log-probability of the answer's tokens and the end token, by one full forward pass."""
+    prompt = _prompt(aspire, question, context)
+    ids = torch.tensor([*_answer(aspire, answer), aspire.lm.tokenizer.eos_token_id])
+    logits = _logits(aspire, torch.cat([prompt, aspire.lm.embed(ids)]))[len(prompt) - 1 : -1]
+    return logits.log_softmax(-1).gather(-1, ids[:, None]).mean()
+
+
+def _log_p_correct(aspire: AspireLM, question: str, context: str | None, answer: str) -> Tensor:
+    """log P(z_c | x, ŷ) by one full forward pass over `[θp ; x ; ŷ ; θs]`."""
+    assert aspire.self_eval is not None
+    ids = torch.tensor(_answer(aspire, answer), dtype=torch.long)
+    layout = [_prompt(aspire, question, context), aspire.lm.embed(ids), aspire.self_eval.weight]
+    words = [*_ids(aspire, " correct"), *_ids(aspire, " wrong")]
+    return _logits(aspire, torch.cat(layout))[-1, words].log_softmax(-1)[0]
+
+
+def _assert_close(found: Tensor, expected: Tensor | Sequence[Tensor]) -> None:
+    values = expected if isinstance(expected, Tensor) else torch.stack(list(expected))
+    torch.testing.assert_close(found, values, atol=1e-4, rtol=0)
+
+
+def test_the_likelihood_is_that_of_a_full_forward_pass(aspire: AspireLM) -> None:
+    """Answers of different lengths in one batch, an empty one among them: mean log-probability with the end token."""
+    likelihoods, _ = aspire.score(EXCHANGES)
+    _assert_close(likelihoods, [_likelihood(aspire, *exchange) for exchange in EXCHANGES])
+
+
+def test_self_evaluation_is_that_of_a_full_forward_pass(aspire: AspireLM) -> None:
+    """log P(z_c | x, ŷ) is the softmax over the logits of the two verdict words after θs."""
+    _, judgements = aspire.score(EXCHANGES)
+    _assert_close(judgements, [_log_p_correct(aspire, *exchange) for exchange in EXCHANGES])
+
+
+def test_scoring_takes_any_order_and_company(aspire: AspireLM) -> None:
+    """A batch in any order gives each exchange the figures it has alone."""
+    alone = [aspire.score([exchange]) for exchange in EXCHANGES]
+    for order in ([0, 1, 2, 3, 4], [4, 2, 0, 3, 1], [1, 0, 4, 3, 2]):
+        likelihoods, judgements = aspire.score([EXCHANGES[i] for i in order])
+        _assert_close(likelihoods, [alone[i][0][0] for i in order])
+        _assert_close(judgements, [alone[i][1][0] for i in order])
+
+
+def test_scoring_equals_the_path_over_states(aspire: AspireLM) -> None:
+    """One pass over everything, or the prompt's states, then the answer's, then θs: the same figures."""
+    likelihoods, judgements = aspire.score(EXCHANGES)
+    with torch.no_grad():
+        states, totals, counts = aspire.answer_states(
+            aspire.prompt_states(PROMPTS), [[answer] for _, _, answer in EXCHANGES]
+        )
+        log_p = aspire.verdict_logits(states).log_softmax(-1)[:, 0, 0]
+    _assert_close((totals / counts)[:, 0], likelihoods)
+    _assert_close(log_p, judgements)
+    assert counts[:, 0].tolist() == [len(_answer(aspire, answer)) + 1 for _, _, answer in EXCHANGES]
+
+
+def test_answers_of_one_prompt_share_its_states(aspire: AspireLM) -> None:
+    """Three answers as branches of each of two prompts, of different lengths and empty: each as if alone."""
+    answers = [["Harrow & Lund", "", "no"], ["", "a much longer answer", "x"]]
+    prompts = PROMPTS[:2]
+    with torch.no_grad():
+        states, totals, counts = aspire.answer_states(aspire.prompt_states(prompts), answers)
+        log_p = aspire.verdict_logits(states).log_softmax(-1)[..., 0]
+    for row, (question, context) in enumerate(prompts):
+        for branch, answer in enumerate(answers[row]):
+            _assert_close((totals / counts)[row, branch], _likelihood(aspire, question, context, answer))
+            _assert_close(log_p[row, branch], _log_p_correct(aspire, question, context, answer))
+
+
+@pytest.mark.parametrize(
+    "rows", [[0, 2, 4], [0, 1, 2, 3], [2, 3, 2]], ids=["one context", "mixed contexts", "a question twice"]
+)
+def test_shared_contexts_give_each_prompt_its_own_states(aspire: AspireLM, rows: list[int]) -> None:
+    """Prompts that share a context, computed once, end in the states that each has alone."""
+    states = aspire.prompt_states([PROMPTS[i] for i in rows])
+    for row, i in enumerate(rows):
+        expected = _logits(aspire, _prompt(aspire, *PROMPTS[i]))[-1]
+        _assert_close(aspire.lm.logits(states.hidden)[row, 0], expected)
+
+
+def test_closed_book_questions_need_no_soft_prompt(aspire: AspireLM) -> None:
+    """Where neither θp, a start token nor a context comes before the questions, there is nothing to share."""
+    bare = replace(aspire, task=None)
+    states = bare.prompt_states([("Who?", None), ("Where to?", None)])
+    for row, question in enumerate(["Who?", "Where to?"]):
+        ids = [*bare.lm.tokenizer("").input_ids, *_ids(bare, f"Question: {question}\nAnswer:")]
+        _assert_close(bare.lm.logits(states.hidden)[row, 0], _logits(bare, bare.lm.embed(torch.tensor(ids)))[-1])
+
+
+def test_generation_is_bit_identical_with_and_without_self_evaluation(aspire: AspireLM) -> None:
+    """θs comes last: tokens and scores don't know whether it is there."""
+    without = replace(aspire, self_eval=None)
+    found, beams = aspire.decode(aspire.prompt_states(PROMPTS), k=3, max_new_tokens=10)
+    expected, bare = without.decode(without.prompt_states(PROMPTS), k=3, max_new_tokens=10)
+    assert torch.equal(beams.tokens, bare.tokens)
+    assert torch.equal(beams.scores, bare.scores)
+    assert found == expected
+
+
+def test_judging_a_generated_answer_equals_judging_its_tokens(aspire: AspireLM) -> None:
+    """θs on the states that decoding left behind gives the verdict of a full forward pass over the tokens."""
+    assert aspire.self_eval is not None
+    end = aspire.lm.tokenizer.eos_token_id
+    words = [*_ids(aspire, " correct"), *_ids(aspire, " wrong")]
+    with torch.no_grad():
+        _, beams = aspire.decode(aspire.prompt_states(PROMPTS), k=3, max_new_tokens=6)
+        found = aspire.verdict_logits(beams.states)
+        for row, prompt in enumerate(PROMPTS):
+            for beam, (ids, length) in enumerate(zip(beams.tokens[row], beams.lengths[row], strict=True)):
+                answer = ids[:length][ids[:length] != end]
+                layout = [_prompt(aspire, *prompt), aspire.lm.embed(answer), aspire.self_eval.weight]
+                _assert_close(found[row, beam], _logits(aspire, torch.cat(layout))[-1, words])
+
+
+def test_decoded_answers_carry_their_likelihood(aspire: AspireLM) -> None:
+    """Answers come best first, with the beams' scores, without the end token and outer white space."""
+    answers, beams = aspire.decode(aspire.prompt_states(PROMPTS), k=3, max_new_tokens=6)
+    assert [[answer.log_likelihood for answer in row] for row in answers] == beams.scores.tolist()
+    assert all(row == sorted(row, key=lambda answer: -answer.log_likelihood) for row in answers)
+    assert all(answer.text == answer.text.strip() and END_TOKEN not in answer.text for row in answers for answer in row)
+
+
+@pytest.mark.parametrize("marker", [END_TOKEN, START_TOKEN])
+def test_markers_in_user_text_stay_text(aspire: AspireLM, marker: str) -> None:
+    """The text of a special token is read as characters wherever a user may put it."""
+    text = f"a{marker}b"
+    ids = aspire.lm.token_ids(text)
+    assert len(ids) == len(text)
+    assert not set(ids.tolist()) & set(aspire.lm.tokenizer.all_special_ids)
+    with torch.no_grad():
+        states, _, counts = aspire.answer_states(aspire.prompt_states([(text, text)]), [[text]])
+    assert counts.item() == len(f" {text}") + 1
+    prompt = len(f"Passage: {text}\nQuestion: {text}\nAnswer:") + 4 + len(aspire.lm.tokenizer("").input_ids)
+    assert states.lengths.item() == prompt + len(f" {text}")
+
+
+def test_an_exchange_beyond_the_window_is_an_input_error(aspire: AspireLM) -> None:
+    """The message counts the tokens and offers a way out."""
+    with pytest.raises(InputError, match=r"expected at most 512 tokens .* found \d+; shorten the context"):
+        aspire.score([("Who?", "x" * 600, "Ada")])
+
+
+def test_without_self_evaluation_there_is_no_verdict(aspire: AspireLM) -> None:
+    """An evaluator of stage 1 only says so, and how to get the rest."""
+    with pytest.raises(InputError, match="expected an evaluator with θs, found none; train stage 3"):
+        replace(aspire, self_eval=None).score(EXCHANGES)
+
+
+@pytest.mark.parametrize(("word", "tokens"), [(" maybe", 6), ("", 0)])
+def test_a_verdict_word_must_be_one_token(aspire: AspireLM, word: str, tokens: int) -> None:
+    """A word of several tokens, or of none, can't be read off one position."""
+    message = f"expected one token for the verdict '{word}', found {tokens}; choose another word"
+    with pytest.raises(InputError, match=message):
+        replace(aspire, wrong=word).score(EXCHANGES)
+
+
+def test_the_tiny_evaluator_is_the_same_for_the_same_seed(family: Family) -> None:
+    """Equal seeds give equal figures, another seed gives others, and the global random state is left alone."""
+    state = torch.random.get_rng_state()
+    first, again, other = (tiny_evaluator(family, seed=seed).aspire.score(EXCHANGES) for seed in (5, 5, 6))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(torch.equal(one, two) for one, two in zip(first, again, strict=True))
+    assert not any(torch.equal(one, two) for one, two in zip(first, other, strict=True))

@@ -1,0 +1,159 @@
+"""Evaluation: the answers are those of decoding, the scores those of full forward passes, the report complete."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from aspire_guard.errors import InputError
+from aspire_guard.evaluators.self_evaluator import SelfEvaluator
+from aspire_guard.selection.metrics import auacc, auroc
+from aspire_guard.testing import Family, tiny_evaluator, tiny_lm
+from aspire_trainers.answer_sampling import decode_records, distinct
+from aspire_trainers.baselines.p_true import p_true
+from aspire_trainers.correctness import RougeL
+from aspire_trainers.evaluate import JudgedAnswer, Report, answer_and_judge, evaluate
+from aspire_trainers.progress import Progress
+from aspire_trainers.record import QARecord
+
+CORRECTNESS = RougeL(0.7)
+QUESTIONS = [
+    QARecord(f"{i}-{j}", f"Which {j} of {i}?", f"Passage number {i}." if i else None, ("zebra",))
+    for i in range(5)
+    for j in range(2)
+]
+
+
+def _judge(evaluator: SelfEvaluator, records: list[QARecord]) -> list[JudgedAnswer]:
+    return answer_and_judge(
+        evaluator.aspire, records, CORRECTNESS, num_beams=3, max_new_tokens=6, progress=Progress("test")
+    )
+
+
+def _evaluate(evaluator: SelfEvaluator, records: list[QARecord]) -> Report:
+    return evaluate(evaluator, records, CORRECTNESS, answering=Progress("answering"), asking=Progress("asking"))
+
+
+def _records(evaluator: SelfEvaluator) -> list[QARecord]:
+    """Every other question has the model's own answer as its reference: it is right, the others are wrong."""
+    judged = _judge(evaluator, QUESTIONS)
+    own = [replace(answer.record, answers=(answer.text,)) for answer in judged]
+    return [mine if i % 2 else record for i, (mine, record) in enumerate(zip(own, QUESTIONS, strict=True))]
+
+
+def test_answers_are_judged_on_the_states_of_their_generation(family: Family) -> None:
+    """Each record gets the answer, likelihood and verdict that it gets alone."""
+    evaluator = tiny_evaluator(family)
+    judged = _judge(evaluator, QUESTIONS)
+    assert [answer.record for answer in judged] == QUESTIONS
+    for answer in judged:
+        ((beams,), found) = decode_records(evaluator.aspire, [answer.record], k=3, max_new_tokens=6)
+        with torch.no_grad():
+            log_p = evaluator.aspire.verdict_logits(found.states).log_softmax(-1)[0, 0, 0]
+        assert (answer.text, list(answer.beams)) == (beams[0].text, list(distinct(beams)))
+        assert answer.log_likelihood == pytest.approx(beams[0].log_likelihood, abs=1e-4)
+        assert answer.log_p_correct == pytest.approx(float(log_p), abs=1e-4)
+
+
+def test_correctness_is_that_of_rouge_l() -> None:
+    """The model's own answer as reference makes it right."""
+    evaluator = tiny_evaluator()
+    correct = [answer.correct for answer in _judge(evaluator, _records(evaluator))]
+    assert correct == [False, True] * 5
+
+
+def test_nothing_to_answer_is_nothing_judged() -> None:
+    """No records, no answers."""
+    assert _judge(tiny_evaluator(), []) == []
+
+
+def test_the_report_is_complete() -> None:
+    """Accuracy, coverage, selective accuracy, and for each of three scores two metrics with their intervals."""
+    evaluator = tiny_evaluator(num_beams=3, max_new_tokens=6)
+    report = _evaluate(evaluator, _records(evaluator)).model_dump()
+    assert (report["n"], report["accuracy"]) == (10, 0.5)
+    assert set(report) == {"n", "accuracy", "coverage", "selective_accuracy", "scores"}
+    assert set(report["scores"]) == {"aspire", "perplexity", "p_true"}
+    for metrics in report["scores"].values():
+        assert set(metrics) == {"auroc", "auacc"}
+        for estimate in metrics.values():
+            assert set(estimate) == {"value", "low", "high"}
+            assert 0 <= estimate["low"] <= estimate["value"] <= estimate["high"] <= 1
+
+
+def test_the_report_ranks_the_same_answers_by_each_score() -> None:
+    """The metrics are those of the scores computed one by one."""
+    evaluator = tiny_evaluator(alpha=0.4, num_beams=3, max_new_tokens=6)
+    records = _records(evaluator)
+    judged = _judge(evaluator, records)
+    correct = [answer.correct for answer in judged]
+    scores = {
+        "aspire": [0.6 * a.log_likelihood + 0.4 * a.log_p_correct for a in judged],
+        "perplexity": [a.log_likelihood for a in judged],
+        "p_true": [
+            p_true(evaluator.aspire.lm, [(a.record.question, a.record.context, a.text, a.beams)])[0] for a in judged
+        ],
+    }
+    report = _evaluate(evaluator, records)
+    for name, values in scores.items():
+        assert report.scores[name].auroc.value == pytest.approx(auroc(values, correct), abs=1e-12)
+        assert report.scores[name].auacc.value == pytest.approx(auacc(values, correct), abs=1e-12)
+    confidence = [1 / (1 + math.exp(-(0.5 * g + 1.0))) for g in scores["aspire"]]
+    released = [right for right, value in zip(correct, confidence, strict=True) if value >= 0.5]
+    assert report.coverage == len(released) / 10
+    assert report.selective_accuracy == (sum(released) / len(released) if released else None)
+
+
+def test_at_alpha_zero_aspire_is_perplexity() -> None:
+    """The two scores get the same figures to the last bit."""
+    evaluator = tiny_evaluator(alpha=0.0, num_beams=3, max_new_tokens=6)
+    report = _evaluate(evaluator, _records(evaluator))
+    assert report.scores["aspire"] == report.scores["perplexity"]
+
+
+def test_a_threshold_that_releases_nothing_has_no_selective_accuracy() -> None:
+    """The accuracy of no answers is unknown, not zero."""
+    evaluator = tiny_evaluator(threshold=1.0, num_beams=3, max_new_tokens=6)
+    report = _evaluate(evaluator, _records(evaluator))
+    assert (report.coverage, report.selective_accuracy) == (0.0, None)
+
+
+def test_answers_that_are_all_wrong_can_t_be_ranked() -> None:
+    """It is an input error, not a division by zero."""
+    with pytest.raises(InputError):
+        _evaluate(tiny_evaluator(num_beams=3, max_new_tokens=6), QUESTIONS)
+
+
+def test_p_true_is_that_of_a_full_forward_pass(family: Family) -> None:
+    """log P(" true") against " false" of the base model, asked about each answer with the sampled ones in view."""
+    lm = tiny_lm(family)
+    items = [
+        ("Which {one}?", "A passage.", "Ada", ("Ada", "Bob")),
+        ("Which two?", "A passage.", "", ("",)),
+        ("Which three?", None, "Eve", ("Eve", "Ada", "a longer one")),
+    ]
+    expected = []
+    for question, context, answer, ideas in items:
+        ids = lm.tokenizer("").input_ids
+        asked = (
+            f"Question: {question}\nSome ideas that were brainstormed:\n" + "\n".join(ideas) + f"\nPossible answer: "
+            f"{answer}\nIs the possible answer true or false? The possible answer is"
+        )
+        for piece in ((f"Passage: {context}\n",) if context else ()) + (asked,):
+            ids = ids + lm.tokenizer(piece, add_special_tokens=False).input_ids
+        words = [lm.tokenizer(word, add_special_tokens=False).input_ids[0] for word in (" true", " false")]
+        with torch.no_grad():
+            expected.append(float(lm.model(torch.tensor([ids])).logits[0, -1, words].log_softmax(-1)[0]))
+    assert p_true(lm, items) == pytest.approx(expected, abs=1e-4)
+    assert all(value <= 0 for value in expected)
+
+
+def test_p_true_asks_closed_book_questions_too(family: Family) -> None:
+    """Without a passage to share, each question stands alone; without items there is nothing to ask."""
+    lm = tiny_lm(family)
+    items = [("Who?", None, "Ada", ("Ada",)), ("Where?", None, "here", ("here", "there"))]
+    together = p_true(lm, items)
+    assert together == pytest.approx([p_true(lm, [item])[0] for item in items], abs=1e-4)

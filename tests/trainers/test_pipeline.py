@@ -1,0 +1,297 @@
+"""The three stages in a row: from records to an evaluator folder, killed at any stage and resumed."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import re
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aspire_guard.errors import DatasetError, InputError
+from aspire_guard.evaluators.folder import read_manifest
+from aspire_guard.evaluators.self_evaluator import SelfEvaluator, selection_score
+from aspire_guard.exchange import Exchange
+from aspire_guard.testing import tiny_lm
+from aspire_trainers.config import SamplingConfig, SelfEvaluationConfig, TaskTuningConfig, TrainingConfig
+from aspire_trainers.evaluate import JudgedAnswer
+from aspire_trainers.pipeline import TrainingData, choose_alpha, train_evaluator
+from aspire_trainers.record import QARecord
+
+_PATIENCE = 120.0
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base model in a folder."""
+    folder = tmp_path_factory.mktemp("base") / "tiny"
+    lm = tiny_lm()
+    lm.model.save_pretrained(folder)
+    lm.tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _config(base: Path, **changes: Any) -> TrainingConfig:
+    fit: dict[str, Any] = {"length": 3, "epochs": 4, "batch_size": 2, "validate_every": 5, "checkpoint_every": 1}
+    values: dict[str, Any] = {
+        "model": str(base),
+        "task": TaskTuningConfig(init_text="Answer", **fit),
+        "sampling": SamplingConfig(k=3, max_new_tokens=5, batch_size=2),
+        "self_evaluation": SelfEvaluationConfig(init_text="Right?", **fit),
+        "num_beams": 2,
+    }
+    return TrainingConfig(**(values | changes))
+
+
+def _records(first: int, last: int) -> tuple[QARecord, ...]:
+    return tuple(
+        QARecord(f"{i}-{j}", f"Which {j}?", f"Passage {i}.", (f"no. {i}",) if i % 4 else ())
+        for i in range(first, last)
+        for j in range(2)
+    )
+
+
+DATA = TrainingData(("tiny.jsonl",), _records(0, 10), _records(10, 13))
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def trained(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The evaluator of an uninterrupted run."""
+    return train_evaluator(_config(base), DATA, tmp_path_factory.mktemp("trained") / "out")
+
+
+@pytest.fixture
+def forkserver(monkeypatch: pytest.MonkeyPatch) -> multiprocessing.context.ForkServerContext:
+    """Processes of their own that have imported the library already."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["aspire_trainers.pipeline"])
+    return context
+
+
+def _kill_when(context: multiprocessing.context.ForkServerContext, arguments: tuple[Any, ...], file: Path) -> None:
+    """Train in another process, and kill it as soon as `file` holds something."""
+    process = context.Process(target=train_evaluator, args=arguments)
+    process.start()
+    deadline = time.monotonic() + _PATIENCE
+    while not (file.exists() and file.stat().st_size):
+        assert process.is_alive(), "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+
+
+def test_a_run_killed_in_every_stage_ends_with_the_same_evaluator(
+    base: Path, trained: Path, tmp_path: Path, forkserver: multiprocessing.context.ForkServerContext
+) -> None:
+    """SIGKILL in task tuning, in answer sampling and in self-evaluation: the fourth call ends with the same bytes."""
+    output, work = tmp_path / "out", tmp_path / ".out.work"
+    config = _config(base)
+    for left_behind in ("task.safetensors", "answers-train.jsonl", "self_eval.safetensors"):
+        _kill_when(forkserver, (config, DATA, output), work / left_behind)
+        assert not output.exists()
+    train_evaluator(config, DATA, output)
+    killed, through = _files(output), _files(trained)
+    assert set(killed) == set(through)
+    for name in set(killed) - {"aspire.json", "README.md"}:
+        assert killed[name] == through[name], name
+    # The date of training is all that may differ.
+    one, two = (json.loads(files["aspire.json"]) for files in (killed, through))
+    one["provenance"].pop("date")
+    two["provenance"].pop("date")
+    assert one == two
+    assert list(tmp_path.iterdir()) == [output]
+
+
+def test_the_folder_is_an_evaluator(base: Path, trained: Path) -> None:
+    """It loads by itself, finds its base model and scores; its work folder is gone."""
+    evaluator = SelfEvaluator.from_pretrained(trained)
+    (score,) = evaluator.score([Exchange(question="Which 0?", context="Passage 1.", answer="no. 1")])
+    assert 0 <= score.confidence <= 1
+    assert evaluator.manifest.base_model.name == str(base)
+    assert list(trained.parent.iterdir()) == [trained]
+
+
+def test_the_manifest_tells_how_it_was_trained(base: Path, trained: Path) -> None:
+    """Data, settings and versions are all there."""
+    manifest = read_manifest(trained)
+    assert (manifest.num_beams, manifest.max_new_tokens) == (2, 5)
+    provenance = manifest.provenance
+    assert provenance["datasets"] == ["tiny.jsonl"]
+    assert (provenance["train_records"], provenance["validation_records"]) == (20, 6)
+    assert provenance["config"] == _config(base).model_dump(mode="json")
+    assert provenance["data_digest"] == DATA.digest()
+    assert set(provenance["versions"]) == {"aspire-guard", "torch", "transformers", "peft"}
+
+
+def test_a_finished_run_is_not_made_again(base: Path, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same call returns the folder as it is, without a stage."""
+    before = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
+    assert train_evaluator(_config(base), DATA, trained) == trained
+    assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
+    assert "task tuning" not in capsys.readouterr().err
+
+
+def test_progress_is_shown_for_every_stage(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each stage tells its steps, its loss and the time left on standard error."""
+    fit: dict[str, Any] = {"length": 2, "epochs": 1, "batch_size": 4, "validate_every": 2}
+    config = _config(
+        base,
+        task=TaskTuningConfig(init_text="Answer", **fit),
+        self_evaluation=SelfEvaluationConfig(init_text="Right?", **fit),
+    )
+    train_evaluator(config, DATA, tmp_path / "out")
+    shown = capsys.readouterr().err
+    for line in (
+        r"1/3 task tuning: 4/4 steps loss \d\.\d+ · held-out \d\.\d+ \(best \d\.\d+\) \d+ s left",
+        r"2/3 answer sampling \(train\): 10/10 batches  \d+ s left",
+        r"3/3 self-evaluation: 5/5 steps loss \d\.\d+ · held-out \d\.\d+ \(best \d\.\d+\) \d+ s left",
+        r"α and calibration: 6/6 answers  \d+ s left",
+    ):
+        assert re.search(line, shown), line
+
+
+def test_another_seed_gives_other_weights(base: Path, trained: Path, tmp_path: Path) -> None:
+    """And an equal one the same, as the run that was killed shows."""
+    other = train_evaluator(_config(base, seed=1), DATA, tmp_path / "out")
+    for name in ("task/adapter_model.safetensors", "self_eval/adapter_model.safetensors"):
+        assert (other / name).read_bytes() != (trained / name).read_bytes()
+
+
+def test_without_validation_records_the_paper_s_alpha_stands(base: Path, tmp_path: Path) -> None:
+    """Nothing stops early, nothing is calibrated on, nothing is released."""
+    fit: dict[str, Any] = {"length": 2, "epochs": 1, "batch_size": 4}
+    config = _config(
+        base,
+        task=TaskTuningConfig(init_text="Answer", **fit),
+        self_evaluation=SelfEvaluationConfig(init_text="Right?", **fit),
+    )
+    output = train_evaluator(config, TrainingData(("x",), _records(1, 3), ()), tmp_path / "out")
+    evaluator = SelfEvaluator.from_pretrained(output)
+    assert (evaluator.manifest.alpha, evaluator.threshold, evaluator.calibration.n) == (0.25, 1.0, 0)
+
+
+def test_an_output_that_holds_another_evaluator_is_refused(base: Path, trained: Path) -> None:
+    """Other settings, or other data, don't overwrite it."""
+    before = _files(trained)
+    for config, data in (
+        (_config(base, seed=5), DATA),
+        (_config(base), TrainingData(("x",), _records(0, 2), ())),
+    ):
+        with pytest.raises(
+            InputError, match=r"expected a new folder, found another evaluator in .*; choose another output"
+        ):
+            train_evaluator(config, data, trained)
+    assert _files(trained) == before
+
+
+def test_an_output_that_holds_files_is_refused(base: Path, tmp_path: Path) -> None:
+    """A folder of the user's is never written into."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(InputError, match=r"expected a new or empty folder, found files in .*; choose another output"):
+        train_evaluator(_config(base), DATA, tmp_path / "out")
+    assert _files(tmp_path) == {"out/thesis.txt": b"mine"}
+
+
+def test_an_unfinished_run_with_other_settings_is_refused(base: Path, tmp_path: Path) -> None:
+    """Its work is neither mixed with other settings nor thrown away."""
+    work = tmp_path / ".out.work"
+    work.mkdir()
+    (work / "run.json").write_text('{"config": "of another run"}', encoding="utf-8")
+    with pytest.raises(
+        InputError, match=r"expected the settings and data of the unfinished run in .*\.out\.work, found others"
+    ):
+        train_evaluator(_config(base), DATA, tmp_path / "out")
+    assert (work / "run.json").exists()
+
+
+def _judged(*rows: tuple[float, float, bool]) -> list[JudgedAnswer]:
+    record = QARecord("id", "Who?")
+    return [JudgedAnswer(record, "x", ("x",), likelihood, log_p, right) for likelihood, log_p, right in rows]
+
+
+def test_alpha_is_chosen_by_the_ranking_it_gives() -> None:
+    """Where only the self-evaluation knows, α is high; where only the likelihood does, it is low."""
+    knowing = [(-0.1 * i, i < 10) for i in range(20)]
+    noise = [-0.1 * (7 * i % 20) - (i % 2) for i in range(20)]
+    by_judgement = _judged(*((n, k, right) for n, (k, right) in zip(noise, knowing, strict=True)))
+    by_likelihood = _judged(*((k, n, right) for n, (k, right) in zip(noise, knowing, strict=True)))
+    assert choose_alpha(by_judgement, 0.8)[0] > 0.5
+    assert choose_alpha(by_likelihood, 0.8)[0] < 0.5
+
+
+def test_the_paper_s_alpha_wins_a_tie() -> None:
+    """Where every α ranks alike, 0.25 is taken, and the calibration is that of its scores."""
+    alpha, calibration = choose_alpha(_judged(*((-0.1 * i, -0.2 * i, i < 12) for i in range(24))), 0.8)
+    assert alpha == 0.25
+    assert calibration.n == 24
+    assert calibration.target_accuracy == 0.8
+    scores = [selection_score(-0.1 * i, -0.2 * i, 0.25) for i in range(24)]
+    released = [score for score in scores if calibration.confidence(score) >= calibration.threshold]
+    assert len(released) == 15
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_alpha_is_the_paper_s_where_no_ranking_can_be_measured(right: bool) -> None:
+    """All right or all wrong."""
+    assert choose_alpha(_judged(*((-0.1 * i, -0.2, right) for i in range(12))), 0.8)[0] == 0.25
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> str:
+    path = tmp_path / "qa.jsonl"
+    rows = [
+        {"question": f"Which {i}-{j}?", "context": f"Passage {i}.", "answers": ["a"]} for i in range(20) for j in "abc"
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize("limit", [None, 31])
+def test_validation_records_share_no_context_with_training_records(dataset: str, limit: int | None) -> None:
+    """The share is one of contexts, after the limit was applied."""
+    data = TrainingData.load([dataset], [], TrainingConfig(limit=limit, validation_share=0.2))
+    assert len(data.train) + len(data.validation) == (limit or 60)
+    aside = {record.context for record in data.validation}
+    assert not aside & {record.context for record in data.train}
+    assert len(aside) == (4 if limit is None else 2)
+    assert data.sources == ("qa.jsonl",)
+
+
+def test_a_validation_dataset_is_taken_whole(dataset: str, tmp_path: Path) -> None:
+    """The limit is for training datasets; ids stay unique where two datasets use the same ones."""
+    (tmp_path / "held-out").mkdir()
+    held_out = tmp_path / "held-out" / "qa.jsonl"
+    held_out.write_text('{"question": "Who?", "answers": "Ada"}\n' * 3, encoding="utf-8")
+    data = TrainingData.load([dataset], [str(held_out)], TrainingConfig(limit=6, validation_share=0))
+    assert (len(data.train), len(data.validation)) == (6, 3)
+    assert len({record.id for record in (*data.train, *data.validation)}) == 9
+
+
+def test_the_digest_tells_data_apart(dataset: str) -> None:
+    """The same call gives the same digest, another seed another."""
+    digests = [TrainingData.load([dataset], [], TrainingConfig(seed=seed, limit=9)).digest() for seed in (0, 0, 1)]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_data_without_a_single_reference_is_refused(tmp_path: Path) -> None:
+    """There is nothing to learn an answer from; a missing file is a dataset error."""
+    path = tmp_path / "qa.jsonl"
+    path.write_text('{"question": "Who?", "answers": []}\n', encoding="utf-8")
+    with pytest.raises(
+        InputError, match=r"expected training records with an answer, found none in .*qa\.jsonl; add some"
+    ):
+        TrainingData.load([str(path)], [], TrainingConfig())
+    with pytest.raises(DatasetError):
+        TrainingData.load([str(tmp_path / "nowhere.jsonl")], [], TrainingConfig())

@@ -1,0 +1,192 @@
+"""Stage 3: the objective by hand from full forward passes, and θs alone that moves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from aspire_guard.lm.aspire_lm import AspireLM
+from aspire_guard.lm.soft_prompt import SoftPrompt
+from aspire_guard.testing import Family, tiny_evaluator
+from aspire_trainers.answer_sampling import SampledAnswers
+from aspire_trainers.config import SelfEvaluationConfig
+from aspire_trainers.correctness import RougeL
+from aspire_trainers.progress import Progress
+from aspire_trainers.record import QARecord
+from aspire_trainers.self_evaluation import (
+    LabelledAnswers,
+    label_answers,
+    self_evaluation_loss,
+    tune_self_evaluation,
+)
+
+CONFIG = SelfEvaluationConfig(
+    length=3, init_text="Right?", epochs=2, batch_size=2, answers=3, validate_every=2, checkpoint_every=1
+)
+BATCH = [
+    LabelledAnswers("Who?", "A passage.", ("Ada", "Bob", "Ada L.", "Eve", ""), (True, False, True, False, False)),
+    LabelledAnswers("Who else?", "A passage.", ("nobody at all", "Bob"), (True, False)),
+    LabelledAnswers("Where?", None, ("", "here"), (False, False)),
+]
+
+
+def _sampled(n: int = 6) -> list[SampledAnswers]:
+    return [
+        SampledAnswers(
+            QARecord(f"{i}", f"Which {i}?", f"Passage {i // 2}.", ("Ada",) if i % 3 else ()),
+            ("Bob", "ada", "Eve", f"No. {i}", ""),
+            (-0.1, -0.2, -0.3, -0.4, -0.5),
+        )
+        for i in range(n)
+    ]
+
+
+def _labelled(seed: int = 0, answers: int = 3) -> list[list[LabelledAnswers]]:
+    config = CONFIG.model_copy(update={"answers": answers})
+    return label_answers(_sampled(), config, RougeL(0.9), seed=seed)
+
+
+def _tune(aspire: AspireLM, folder: Path, **changes: Any) -> SoftPrompt:
+    folder.mkdir(exist_ok=True)
+    values: dict[str, Any] = {"train": _labelled(), "validation": [], "config": CONFIG, "seed": 0} | changes
+    return tune_self_evaluation(
+        aspire, checkpoint=folder / "self_eval.safetensors", progress=Progress("test"), **values
+    )
+
+
+def _log_p(aspire: AspireLM, question: str, context: str | None, answer: str) -> Tensor:
+    """log P(z_c) and log P(z_w) by one full forward pass over `[θp ; x ; ŷ ; θs]`."""
+    assert aspire.task is not None
+    assert aspire.self_eval is not None
+    tokenizer = aspire.lm.tokenizer
+    ids = tokenizer("").input_ids
+    passage = f"Passage: {context}\n" if context else ""
+    for piece in (passage, f"Question: {question}\nAnswer:", f" {answer}" if answer else ""):
+        ids = ids + tokenizer(piece, add_special_tokens=False).input_ids
+    layout = [aspire.task.weight, aspire.lm.embed(torch.tensor(ids)), aspire.self_eval.weight]
+    words = [tokenizer(word, add_special_tokens=False).input_ids[0] for word in (" correct", " wrong")]
+    logits: Tensor = aspire.lm.model(inputs_embeds=torch.cat(layout)[None]).logits[0, -1, words]
+    return logits.log_softmax(-1)
+
+
+def _by_hand(aspire: AspireLM, batch: list[LabelledAnswers]) -> Tensor:
+    """Mean over questions of: the mean of −log P(z_c) over S_c plus the mean of −log P(z_w) over S_w."""
+    total = torch.zeros(())
+    for item in batch:
+        for label in (True, False):
+            texts = [text for text, right in zip(item.texts, item.is_right, strict=True) if right is label]
+            losses = [-_log_p(aspire, item.question, item.context, text)[0 if label else 1] for text in texts]
+            total = total + (torch.stack(losses).mean() if losses else 0.0)
+    return total / len(batch)
+
+
+def test_the_loss_is_the_objective_of_the_paper(family: Family) -> None:
+    """Questions with different numbers of right and wrong answers, one without right ones, in one batch."""
+    aspire = tiny_evaluator(family).aspire
+    with torch.no_grad():
+        torch.testing.assert_close(self_evaluation_loss(aspire, BATCH), _by_hand(aspire, BATCH), atol=1e-4, rtol=0)
+
+
+def test_the_gradient_is_that_of_full_forward_passes(family: Family) -> None:
+    """The states before θs need no gradient: θs gets the same one."""
+    aspire = tiny_evaluator(family).aspire
+    assert aspire.self_eval is not None
+    weight = aspire.self_eval.requires_grad_(True).weight
+    (found,) = torch.autograd.grad(self_evaluation_loss(aspire, BATCH), [weight])
+    (expected,) = torch.autograd.grad(_by_hand(aspire, BATCH), [weight])
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+def test_only_the_self_evaluation_prompt_moves(family: Family, tmp_path: Path) -> None:
+    """Every element of θs changes; θp and the base model stay as they are and get no gradient."""
+    aspire = replace(tiny_evaluator(family).aspire, self_eval=None)
+    assert aspire.task is not None
+    # Even a θp that could be trained is left alone.
+    aspire.task.requires_grad_(True)
+    task = aspire.task.weight.detach().clone()
+    before = {name: value.clone() for name, value in aspire.lm.model.state_dict().items()}
+    self_eval = _tune(aspire, tmp_path / "run")
+    start = SoftPrompt.from_text(aspire.lm, CONFIG.init_text, CONFIG.length)
+    assert (self_eval.weight != start.weight).all()
+    assert torch.equal(aspire.task.weight, task)
+    assert aspire.task.weight.grad is None
+    for name, value in aspire.lm.model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert all(parameter.grad is None for parameter in aspire.lm.model.parameters())
+
+
+def test_training_lowers_the_loss(family: Family, tmp_path: Path) -> None:
+    """θs learns to tell the right answers of its own batches from the wrong ones."""
+    aspire = tiny_evaluator(family).aspire
+    batches = [BATCH]
+    config = CONFIG.model_copy(update={"epochs": 15})
+    self_eval = _tune(aspire, tmp_path / "run", train=batches, config=config)
+    start = SoftPrompt.from_text(aspire.lm, CONFIG.init_text, CONFIG.length)
+    with torch.no_grad():
+        before, after = (
+            float(self_evaluation_loss(replace(aspire, self_eval=prompt), BATCH)) for prompt in (start, self_eval)
+        )
+    assert after < before - 0.1
+
+
+def test_equal_seeds_give_equal_weights_and_others_don_t(tmp_path: Path) -> None:
+    """Bit by bit."""
+    aspire = tiny_evaluator().aspire
+    one, two, other = (_tune(aspire, tmp_path / name, seed=s) for name, s in (("a", 0), ("b", 0), ("c", 1)))
+    assert torch.equal(one.weight, two.weight)
+    assert not torch.equal(one.weight, other.weight)
+
+
+def test_validation_keeps_the_best_weights(tmp_path: Path) -> None:
+    """A rate at which θs only gets worse on the held-out batches leaves an earlier θs in place."""
+    aspire = tiny_evaluator().aspire
+    opposite = [[replace(item, is_right=tuple(not right for right in item.is_right)) for item in BATCH[:2]]]
+    config = CONFIG.model_copy(update={"epochs": 8, "validate_every": 1, "learning_rate": 0.05})
+    kept = _tune(aspire, tmp_path / "kept", train=[BATCH[:2]], validation=opposite, config=config)
+    last = _tune(aspire, tmp_path / "last", train=[BATCH[:2]], config=config)
+    with torch.no_grad():
+        kept_loss, last_loss = (
+            float(self_evaluation_loss(replace(aspire, self_eval=prompt), opposite[0])) for prompt in (kept, last)
+        )
+    assert kept_loss < last_loss
+
+
+def test_weights_are_the_two_expectations() -> None:
+    """1/|S_c| for right answers and 1/|S_w| for wrong ones, so each kind sums to one."""
+    assert BATCH[0].weights == [1 / 2, 1 / 3, 1 / 2, 1 / 3, 1 / 3]
+    assert BATCH[2].weights == [1 / 2, 1 / 2]
+
+
+def test_every_question_is_labelled_once_and_beside_its_context() -> None:
+    """Batches of at most the size, the questions of a context together."""
+    batches = _labelled()
+    assert sorted(item.question for batch in batches for item in batch) == [f"Which {i}?" for i in range(6)]
+    assert all(len(batch) <= 2 for batch in batches)
+    assert all(len({item.context for item in batch}) == 1 for batch in batches)
+
+
+@pytest.mark.parametrize("answers", [2, 3, 4, 10])
+def test_right_and_wrong_answers_are_taken_in_turn(answers: int) -> None:
+    """At most so many; the first of each kind always; the labels are those of Rouge-L."""
+    for item in (item for batch in _labelled(answers=answers) for item in batch):
+        answerable = int(item.question[6]) % 3 > 0
+        right = ["Ada", "ada"] if answerable else [""]
+        wrong = ["Bob", "Eve", f"No. {item.question[6]}", *([""] if answerable else ["ada"])]
+        assert len(item.texts) == min(answers, len(right) + len(wrong))
+        assert (item.texts[0], item.texts[1]) == (right[0], wrong[0])
+        expected = [True, False, True, False] if answerable else [True, False, False, False]
+        assert list(item.is_right[:4]) == expected[: len(item.texts)]
+        assert all((text in right) is label for text, label in zip(item.texts, item.is_right, strict=True))
+        assert len(set(item.texts)) == len(item.texts)
+
+
+def test_the_seed_decides_which_answers_are_taken() -> None:
+    """Equal seeds take equal answers; over some seeds every wrong one gets its turn."""
+    assert _labelled(seed=3) == _labelled(seed=3)
+    texts = {text for seed in range(20) for batch in _labelled(seed, 4) for item in batch for text in item.texts}
+    assert {"Eve", "No. 1", "No. 2", "Bob"} <= texts

@@ -1,0 +1,134 @@
+"""Stage 1: the loss against that of transformers, and θp alone that moves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from aspire_guard.lm.aspire_lm import AspireLM
+from aspire_guard.lm.soft_prompt import SoftPrompt
+from aspire_guard.testing import Family, tiny_evaluator
+from aspire_trainers.config import TaskTuningConfig
+from aspire_trainers.progress import Progress
+from aspire_trainers.record import QARecord
+from aspire_trainers.task_tuning import task_loss, tune_task
+
+RECORDS = [
+    QARecord(f"{i}-{j}", f"Which {j}?", f"Passage number {i}.", (f"no. {i}{j}", "another"))
+    for i in range(4)
+    for j in range(2)
+]
+CONFIG = TaskTuningConfig(length=3, init_text="Answer", epochs=2, batch_size=4, validate_every=2, checkpoint_every=1)
+
+
+def _aspire(family: Family = "llama") -> AspireLM:
+    return replace(tiny_evaluator(family).aspire, self_eval=None)
+
+
+def _tune(aspire: AspireLM, folder: Path, **changes: Any) -> SoftPrompt:
+    folder.mkdir(exist_ok=True)
+    values: dict[str, Any] = {"train": RECORDS, "validation": RECORDS[:2], "config": CONFIG, "seed": 0} | changes
+    return tune_task(aspire, checkpoint=folder / "task.safetensors", progress=Progress("test"), **values)
+
+
+def _layout(aspire: AspireLM, record: QARecord) -> tuple[Tensor, Tensor]:
+    """`[θp ; x ; y]` with the end token, spelled out, and its labels: the loss is on y and the end only."""
+    assert aspire.task is not None
+    tokenizer = aspire.lm.tokenizer
+    prompt = tokenizer("").input_ids
+    for piece in (f"Passage: {record.context}\n", f"Question: {record.question}\nAnswer:"):
+        prompt = prompt + tokenizer(piece, add_special_tokens=False).input_ids
+    answer = [*tokenizer(f" {record.answers[0]}", add_special_tokens=False).input_ids, tokenizer.eos_token_id]
+    embeddings = torch.cat([aspire.task.weight, aspire.lm.embed(torch.tensor([*prompt, *answer]))])
+    return embeddings, torch.tensor([-100] * (len(embeddings) - len(answer)) + answer)
+
+
+def _transformers_loss(aspire: AspireLM, records: Sequence[QARecord]) -> Tensor:
+    embeddings, labels = zip(*(_layout(aspire, record) for record in records), strict=True)
+    loss: Tensor = aspire.lm.model(inputs_embeds=torch.stack(embeddings), labels=torch.stack(labels)).loss
+    return loss
+
+
+def test_the_loss_is_that_of_transformers(family: Family) -> None:
+    """For records of equal lengths, so that no padding is needed: mean cross-entropy of the reference's tokens."""
+    aspire = _aspire(family)
+    with torch.no_grad():
+        torch.testing.assert_close(task_loss(aspire, RECORDS), _transformers_loss(aspire, RECORDS), atol=1e-4, rtol=0)
+
+
+def test_the_gradient_is_that_of_transformers(family: Family) -> None:
+    """θp learns the same from shared states as from ordinary forward passes."""
+    aspire = _aspire(family)
+    assert aspire.task is not None
+    aspire.task.requires_grad_(True)
+    (found,) = torch.autograd.grad(task_loss(aspire, RECORDS), [aspire.task.weight])
+    (expected,) = torch.autograd.grad(_transformers_loss(aspire, RECORDS), [aspire.task.weight])
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+def test_records_of_different_lengths_are_weighed_by_their_tokens(family: Family) -> None:
+    """The mean is over all reference tokens of the batch."""
+    aspire = _aspire(family)
+    records = [
+        RECORDS[0],
+        QARecord("long", "A longer question?", None, ("a much longer reference",)),
+        QARecord("short", "Why?", "Because of a longer passage than the others have.", ("x",)),
+    ]
+    total, tokens = 0.0, 0
+    with torch.no_grad():
+        for record in records[:1] + records[2:]:
+            count = len(aspire.lm.token_ids(f" {record.answers[0]}")) + 1
+            total += float(_transformers_loss(aspire, [record])) * count
+            tokens += count
+        closed_book, _ = _layout(aspire, replace(records[1], context=""))
+        ids = aspire.lm.token_ids("Passage: \n")
+        start = len(aspire.lm.start_ids) + 4
+        closed_book = torch.cat([closed_book[:start], closed_book[start + len(ids) :]])
+        answer = aspire.lm.token_ids(" a much longer reference")
+        target = torch.cat([answer, torch.tensor([aspire.lm.tokenizer.eos_token_id])])
+        labels = torch.cat([torch.full((len(closed_book) - len(target),), -100), target])
+        loss = aspire.lm.model(inputs_embeds=closed_book[None], labels=labels[None]).loss
+        total, tokens = total + float(loss) * len(target), tokens + len(target)
+        assert float(task_loss(aspire, records)) == pytest.approx(total / tokens, abs=1e-4)
+
+
+def test_only_the_task_prompt_moves(family: Family, tmp_path: Path) -> None:
+    """Every element of θp changes; no parameter of the base model does, or has a gradient."""
+    aspire = _aspire(family)
+    before = {name: value.clone() for name, value in aspire.lm.model.state_dict().items()}
+    task = _tune(aspire, tmp_path / "run", validation=[])
+    start = SoftPrompt.from_text(aspire.lm, CONFIG.init_text, CONFIG.length)
+    assert (task.weight != start.weight).all()
+    for name, value in aspire.lm.model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert all(parameter.grad is None for parameter in aspire.lm.model.parameters())
+
+
+def test_training_lowers_the_loss(family: Family, tmp_path: Path) -> None:
+    """On its own records, well below where it started from."""
+    aspire = _aspire(family)
+    task = _tune(aspire, tmp_path / "run", config=CONFIG.model_copy(update={"epochs": 10}), validation=[])
+    start = SoftPrompt.from_text(aspire.lm, CONFIG.init_text, CONFIG.length)
+    with torch.no_grad():
+        before, after = (float(task_loss(replace(aspire, task=prompt), RECORDS)) for prompt in (start, task))
+    assert after < before - 0.1
+
+
+def test_equal_seeds_give_equal_weights_and_others_don_t(tmp_path: Path) -> None:
+    """Bit by bit."""
+    one, two, other = (_tune(_aspire(), tmp_path / name, seed=s) for name, s in (("a", 0), ("b", 0), ("c", 1)))
+    assert torch.equal(one.weight, two.weight)
+    assert not torch.equal(one.weight, other.weight)
+
+
+def test_records_without_reference_are_left_out(tmp_path: Path) -> None:
+    """There is nothing to imitate in them, for training or validation."""
+    unanswerable = [QARecord(f"u{i}", "Which?", "Another passage.", ()) for i in range(6)]
+    with_them = _tune(_aspire(), tmp_path / "with", train=RECORDS + unanswerable, validation=RECORDS[:2] + unanswerable)
+    assert torch.equal(with_them.weight, _tune(_aspire(), tmp_path / "without").weight)

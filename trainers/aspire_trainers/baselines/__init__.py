@@ -1,0 +1,1 @@
+"""The scores that ASPIRE is compared with, on the same answers."""

@@ -1,0 +1,42 @@
+"""Batches of records whose contexts are computed once: questions about one context stand together."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from aspire_trainers.record import QARecord
+
+
+def by_context(records: Sequence[QARecord], size: int, seed: int) -> list[list[QARecord]]:
+    """Batches of at most `size` records, the contexts in random order, a context's questions side by side."""
+    groups: dict[str | int, list[QARecord]] = {}
+    for i, record in enumerate(records):
+        groups.setdefault(record.context if record.context is not None else i, []).append(record)
+    pieces = [group[i : i + size] for group in groups.values() for i in range(0, len(group), size)]
+    random.Random(seed).shuffle(pieces)
+    batches: list[list[QARecord]] = []
+    for piece in pieces:
+        if batches and len(batches[-1]) + len(piece) <= size:
+            batches[-1].extend(piece)
+        else:
+            batches.append(list(piece))
+    return batches
+
+
+def split_by_context(records: Sequence[QARecord], share: float, seed: int) -> tuple[list[QARecord], list[QARecord]]:
+    """Set aside the questions of `share` of the contexts: (kept, set aside), in the order of `records`."""
+    contexts = list(dict.fromkeys(record.context or record.id for record in records))
+    random.Random(seed).shuffle(contexts)
+    aside = set(contexts[: round(share * len(contexts))])
+    kept = [record for record in records if (record.context or record.id) not in aside]
+    return kept, [record for record in records if (record.context or record.id) in aside]
+
+
+def take(records: Sequence[QARecord], limit: int | None, seed: int) -> list[QARecord]:
+    """At most `limit` records out of contexts drawn at random, in the order of `records`."""
+    if limit is None or len(records) <= limit:
+        return list(records)
+    by_chance = by_context(records, len(records), seed)
+    chosen = {record.id for batch in by_chance for record in batch[:limit]}
+    return [record for record in records if record.id in chosen]

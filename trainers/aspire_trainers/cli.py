@@ -1,0 +1,103 @@
+"""The trainers' subcommands of `aspire-guard`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from aspire_trainers.evaluate import Report
+
+
+def train(
+    train: Annotated[
+        list[str], typer.Option(help="JSONL of QA records, or handbook:train; may be given several times.")
+    ],
+    output: Annotated[Path, typer.Option(help="The evaluator folder to write.")],
+    validation: Annotated[
+        list[str] | None, typer.Option(help="More records to stop early, to choose α and to calibrate.")
+    ] = None,
+    recipe: Annotated[Path | None, typer.Option(help="Settings in TOML; options given here win over it.")] = None,
+    model: Annotated[str | None, typer.Option(help="smollm2-135m, a local folder or a hub id.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use at most so many records of each dataset.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of every random choice.")] = None,
+) -> None:
+    """Train an evaluator: task tuning, answer sampling, self-evaluation.
+
+    Example: aspire-guard train --model smollm2-135m --train qa.jsonl --limit 300 --output my-evaluator
+
+    After a kill at any moment the same command goes on where it stopped and ends with the same weights.
+    """
+    from aspire_guard.evaluators.folder import read_calibration
+    from aspire_trainers.config import TrainingConfig
+    from aspire_trainers.pipeline import TrainingData, train_evaluator
+
+    config = TrainingConfig.load(recipe, model=model, limit=limit, seed=seed)
+    data = TrainingData.load(train, validation or [], config)
+    folder = train_evaluator(config, data, output)
+    typer.echo(f"{folder}: an evaluator for {config.model}; read its README.md")
+    if read_calibration(folder).target_accuracy is None:
+        typer.echo(
+            f"warning: no threshold reached an accuracy of {config.target_accuracy:g} on the validation records, "
+            "so it releases nothing; train on more records, or give a policy a threshold of your own",
+            err=True,
+        )
+
+
+def evaluate(
+    data: Annotated[str, typer.Option(help="JSONL of QA records, or handbook:test.")],
+    evaluator: Annotated[
+        Path | None, typer.Option(help="Evaluator folder; the starter evaluator where left out.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use at most so many records.")] = None,
+    threshold: Annotated[
+        float, typer.Option(min=0.01, max=1.0, help="γ: the least Rouge-L F1 of a right answer.")
+    ] = 0.7,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    save: Annotated[bool, typer.Option(help="Add the result to the evaluator's card.")] = False,
+) -> None:
+    """Answer labelled questions and compare ASPIRE's score with perplexity and P(True) on the same answers.
+
+    Example: aspire-guard evaluate --data squad_dev.jsonl --evaluator my-evaluator --json
+    """
+    from aspire_guard.cli import load_evaluator
+    from aspire_guard.evaluators.folder import add_metrics
+    from aspire_guard.evaluators.starter import starter_folder
+    from aspire_trainers.batches import take
+    from aspire_trainers.correctness import RougeL
+    from aspire_trainers.dataset import load_dataset
+    from aspire_trainers.evaluate import evaluate as run
+    from aspire_trainers.progress import Progress
+
+    records = take(load_dataset(data), limit, seed=0)
+    report = run(
+        load_evaluator(evaluator),
+        records,
+        RougeL(threshold),
+        answering=Progress("answering", "questions"),
+        asking=Progress("asking for P(True)", "questions"),
+    )
+    if save:
+        add_metrics(evaluator or starter_folder(), {Path(data).stem: report.model_dump(mode="json")})
+    if as_json:
+        typer.echo(json.dumps(report.model_dump(mode="json")))
+    else:
+        _print_report(report)
+
+
+def _print_report(report: Report) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    released = "–" if report.selective_accuracy is None else f"{report.selective_accuracy:.1%}"
+    console.print(f"{report.n} questions · accuracy of all answers {report.accuracy:.1%}")
+    console.print(f"released at the evaluator's threshold: coverage {report.coverage:.1%}, accuracy {released}")
+    table = Table("score", "AUROC", "AUACC", title="bootstrap 95 % intervals")
+    for name, scores in report.scores.items():
+        cells = (f"{100 * e.value:.1f} [{100 * e.low:.1f}, {100 * e.high:.1f}]" for e in (scores.auroc, scores.auacc))
+        table.add_row(name, *cells)
+    console.print(table)

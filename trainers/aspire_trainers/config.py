@@ -1,0 +1,120 @@
+"""What a training run is made of; a recipe file holds the same names in TOML."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from aspire_guard.errors import InputError
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FitConfig(_Config):
+    """Optimisation of one soft prompt.
+
+    Attributes:
+        length: embeddings in the soft prompt.
+        init_text: whose token embeddings it starts from.
+        learning_rate: peak of AdamW's rate, after a linear warm-up and before a cosine decay to zero.
+        epochs: passes over the training records.
+        batch_size: questions a step.
+        validate_every: steps between two validations.
+        patience: validations without improvement before training stops.
+        checkpoint_every: steps between two checkpoints.
+    """
+
+    length: int = Field(ge=1)
+    init_text: str = Field(min_length=1)
+    learning_rate: float = Field(default=0.01, gt=0)
+    epochs: int = Field(default=1, ge=1)
+    batch_size: int = Field(default=8, ge=1)
+    validate_every: int = Field(default=40, ge=1)
+    patience: int = Field(default=3, ge=1)
+    checkpoint_every: int = Field(default=10, ge=1)
+
+
+class TaskTuningConfig(FitConfig):
+    """Stage 1: θp."""
+
+    length: int = Field(default=20, ge=1)
+    init_text: str = "Answer the question with a few words copied from the passage, and nothing else."
+
+
+class SelfEvaluationConfig(FitConfig):
+    """Stage 3: θs.
+
+    Attributes:
+        answers: the most answers of one question that a step sees, right and wrong ones in turn.
+    """
+
+    length: int = Field(default=12, ge=1)
+    init_text: str = "\nIs this answer to the question correct or wrong? It is"
+    answers: int = Field(default=4, ge=2)
+
+
+class SamplingConfig(_Config):
+    """Stage 2.
+
+    Attributes:
+        k: beams, and answers kept, a question; the paper takes 10.
+        max_new_tokens: the longest answer, in tokens.
+        batch_size: questions decoded together.
+        threshold: γ̂: the least Rouge-L F1 of a training answer that counts as right.
+    """
+
+    k: int = Field(default=5, ge=2)
+    max_new_tokens: int = Field(default=24, ge=1)
+    batch_size: int = Field(default=8, ge=1)
+    threshold: float = Field(default=0.9, gt=0, le=1)
+
+
+class TrainingConfig(_Config):
+    """A whole run.
+
+    Attributes:
+        model: the base model: `smollm2-135m`, a local folder or a hub id.
+        seed: of the order of the records and of every random choice.
+        limit: use at most so many records of each training dataset, out of contexts drawn at random.
+        validation_share: of the training contexts, set aside to stop early, to choose α and to calibrate.
+        correctness_threshold: γ: the least Rouge-L F1 of an answer that counts as right.
+        target_accuracy: the threshold is the lowest that reaches it on the validation records.
+        num_beams: beams that decode an answer when the evaluator is used.
+        licences: of the training data, for the evaluator's card.
+    """
+
+    model: str = "smollm2-135m"
+    seed: int = 0
+    limit: int | None = Field(default=None, ge=1)
+    validation_share: float = Field(default=0.1, ge=0, lt=1)
+    correctness_threshold: float = Field(default=0.7, gt=0, le=1)
+    target_accuracy: float = Field(default=0.8, gt=0, le=1)
+    num_beams: int = Field(default=3, ge=1)
+    licences: dict[str, str] = {}
+    task: TaskTuningConfig = TaskTuningConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    self_evaluation: SelfEvaluationConfig = SelfEvaluationConfig()
+
+    @classmethod
+    def load(cls, recipe: Path | None = None, **overrides: Any) -> TrainingConfig:
+        """The settings of a recipe, or the defaults; `overrides` that are not None win over them.
+
+        Raises:
+            InputError: the recipe is missing, is not TOML, or names an unknown setting.
+        """
+        try:
+            values = {} if recipe is None else tomllib.loads(recipe.read_text(encoding="utf-8"))
+            values |= {name: value for name, value in overrides.items() if value is not None}
+            return cls.model_validate(values)
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise InputError(f"{recipe}: expected a recipe in TOML, found: {error}; mend it or its path") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            source = recipe or "options"
+            raise InputError(f"{source}: expected valid settings, found {where}: {first['msg']}; mend it") from error

@@ -1,0 +1,60 @@
+"""Stage 1, task-specific tuning: θp learns to answer.
+
+Minimises −log P(y | x; θ, θp) over θp alone, the loss on the tokens of the reference y and its end token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from aspire_guard.lm.aspire_lm import AspireLM
+from aspire_guard.lm.soft_prompt import SoftPrompt
+from aspire_trainers.batches import by_context
+from aspire_trainers.config import TaskTuningConfig
+from aspire_trainers.fit import Fit
+from aspire_trainers.progress import Progress
+from aspire_trainers.record import QARecord
+
+
+def tune_task(
+    aspire: AspireLM,
+    train: Sequence[QARecord],
+    validation: Sequence[QARecord],
+    config: TaskTuningConfig,
+    *,
+    seed: int,
+    checkpoint: Path,
+    progress: Progress,
+) -> SoftPrompt:
+    """Train θp on the records that have a reference, from the last checkpoint where there is one."""
+    task = SoftPrompt.from_text(aspire.lm, config.init_text, config.length)
+    aspire = replace(aspire, task=task)
+    held_out = by_context([r for r in validation if r.answerable], config.batch_size, seed)
+    Fit(
+        adapter=task,
+        batches=by_context([r for r in train if r.answerable], config.batch_size, seed),
+        loss=lambda batch: task_loss(aspire, batch),
+        validate=(lambda: _mean_loss(aspire, held_out)) if held_out else None,
+        config=config,
+        seed=seed,
+        checkpoint=checkpoint,
+        progress=progress,
+    ).run()
+    return task
+
+
+def task_loss(aspire: AspireLM, batch: Sequence[QARecord]) -> Tensor:
+    """Mean cross-entropy of the references' tokens, in nats; the first reference is the target."""
+    prompts = aspire.prompt_states([(record.question, record.context) for record in batch])
+    _, totals, counts = aspire.answer_states(prompts, [[record.answers[0]] for record in batch])
+    return -totals.sum() / counts.sum()
+
+
+@torch.inference_mode()
+def _mean_loss(aspire: AspireLM, batches: Sequence[Sequence[QARecord]]) -> float:
+    return sum(float(task_loss(aspire, batch)) * len(batch) for batch in batches) / sum(map(len, batches))
