@@ -1,0 +1,74 @@
+"""BM25Retriever: finds passages by their words, with no model and no index server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from langchain_core.callbacks import CallbackManagerForRetrieverRun
+from langchain_core.documents import Document
+from langchain_core.retrievers import BaseRetriever
+from pydantic import Field, PrivateAttr
+
+from aspire_guard.errors import InputError
+
+
+class BM25Retriever(BaseRetriever):
+    """Gives the documents that share the most telling words with the query, best first.
+
+    English stop words are left out, of documents and queries alike; words are what stands between spaces and
+    punctuation. A document that shares no word with the query is never given.
+
+    Args:
+        documents: what is searched.
+        k: the most documents to give.
+        searched_metadata: keys whose text is searched along with the content, such as a title.
+
+    Raises:
+        InputError: the documents hold not a word to search for.
+    """
+
+    documents: Sequence[Document] = Field(repr=False)
+    k: int = Field(default=1, ge=1)
+    searched_metadata: tuple[str, ...] = ("title",)
+
+    _index: Any = PrivateAttr()
+
+    def __init__(self, documents: Sequence[Document], **kwargs: Any) -> None:
+        import bm25s
+
+        fields: dict[str, Any] = {"documents": documents, **kwargs}
+        super().__init__(**fields)
+        words = _words([self._searched_text(document) for document in self.documents])
+        if not any(words):
+            raise InputError(
+                f"expected documents with words to search for, found none in {len(words)} documents; "
+                "check that their page_content is filled"
+            )
+        self._index = bm25s.BM25()
+        self._index.index(words, show_progress=False)
+
+    def _get_relevant_documents(self, query: str, *, run_manager: CallbackManagerForRetrieverRun) -> list[Document]:
+        [words] = _words([query])
+        if not words:
+            return []
+        scores = self._index.get_scores(words)
+        # Stable, so that of two documents with the same score the earlier one is given.
+        best = (-scores).argsort(kind="stable")[: self.k]
+        return [self.documents[place] for place in best.tolist() if scores[place] > 0]
+
+    def _searched_text(self, document: Document) -> str:
+        texts = [str(document.metadata[key]) for key in self.searched_metadata if key in document.metadata]
+        return "\n".join([*texts, document.page_content])
+
+
+def format_documents(documents: Sequence[Document]) -> str:
+    """The documents' texts as one context, with a blank line between them."""
+    return "\n\n".join(document.page_content for document in documents)
+
+
+def _words(texts: list[str]) -> list[list[str]]:
+    import bm25s
+
+    words: list[list[str]] = bm25s.tokenize(texts, stopwords="en", return_ids=False, show_progress=False)
+    return words

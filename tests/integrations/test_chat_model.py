@@ -1,0 +1,178 @@
+"""The chat model that scores its own answers."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.documents import Document
+from langchain_core.load import dumps
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.runnables import Runnable, RunnablePassthrough
+
+from aspire_guard.chain_callbacks import SELF_SCORE_KEY
+from aspire_guard.errors import InputError
+from aspire_guard.evaluators.folder import save_evaluator
+from aspire_guard.evaluators.self_evaluator import SelfEvaluator
+from aspire_guard.exchange import Exchange
+from aspire_guard.guard import AspireGuard
+from aspire_guard.lm.template import PromptTemplate
+from aspire_guard.testing import tiny_evaluator
+from aspire_guard.verdict import Score
+from aspire_integrations import AspireChatModel, BM25Retriever, format_documents
+
+QUESTION, CONTEXT = "Who keeps the key?", "Ada keeps the key."
+PROMPT = f"Passage: {CONTEXT}\nQuestion: {QUESTION}\nAnswer:"
+
+
+class CountingEvaluator(SelfEvaluator):
+    """Counts how often it is asked to score."""
+
+    asked = 0
+
+    def score(self, exchanges: Sequence[Exchange]) -> list[Score]:
+        self.asked += 1
+        return super().score(exchanges)
+
+
+@cache
+def evaluator() -> SelfEvaluator:
+    """Of all seeds one whose answer to the question above ends within its eight tokens, and has text."""
+    return tiny_evaluator(seed=58)
+
+
+def counting() -> CountingEvaluator:
+    return CountingEvaluator(evaluator().aspire, evaluator().manifest, evaluator().calibration)
+
+
+def with_template(template: PromptTemplate) -> SelfEvaluator:
+    manifest = evaluator().manifest.model_copy(update={"template": template})
+    return SelfEvaluator(evaluator().aspire, manifest, evaluator().calibration)
+
+
+def rag(model: AspireChatModel) -> Runnable[str, AIMessage]:
+    retriever = BM25Retriever(documents=[Document(CONTEXT), Document("Bob has left the island.")])
+    return {"context": retriever | format_documents, "question": RunnablePassthrough()} | model.prompt | model
+
+
+def carried(message: AIMessage) -> Score:
+    return Score.model_validate(message.response_metadata[SELF_SCORE_KEY]["score"])
+
+
+def test_the_carried_score_is_the_evaluators_score_of_the_answer() -> None:
+    """To 1e-4, though the answer was generated and scored in one pass."""
+    message = AspireChatModel(evaluator()).invoke(PROMPT)
+    [scored] = evaluator().score([Exchange(question=QUESTION, context=CONTEXT, answer=message.text)])
+    assert message.text == "wrong"
+    assert carried(message).model_dump() == pytest.approx(scored.model_dump(), abs=1e-4)
+
+
+def test_the_message_tells_which_evaluator_and_model_it_is_from() -> None:
+    """By the evaluator's fingerprint and the base model's name."""
+    message = AspireChatModel(evaluator()).invoke(PROMPT)
+    assert message.response_metadata[SELF_SCORE_KEY]["evaluator"] == evaluator().fingerprint
+    assert message.response_metadata["model_name"] == "tiny-llama"
+
+
+def test_the_message_counts_tokens_of_text() -> None:
+    """Of the prompt, and of the answer: " wrong" is one token."""
+    usage = AspireChatModel(evaluator()).invoke(PROMPT).usage_metadata
+    read = len(evaluator().aspire.lm.tokenizer(PROMPT).input_ids)
+    assert usage == {"input_tokens": read, "output_tokens": 1, "total_tokens": read + 1}
+
+
+def test_the_prompt_is_the_trained_layout() -> None:
+    """Rendered by LangChain and by the template it is the same text."""
+    [message] = AspireChatModel(evaluator()).prompt.format_messages(context=CONTEXT, question=QUESTION)
+    assert message == HumanMessage(PROMPT)
+    assert message.text == evaluator().manifest.template.render(QUESTION, CONTEXT)
+
+
+@pytest.mark.parametrize("context", ["a {brace} and {{two}}", "line\n\nline", "Passage: {context}"])
+def test_the_prompt_keeps_braces(context: str) -> None:
+    """Those of the template and those of what is filled in, and the chat model reads both back."""
+    template = PromptTemplate(context='{"passage": "{context}"}\n', question='{"question": "{question}"}')
+    [message] = AspireChatModel(with_template(template)).prompt.format_messages(context=context, question="{Who}?")
+    assert message.text == template.render("{Who}?", context)
+    assert template.parse(message.text) == ("{Who}?", context)
+
+
+def test_the_last_human_message_is_answered() -> None:
+    """Whatever stands around it."""
+    model = AspireChatModel(evaluator())
+    history = [SystemMessage("Be brief."), HumanMessage("And Bob?"), AIMessage("No."), HumanMessage(PROMPT)]
+    assert carried(model.invoke(history)) == carried(model.invoke(PROMPT))
+
+
+def test_other_text_is_a_question_without_context() -> None:
+    """It is put into the layout, so it need not be there already."""
+    model = AspireChatModel(evaluator())
+    assert carried(model.invoke(QUESTION)) == carried(model.invoke(f"Question: {QUESTION}\nAnswer:"))
+    assert carried(model.invoke(QUESTION)) == evaluator().answer(QUESTION)[1]
+
+
+@pytest.mark.parametrize("last", [RunnablePassthrough(), StrOutputParser()], ids=["message", "text"])
+def test_a_guard_takes_the_carried_score(last: Runnable[AIMessage, Any]) -> None:
+    """From the message, and from inside the chain where a parser has dropped it: nothing is scored again."""
+    own = counting()
+    guard = AspireGuard(rag(AspireChatModel(own)) | last, evaluator=own)
+    expected = evaluator().answer(QUESTION, CONTEXT)[1]
+    verdicts = [guard.judge(QUESTION), asyncio.run(guard.ajudge(QUESTION)), *guard.judge_batch([QUESTION, QUESTION])]
+    assert [verdict.score for verdict in verdicts] == [expected] * 4
+    assert own.asked == 0
+
+
+def test_another_evaluator_scores_for_itself() -> None:
+    """A score is taken from the very evaluator that the guard has, and from no other."""
+    other = CountingEvaluator(evaluator().aspire, tiny_evaluator(alpha=1.0).manifest, evaluator().calibration)
+    AspireGuard(rag(AspireChatModel(evaluator())), evaluator=other).judge(QUESTION)
+    assert other.asked == 1
+
+
+def test_stop_sequences_are_refused() -> None:
+    """A shortened answer would carry the score of the whole one."""
+    with pytest.raises(InputError, match=r"expected no stop sequences, found \['\\n'\]; leave them out"):
+        AspireChatModel(evaluator()).invoke(PROMPT, stop=["\n"])
+
+
+def test_a_question_is_needed() -> None:
+    """Messages without a human one are refused, and so is a blank one."""
+    with pytest.raises(InputError, match="expected a human message with a question among the messages, found system"):
+        AspireChatModel(evaluator()).invoke([SystemMessage("Be brief.")])
+    with pytest.raises(InputError, match="expected a human message"):
+        AspireChatModel(evaluator()).invoke(" ")
+
+
+def test_the_evaluator_is_not_serialised() -> None:
+    """Neither pydantic nor LangChain writes it down, and LangChain says that the model can't be restored."""
+    model = AspireChatModel(evaluator())
+    assert "evaluator" not in model.model_dump()
+    assert "SelfEvaluator" not in repr(model)
+    assert '"type": "not_implemented"' in dumps(model)
+    assert "SelfEvaluator" not in dumps(model)
+
+
+def test_it_loads_from_an_evaluator_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the answers of the evaluator that was saved."""
+    own = evaluator()
+    save_evaluator(tmp_path / "tiny", own.aspire, own.manifest, own.calibration)
+    monkeypatch.setattr("aspire_guard.evaluators.folder.load_base_model", lambda name: own.aspire.lm)
+    loaded = AspireChatModel.from_pretrained(tmp_path / "tiny")
+    assert carried(loaded.invoke(PROMPT)) == carried(AspireChatModel(own).invoke(PROMPT))
+
+
+def test_importing_the_integrations_needs_no_model_library() -> None:
+    """Neither torch nor transformers nor the search library is loaded until it is used."""
+    code = (
+        "import sys, aspire_integrations, aspire_integrations.cli; "
+        "print([m for m in ('torch', 'transformers', 'peft', 'bm25s') if m in sys.modules])"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout == "[]\n"
