@@ -1,0 +1,157 @@
+"""The command line: bad input ends in one line and exit code 2, good input in JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from aspire_guard.cli import main
+from aspire_guard.evaluators.folder import save_evaluator
+from aspire_guard.evaluators.self_evaluator import SelfEvaluator
+from aspire_guard.exchange import Exchange
+from aspire_guard.testing import tiny_evaluator, tiny_lm
+
+RECORD = '{"question": "Who?", "context": "Ann did.", "answers": ["Ann"]}\n'
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    """The exit code of `aspire-guard` with these arguments."""
+    monkeypatch.setattr("sys.argv", ["aspire-guard", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    code = stop.value.code
+    assert isinstance(code, int)
+    return code
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "expected a JSONL file to read, found: No such file or directory"),
+        ("not json\n", "line 1: expected a JSON object, found 'not json'"),
+        ('{"context": "x", "answers": ["y"]}\n', 'line 1: expected the key "question"'),
+        ("", "expected at least one record, found none"),
+        ('{"question": "Who?", "answers": []}\n', "expected training records with an answer, found none"),
+    ],
+)
+def test_bad_training_data_is_one_line_and_exit_code_2(
+    content: str | None,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What is wrong with the data is said at once, and nothing is made."""
+    data, output = tmp_path / "data.jsonl", tmp_path / "out"
+    if content is not None:
+        data.write_text(content)
+    assert run(monkeypatch, "train", "--train", data, "--output", output) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert sorted(tmp_path.iterdir()) == ([data] if content is not None else [])
+
+
+def test_an_unknown_model_is_one_line_and_exit_code_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A model that is neither known nor a folder is named, with the way out."""
+    data = tmp_path / "data.jsonl"
+    data.write_text(RECORD)
+    model = tmp_path / "no" / "model"
+    assert run(monkeypatch, "train", "--train", data, "--model", model, "--output", tmp_path / "out") == 2
+    error = capsys.readouterr().err
+    assert f"expected a folder with a base model, found nothing at '{model}'; check the path" in error
+    assert error.count("\n") == 1
+
+
+def test_an_evaluator_for_another_base_model_is_one_line_and_exit_code_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An evaluator whose base model has other weights than the ones it was trained on is not used."""
+    data = tmp_path / "data.jsonl"
+    save_tiny_evaluator(tmp_path, seed=1)
+    tiny_lm(seed=2).model.save_pretrained(tmp_path / "base")
+    data.write_text('{"question": "Who?", "answer": "Ann"}\n')
+    capsys.readouterr()  # what saving the model printed
+    assert run(monkeypatch, "score", data, "--evaluator", tmp_path / "evaluator") == 2
+    error = capsys.readouterr().err
+    assert f"expected the base model {tmp_path / 'base'} with fingerprint" in error
+    assert error.count("\n") == 1
+
+
+def test_an_unknown_option_is_exit_code_2(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Typer's own errors have the same exit code."""
+    assert run(monkeypatch, "score", "--nonsense") == 2
+
+
+@pytest.fixture
+def evaluator(tmp_path: Path) -> Path:
+    """The folder of a tiny evaluator, its base model beside it."""
+    return save_tiny_evaluator(tmp_path, seed=1)
+
+
+def test_score_writes_a_line_for_a_line(
+    evaluator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each record gets the evaluator's scores, in order, and keeps its id and its label."""
+    rows = [{"id": f"r{i}", "question": f"Who is {i}?", "answer": "Ann" * (i % 3)} for i in range(70)]
+    data = tmp_path / "answers.jsonl"
+    data.write_text("".join(json.dumps({**row, "correct": True, "note": "dropped"}) + "\n" for row in rows))
+    assert run(monkeypatch, "score", data, "--evaluator", evaluator) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    judge = SelfEvaluator.from_pretrained(evaluator)
+    expected = judge.score([Exchange(question=str(row["question"]), answer=str(row["answer"])) for row in rows])
+    assert [line["id"] for line in lines] == [row["id"] for row in rows]
+    assert [set(line) for line in lines] == [
+        {"id", "selection_score", "confidence", "log_likelihood", "p_correct", "correct"}
+    ] * 70
+    assert [line["selection_score"] for line in lines] == pytest.approx([s.selection_score for s in expected], abs=1e-4)
+
+
+def test_score_keeps_what_it_has_written_when_a_later_line_is_bad(
+    evaluator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The lines before the bad one's chunk are in the output, and the bad line is named."""
+    data, output = tmp_path / "answers.jsonl", tmp_path / "scored.jsonl"
+    data.write_text('{"question": "Who?", "answer": "Ann"}\n' * 64 + '{"question": "Who?"}\n')
+    assert run(monkeypatch, "score", data, "--evaluator", evaluator, "--output", output) == 2
+    assert len(output.read_text().splitlines()) == 64
+    assert 'line 65: expected "answer" to hold text, found null' in capsys.readouterr().err
+
+
+def test_evaluate_prints_one_json_object_alone_on_standard_output(
+    evaluator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A script can read the result: n, accuracy, and AUROC and AUACC with intervals for three scores."""
+    answer = SelfEvaluator.from_pretrained(evaluator).answer("Which?")[0]
+    assert answer
+    rows = [
+        {"question": "Which?", "answers": [answer]},
+        {"question": "Where?", "answers": ["somewhere else entirely"]},
+        {"question": "When?", "answers": ["never in a thousand years"]},
+    ]
+    data = tmp_path / "data.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert run(monkeypatch, "evaluate", "--data", data, "--evaluator", evaluator, "--json", "--save") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["n"] == 3
+    assert report["accuracy"] == pytest.approx(1 / 3)
+    assert set(report["scores"]) == {"aspire", "perplexity", "p_true"}
+    assert all(
+        set(score[m]) == {"value", "low", "high"} for score in report["scores"].values() for m in ("auroc", "auacc")
+    )
+    assert "| data | 3 | 33.3 | aspire |" in (evaluator / "README.md").read_text("utf-8")
+
+
+def save_tiny_evaluator(folder: Path, seed: int) -> Path:
+    """A tiny evaluator in `folder / "evaluator"`, whose base model is in `folder / "base"`."""
+    tiny, base = tiny_evaluator(seed=seed), folder / "base"
+    tiny.aspire.lm.model.save_pretrained(base)
+    tiny.aspire.lm.tokenizer.save_pretrained(base)
+    name = tiny.manifest.base_model.model_copy(update={"name": str(base)})
+    manifest = tiny.manifest.model_copy(update={"base_model": name})
+    save_evaluator(folder / "evaluator", tiny.aspire, manifest, tiny.calibration)
+    return folder / "evaluator"
