@@ -168,7 +168,7 @@ def _tune(aspire: AspireLM, config: TrainingConfig, data: TrainingData, work: Pa
 
 def _named(name: str) -> list[QARecord]:
     """The records of a dataset, their ids made unique among several datasets."""
-    return [replace(record, id=f"{name}/{record.id}") for record in load_dataset(name)]
+    return [replace(record, id=f"{Path(name).name}/{record.id}") for record in load_dataset(name)]
 
 
 def _provenance(run: dict[str, Any], data: TrainingData) -> dict[str, Any]:
