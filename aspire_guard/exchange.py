@@ -109,7 +109,7 @@ def _messages(values: Sequence[Any]) -> list[BaseMessage]:
     """Messages in any notation that chat models take; none where the values are something else."""
     try:
         return convert_to_messages(values)
-    except (ValueError, NotImplementedError):
+    except (ValueError, NotImplementedError):  # the latter is LangChain's word for a value that is no message
         return []
 
 

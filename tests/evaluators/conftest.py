@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-import torch
 
 from aspire_guard.exchange import Exchange
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _single_thread() -> Iterator[None]:
-    # A tiny model gains nothing from a second thread and waits for it where the cores are busy.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def _on_one_thread(single_thread: None) -> None:
+    """Every module of this folder runs tiny models."""
 
 
 @pytest.fixture(scope="session")
