@@ -1,5 +1,5 @@
 """The command `aspire-guard`. Each room brings its own subcommands through the entry-point group
-`aspire_guard.commands`, and so can any other package; the guard's own command is `score`.
+`aspire_guard.commands`, and so can any other package; the guard's own are `score`, `calibrate`, `report` and `monitor`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from aspire_guard.errors import AspireGuardError
+from aspire_guard.selection.cli import calibrate, monitor, report
 
 COMMANDS = "aspire_guard.commands"
 _USER_ERROR = 2
@@ -93,7 +94,8 @@ def build_app() -> typer.Typer:
         rich_markup_mode=None,
         add_completion=False,
     )
-    app.command()(score)
+    for own in (score, calibrate, report, monitor):
+        app.command()(own)
     for command in sorted(entry_points(group=COMMANDS), key=lambda entry: entry.name):
         app.command(name=command.name)(command.load())
     return app

@@ -6,27 +6,39 @@ library and of what is built on it. Their answers make no sense, but the same se
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, OPTConfig, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    GPT2Config,
+    LlamaConfig,
+    OPTConfig,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+)
 
 from aspire_guard.evaluators.folder import BaseModelId, Manifest
 from aspire_guard.evaluators.self_evaluator import SelfEvaluator
+from aspire_guard.lm.adapter import Adapter
 from aspire_guard.lm.aspire_lm import AspireLM
 from aspire_guard.lm.base_model import fingerprint
 from aspire_guard.lm.language_model import LanguageModel
+from aspire_guard.lm.lora import Lora
 from aspire_guard.lm.soft_prompt import SoftPrompt
-from aspire_guard.selection.calibration import Calibration
+from aspire_guard.selection.calibration import Calibration, Threshold
+from aspire_guard.selection.calibrators import PlattCalibrator
 
-Family = Literal["llama", "gpt2", "opt"]
-FAMILIES: tuple[Family, ...] = ("llama", "gpt2", "opt")
+Family = Literal["llama", "gpt2", "opt", "qwen", "gemma"]
+FAMILIES: tuple[Family, ...] = get_args(Family)
 
 END_TOKEN = "<|end|>"
 START_TOKEN = "<|start|>"
 MAX_LENGTH = 512
 
+_ROTARY: dict[Family, Any] = {"llama": LlamaConfig, "qwen": Qwen3Config, "gemma": Gemma2Config}
 _VERDICTS = ("correct", "wrong", "true", "false")
 _WIDTH, _LAYERS, _HEADS = 32, 2, 4
 _SPREAD = 0.3
@@ -39,8 +51,9 @@ def tiny_lm(family: Family = "llama", *, seed: int = 0) -> LanguageModel:
     are single tokens of it. The window is 512 tokens, so it holds about 400 characters beside two soft prompts.
 
     Args:
-        family: the architecture: llama has rotary positions and shared key-value heads, gpt2 and opt have absolute
-            positions; opt begins every sequence with a start token, the other two don't.
+        family: the architecture: llama, qwen and gemma have rotary positions and shared key-value heads, gpt2 and opt
+            absolute positions; opt alone begins every sequence with a start token; gemma (2) caps its logits and has
+            layers with a sliding window.
         seed: of the weights; the global random state is left alone.
     """
     tokenizer = _tokenizer(start=family == "opt")
@@ -61,8 +74,11 @@ def tiny_evaluator(
     num_beams: int = 3,
     max_new_tokens: int = 8,
     seed: int = 0,
+    task: Literal["soft_prompt", "lora", "none"] = "soft_prompt",
+    self_eval: Literal["soft_prompt", "lora"] = "soft_prompt",
 ) -> SelfEvaluator:
-    """An evaluator on `tiny_lm(family, seed=seed)`, with a random θp of 4 and a random θs of 3 embeddings.
+    """An evaluator on `tiny_lm(family, seed=seed)` with random adapters: soft prompts of 4 (θp) and 3 (θs)
+    embeddings, or LoRAs of rank 2.
 
     Args:
         family: the architecture of its base model.
@@ -71,11 +87,13 @@ def tiny_evaluator(
         num_beams: beams that decode an answer.
         max_new_tokens: the longest answer, in tokens.
         seed: of all weights.
+        task: what θp is made of; none where the base model answers as it is.
+        self_eval: what θs is made of.
     """
     lm = tiny_lm(family, seed=seed)
     chance = torch.Generator().manual_seed(seed)
-    task, self_eval = (SoftPrompt(_SPREAD * torch.randn(n, _WIDTH, generator=chance)) for n in (4, 3))
-    aspire = AspireLM(lm, task=task.requires_grad_(False), self_eval=self_eval.requires_grad_(False))
+    adapters = [_adapter(lm, method, length, chance) for method, length in ((task, 4), (self_eval, 3))]
+    aspire = AspireLM(lm, task=adapters[0], self_eval=adapters[1])
     manifest = Manifest(
         base_model=BaseModelId(name=f"tiny-{family}", fingerprint=fingerprint(lm)),
         template=aspire.template,
@@ -87,9 +105,23 @@ def tiny_evaluator(
         provenance={"weights": f"random, seed {seed}"},
     )
     calibration = Calibration(
-        slope=0.5, intercept=1.0, threshold=threshold, target_accuracy=0.8, n=100, date="2024-01-31"
+        calibrator=PlattCalibrator(slope=0.5, intercept=1.0),
+        thresholds=(Threshold(confidence=threshold, objective="accuracy", target=0.8),),
+        n=100,
+        date="2024-01-31",
     )
     return SelfEvaluator(aspire, manifest, calibration)
+
+
+def _adapter(lm: LanguageModel, method: str, length: int, chance: torch.Generator) -> Adapter | None:
+    if method == "none":
+        return None
+    if method == "soft_prompt":
+        return SoftPrompt(_SPREAD * torch.randn(length, _WIDTH, generator=chance)).requires_grad_(False)
+    adapter = Lora.new(lm, "Well?", rank=2, seed=0).requires_grad_(False)
+    for _, weight in adapter.named_parameters():
+        weight.copy_(_SPREAD * torch.randn(weight.shape, generator=chance))
+    return adapter
 
 
 def _tokenizer(*, start: bool) -> PreTrainedTokenizerFast:
@@ -122,13 +154,14 @@ def _config(family: Family, tokenizer: PreTrainedTokenizerFast) -> Any:
         # With tied embeddings a random model mostly repeats its last token.
         "tie_word_embeddings": False,
     }
-    if family == "llama":
-        return LlamaConfig(
+    if family in _ROTARY:
+        return _ROTARY[family](
             hidden_size=_WIDTH,
             intermediate_size=48,
             num_hidden_layers=_LAYERS,
             num_attention_heads=_HEADS,
             num_key_value_heads=_HEADS // 2,
+            head_dim=_WIDTH // _HEADS,
             max_position_embeddings=MAX_LENGTH,
             initializer_range=_SPREAD,
             **common,

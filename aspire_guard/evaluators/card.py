@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from aspire_guard.selection.calibration import Calibration
+from aspire_guard.selection.calibration import Calibration, Threshold
 
 
 def render_card(manifest: Mapping[str, Any], calibration: Calibration) -> str:
@@ -20,10 +20,12 @@ def render_card(manifest: Mapping[str, Any], calibration: Calibration) -> str:
         "| | |",
         "|---|---|",
         f"| base model | {base['name']} (fingerprint `{base['fingerprint'][:12]}`) |",
-        f"| parameters | {manifest['method']} for θp and θs |",
+        f"| θp | {_method(manifest['methods']['task'])} |",
+        f"| θs | {_method(manifest['methods']['self_eval'])} |",
         f"| selection score | α = {manifest['alpha']:g} |",
         f"| threshold | confidence ≥ {calibration.threshold:.3f} |",
         f"| what it promises | {calibration.guarantee or _no_guarantee(calibration)} |",
+        *(_band(threshold) for threshold in calibration.thresholds if threshold != calibration.threshold_for()),
         "",
         "## Training",
         "",
@@ -36,13 +38,26 @@ def render_card(manifest: Mapping[str, Any], calibration: Calibration) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _method(name: str) -> str:
+    return {"soft_prompt": "soft prompt", "lora": "LoRA", "none": "none: the base model answers as it is"}[name]
+
+
+def _band(threshold: Threshold) -> str:
+    """A row on a threshold beside the evaluator's own."""
+    group = "" if threshold.group is None else f" of group {threshold.group}"
+    promise = threshold.guarantee.sentence if threshold.guarantee else "no guarantee"
+    return f"| {_plain(threshold.name + group)} | confidence ≥ {threshold.confidence:.3f}: {promise} |"
+
+
 def _no_guarantee(calibration: Calibration) -> str:
-    if calibration.target_accuracy is None:
+    accept = calibration.threshold_for()
+    if accept is None or not accept.releases:
         return f"nothing: no threshold reached the target on {calibration.n} validation answers, so nothing is released"
-    return (
-        f"no guarantee: on {calibration.n} validation answers the released ones reached an accuracy of "
-        f"{calibration.target_accuracy:g}"
-    )
+    if accept.objective == "accuracy":
+        reached = f"on {calibration.n} validation answers the released ones reached an accuracy of {accept.target:g}"
+    else:
+        reached = f"it was chosen for a {accept.objective} of {accept.target:g} on {calibration.n} validation answers"
+    return f"no guarantee: {reached}"
 
 
 def _plain(value: Any) -> str:

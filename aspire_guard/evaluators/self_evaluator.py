@@ -14,6 +14,7 @@ from aspire_guard.evaluators.folder import Manifest, load_aspire_lm, read_calibr
 from aspire_guard.exchange import Exchange
 from aspire_guard.lm.aspire_lm import AspireLM
 from aspire_guard.lm.language_model import LanguageModel
+from aspire_guard.lm.prefix_states import PrefixStates
 from aspire_guard.selection.calibration import Calibration
 from aspire_guard.verdict import Score
 
@@ -84,7 +85,7 @@ class SelfEvaluator:
             rows = [(exchanges[i].question, exchanges[i].context, exchanges[i].answer) for i in batch]
             likelihoods, judgements = self.aspire.score(rows)
             for i, likelihood, judgement in zip(batch, likelihoods.tolist(), judgements.tolist(), strict=True):
-                scores[i] = self._score(likelihood, judgement)
+                scores[i] = self.blended(likelihood, judgement)
         return [scores[i] for i in range(len(exchanges))]
 
     @torch.inference_mode()
@@ -96,9 +97,15 @@ class SelfEvaluator:
         )
         best = beams.states.branches(torch.zeros(1, 1, dtype=torch.long, device=beams.scores.device))
         judgement = self.aspire.verdict_logits(best).log_softmax(-1)[0, 0, 0]
-        return answers[0][0].text, self._score(answers[0][0].log_likelihood, float(judgement))
+        return answers[0][0].text, self.blended(answers[0][0].log_likelihood, float(judgement))
 
-    def _score(self, log_likelihood: float, log_p_correct: float) -> Score:
+    @torch.inference_mode()
+    def open_answer(self, question: str, context: str | None = None) -> OpenAnswer:
+        """An answer that is still being written, to be scored as it grows; the prompt is read once."""
+        return OpenAnswer(self, self.aspire.prompt_states([(question, context)]))
+
+    def blended(self, log_likelihood: float, log_p_correct: float) -> Score:
+        """The score of an answer with this log f_norm and this log P(z_c | x, ŷ), both in nats."""
         g = selection_score(log_likelihood, log_p_correct, self.manifest.alpha)
         return Score(
             selection_score=g,
@@ -106,6 +113,27 @@ class SelfEvaluator:
             log_likelihood=log_likelihood,
             p_correct=math.exp(log_p_correct),
         )
+
+
+class OpenAnswer:
+    """An answer that grows, scored on the states of its prompt; belongs to one call, not to several threads.
+
+    Args:
+        evaluator: what scores it.
+        prompt: the states of `[θp ; x]`, one row.
+    """
+
+    def __init__(self, evaluator: SelfEvaluator, prompt: PrefixStates) -> None:
+        self._evaluator, self._prompt, self._text = evaluator, prompt, ""
+
+    @torch.inference_mode()
+    def extend(self, text: str) -> Score:
+        """The score of the answer so far with `text` added, as if it ended there: what `score` gives for it."""
+        self._text += text
+        aspire = self._evaluator.aspire
+        states, total, count = aspire.answer_states(self._prompt, [[self._text]])
+        judgement = aspire.verdict_logits(states).log_softmax(-1)[0, 0, 0]
+        return self._evaluator.blended(float(total / count), float(judgement))
 
 
 def _length(exchange: Exchange) -> int:

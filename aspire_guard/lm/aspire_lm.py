@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from aspire_guard.errors import InputError
+from aspire_guard.lm.adapter import Adapter
 from aspire_guard.lm.beam_search import Beams, beam_search
 from aspire_guard.lm.language_model import LanguageModel, pad
 from aspire_guard.lm.prefix_states import PrefixStates
-from aspire_guard.lm.soft_prompt import SoftPrompt
 from aspire_guard.lm.template import PromptTemplate
 
 
@@ -35,7 +35,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class AspireLM:
-    """The frozen model θ with θp (`task`) and θs (`self_eval`), either of which may be absent.
+    """The frozen model θ with its adapters θp (`task`) and θs (`self_eval`), either of which may be absent.
 
     Args:
         lm: the base model.
@@ -47,22 +47,27 @@ class AspireLM:
     """
 
     lm: LanguageModel
-    task: SoftPrompt | None = None
-    self_eval: SoftPrompt | None = None
+    task: Adapter | None = None
+    self_eval: Adapter | None = None
     template: PromptTemplate = field(default_factory=PromptTemplate)
     correct: str = " correct"
     wrong: str = " wrong"
+
+    @property
+    def answering(self) -> LanguageModel:
+        """The model under θp, which reads the prompt and answers."""
+        return self.lm if self.task is None else self.task.adapted(self.lm)
 
     def prompt_states(self, prompts: Sequence[tuple[str, str | None]]) -> PrefixStates:
         """States of `[θp ; x]` for each (question, context); a context that several share is computed once."""
         contexts = list(dict.fromkeys(context for _, context in prompts))
         heads = [self._head(context) for context in contexts]
         if len(contexts) == len(prompts) or not any(map(len, heads)):
-            return self.lm.prefill([self._prompt(question, context) for question, context in prompts])
-        states = self.lm.prefill(heads)
+            return self.answering.prefill([self._prompt(question, context) for question, context in prompts])
+        states = self.answering.prefill(heads)
         index = torch.tensor([contexts.index(context) for _, context in prompts], device=self.lm.device)
-        questions, mask = pad([self._text(self.template.render_question(question)) for question, _ in prompts])
-        return self.lm.extend(states.rows(index), questions[:, None], mask[:, None])[0]
+        questions, mask = pad([self.lm.embed(self._question_ids(question)) for question, _ in prompts])
+        return self.answering.extend(states.rows(index), questions[:, None], mask[:, None])[0]
 
     def answer_states(
         self, prompts: PrefixStates, answers: Sequence[Sequence[str]]
@@ -77,16 +82,41 @@ class AspireLM:
         ids = [self._answer_ids(answer) for row in answers for answer in row]
         tokens, mask = (part.view(-1, branches, part.shape[-1]) for part in pad(ids))
         before = prompts.fork(branches)
-        states, hidden = self.lm.extend(before, self.lm.embed(tokens), mask)
+        states, hidden = self.answering.extend(before, self.lm.embed(tokens), mask)
         predictors = torch.cat([before.hidden[:, :, None], hidden], dim=2)
         totals, counts = self._answer_likelihood(predictors.flatten(0, 1), ids)
         return states, totals.view(-1, branches), counts.view(-1, branches)
 
+    def answer_branches(self, passages: Sequence[tuple[str | None, Sequence[tuple[str, str]]]]) -> PrefixStates:
+        """States of `[θp ; x ; ŷ]` that share all they can: a passage is computed once, and so is each question.
+
+        Args:
+            passages: (context, its (question, answer) pairs) each; equal questions stand side by side.
+
+        Returns:
+            A row a passage, and a branch an answer in the given order; passages with fewer answers than others end
+            in branches without any.
+        """
+        questions = [list(dict.fromkeys(question for question, _ in pairs)) for _, pairs in passages]
+        asked = [[self._question_ids(question) for question in row] for row in questions]
+        answers = [[self._answer_ids(answer) for _, answer in pairs] for _, pairs in passages]
+        index, _ = pad(
+            [
+                torch.tensor([row.index(question) for question, _ in pairs], device=self.lm.device)
+                for row, (_, pairs) in zip(questions, passages, strict=True)
+            ]
+        )
+        heads = [self._head(context) for context, _ in passages]
+        states = self.answering.prefill(heads) if any(map(len, heads)) else self.lm.empty(len(heads))
+        return self._branch(self._branch(states.fork(max(map(len, asked))), asked).branches(index), answers)
+
     def verdict_logits(self, answers: PrefixStates) -> Tensor:
         """`(batch, branches, 2)`: logits of z_c and z_w after `[θp ; x ; ŷ ; θs]` for each branch's answer."""
-        suffix = self._suffix().expand(*answers.visible.shape[:2], -1, -1)
+        if self.self_eval is None:
+            raise InputError("expected an evaluator with θs, found none; train stage 3 or load a whole evaluator")
+        suffix = self._vectors(self.self_eval).expand(*answers.visible.shape[:2], -1, -1)
         mask = torch.ones(suffix.shape[:3], dtype=torch.bool, device=suffix.device)
-        states, _ = self.lm.extend(answers, suffix, mask)
+        states, _ = self.self_eval.adapted(self.lm).extend(answers, suffix, mask)
         return self.word_logits(states.hidden)
 
     def word_logits(self, hidden: Tensor) -> Tensor:
@@ -94,14 +124,14 @@ class AspireLM:
         head = self.lm.model.get_output_embeddings()
         words = torch.cat([self._word(self.correct), self._word(self.wrong)])
         bias = None if head.bias is None else head.bias[words]
-        return torch.nn.functional.linear(hidden, head.weight[words], bias).float()
+        return self.lm.capped(torch.nn.functional.linear(hidden, head.weight[words], bias))
 
     @torch.inference_mode()
     def decode(
         self, prompts: PrefixStates, *, k: int, max_new_tokens: int, early_stopping: bool = False
     ) -> tuple[list[list[Answer]], Beams]:
         """The `k` best answers of each prompt by beam search, and the beams with the states they leave behind."""
-        beams = beam_search(self.lm, prompts, k=k, max_new_tokens=max_new_tokens, early_stopping=early_stopping)
+        beams = beam_search(self.answering, prompts, k=k, max_new_tokens=max_new_tokens, early_stopping=early_stopping)
         answers = [
             [
                 Answer(self.lm.tokenizer.decode(ids[:length], skip_special_tokens=True).strip(), score)
@@ -113,7 +143,7 @@ class AspireLM:
 
     @torch.inference_mode()
     def score(self, exchanges: Sequence[tuple[str, str | None, str]]) -> tuple[Tensor, Tensor]:
-        """Judge given answers in one forward pass.
+        """Judge given answers: one forward pass of `[θp ; x ; ŷ]`, and θs on the states it leaves.
 
         Args:
             exchanges: (question, context, answer) each.
@@ -124,33 +154,38 @@ class AspireLM:
         """
         prompts = [self._prompt(question, context) for question, context, _ in exchanges]
         ids = [self._answer_ids(answer) for _, _, answer in exchanges]
-        suffix = self._suffix()
-        rows, mask = pad([torch.cat([p, self.lm.embed(i), suffix]) for p, i in zip(prompts, ids, strict=True)])
-        states, hidden = self.lm.extend(self.lm.empty(len(rows)), rows[:, None], mask[:, None])
+        rows, mask = pad([torch.cat([p, self.lm.embed(i)]) for p, i in zip(prompts, ids, strict=True)])
+        states, hidden = self.answering.extend(self.lm.empty(len(rows)), rows[:, None], mask[:, None])
         predictors, _ = pad(
             [h[len(p) - 1 : len(p) + len(i)] for h, p, i in zip(hidden[:, 0], prompts, ids, strict=True)]
         )
         totals, counts = self._answer_likelihood(predictors, ids)
-        return totals / counts, self.word_logits(states.hidden)[:, 0].log_softmax(-1)[:, 0]
+        return totals / counts, self.verdict_logits(states)[:, 0].log_softmax(-1)[:, 0]
+
+    def _branch(self, states: PrefixStates, ids: Sequence[Sequence[Tensor]]) -> PrefixStates:
+        """`states` with `ids[row][branch]` after each branch; branches beyond those given are left as they are."""
+        branches = states.visible.shape[1]
+        nothing = torch.zeros(0, dtype=torch.long, device=self.lm.device)
+        filled = [part for row in ids for part in (*row, *[nothing] * (branches - len(row)))]
+        tokens, mask = (part.view(-1, branches, part.shape[-1]) for part in pad(filled))
+        return self.answering.extend(states, self.lm.embed(tokens), mask)[0]
 
     def _head(self, context: str | None) -> Tensor:
-        parts = [self.task.weight.to(self.lm.embedding_weight.dtype)] if self.task is not None else []
+        parts = [] if self.task is None else [self._vectors(self.task)]
         text = self.lm.token_ids(self.template.render_context(context))
         return torch.cat([*parts, self.lm.embed(torch.cat([self.lm.start_ids, text]))])
 
     def _prompt(self, question: str, context: str | None) -> Tensor:
-        return torch.cat([self._head(context), self._text(self.template.render_question(question))])
+        return torch.cat([self._head(context), self.lm.embed(self._question_ids(question))])
 
-    def _text(self, text: str) -> Tensor:
-        return self.lm.embed(self.lm.token_ids(text))
+    def _question_ids(self, question: str) -> Tensor:
+        return self.lm.token_ids(self.template.render_question(question))
 
     def _answer_ids(self, answer: str) -> Tensor:
         return self.lm.token_ids(self.template.render_answer(answer))
 
-    def _suffix(self) -> Tensor:
-        if self.self_eval is None:
-            raise InputError("expected an evaluator with θs, found none; train stage 3 or load a whole evaluator")
-        return self.self_eval.weight.to(self.lm.embedding_weight.dtype)
+    def _vectors(self, adapter: Adapter) -> Tensor:
+        return adapter.vectors(self.lm).to(self.lm.embedding_weight.dtype)
 
     def _answer_likelihood(self, predictors: Tensor, ids: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Summed log-probabilities of `ids` and the end token after each, and how many tokens that is."""

@@ -20,7 +20,7 @@ class LanguageModel:
     """A causal model of `transformers` and its tokenizer, with gradients switched off for the weights.
 
     Args:
-        model: any decoder with rotary or learned absolute positions and full attention.
+        model: any decoder with rotary or learned absolute positions.
         tokenizer: its tokenizer.
     """
 
@@ -45,8 +45,10 @@ class LanguageModel:
 
     @property
     def max_length(self) -> int:
-        """The longest sequence, in tokens, that the model was built for."""
-        return int(getattr(self.model.config, "max_position_embeddings", 2**31))
+        """The longest sequence, in tokens, that every layer sees whole: a sliding window ends it."""
+        config = self.model.config
+        windows = [config.sliding_window] if "sliding_attention" in (getattr(config, "layer_types", None) or []) else []
+        return int(min(getattr(config, "max_position_embeddings", 2**31), *windows, 2**31))
 
     @property
     def start_ids(self) -> Tensor:
@@ -64,8 +66,12 @@ class LanguageModel:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """`(…, vocabulary)`: next-token logits after `hidden` `(…, hidden)`, in float32."""
-        logits: Tensor = self.model.get_output_embeddings()(hidden)
-        return logits.float()
+        return self.capped(self.model.get_output_embeddings()(hidden))
+
+    def capped(self, logits: Tensor) -> Tensor:
+        """Raw logits as the model means them, in float32: some architectures bound them."""
+        cap = getattr(self.model.config, "final_logit_softcapping", None)
+        return logits.float() if cap is None else cap * (logits.float() / cap).tanh()
 
     def empty(self, batch: int) -> PrefixStates:
         """The states before any token."""

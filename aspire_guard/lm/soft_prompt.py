@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import torch
 from peft import PeftType, PromptTuningConfig, TaskType
@@ -24,6 +25,8 @@ class SoftPrompt(nn.Module):
         weight: `(length, dim)`, always float32.
     """
 
+    method: Literal["soft_prompt"] = "soft_prompt"
+
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
         self.weight = nn.Parameter(weight.detach().clone().float())
@@ -34,6 +37,14 @@ class SoftPrompt(nn.Module):
         ids = lm.token_ids(text)
         repeated = ids.repeat(-(-length // len(ids)))
         return cls(lm.embed(repeated[len(repeated) - length :]))
+
+    def vectors(self, lm: LanguageModel) -> Tensor:
+        """`(length, dim)`: the trained embeddings themselves."""
+        return self.weight
+
+    def adapted(self, lm: LanguageModel) -> LanguageModel:
+        """`lm` itself: a soft prompt changes its input alone."""
+        return lm
 
     def __len__(self) -> int:
         return len(self.weight)

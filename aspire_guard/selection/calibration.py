@@ -1,52 +1,146 @@
-"""From a selection score to a probability, and to the threshold above which answers are released."""
+"""calibration.json: from a selection score to a probability, and to the thresholds above which answers are released."""
 
 from __future__ import annotations
 
-import math
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from aspire_guard.selection.calibrators import Calibrator, fit_calibrator
 
 Numbers = NDArray[np.float64]
 Labels = NDArray[np.bool_]
 
 _LEAST_RELEASED = 10
-_LEAST_ODDS = -700.0  # e to a higher power is beyond a float
-_HIGHEST_CONFIDENCE = math.nextafter(1.0, 0.0)
 
 
-class Calibration(BaseModel):
-    """Platt scaling of the selection score, and a threshold on the confidence it gives.
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Guarantee(_Part):
+    """What a threshold promises of future answers to questions like those it was calibrated on.
 
     Attributes:
-        slope: of the log-odds of being right per nat of selection score; never negative, so order is kept.
-        intercept: of the same line.
-        threshold: the least confidence that is released, in [0, 1].
-        target_accuracy: what the released answers of the calibration records reach; None where nothing reaches it,
-            and then the threshold releases nothing.
-        guarantee: what the threshold promises of future answers, in one sentence; None: nothing.
-        n: labelled answers it was fitted on.
+        target_risk: the largest share of wrong answers among the released ones, in (0, 1).
+        delta: the probability, over the draw of the calibration answers, that the promise fails, in (0, 1).
+        n: labelled answers it rests on.
+        family: how many thresholds share δ and hold together; 1: this one alone.
+        method: the test behind it.
         date: when, ISO 8601.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    target_risk: float = Field(gt=0, lt=1)
+    delta: float = Field(gt=0, lt=1)
+    n: int = Field(ge=1)
+    family: int = Field(default=1, ge=1)
+    method: str
+    date: str
 
-    method: str = "platt"
-    slope: float = Field(ge=0, allow_inf_nan=False)
-    intercept: float = Field(allow_inf_nan=False)
-    threshold: float = Field(ge=0, le=1)
-    target_accuracy: float | None
-    guarantee: str | None = None
+    @property
+    def sentence(self) -> str:
+        """The promise in one plain sentence."""
+        together = f", for all {self.family} thresholds at once," if self.family > 1 else ","
+        return (
+            f"with probability {_percent(1 - self.delta)} over the calibration answers{together} at most "
+            f"{_percent(self.target_risk)} of the released answers are wrong, for questions like the {self.n:,} "
+            f"calibrated on ({self.date})"
+        )
+
+
+class Threshold(_Part):
+    """One cut: answers at or above it are released, or go to the band that it opens.
+
+    Attributes:
+        name: the band it opens.
+        group: the group it is for; None: every group that has none of its own.
+        confidence: the least confidence that is released, in [0, 1]; 1 releases nothing.
+        selection_score: the same cut on the selection score; None where nothing is released, or it isn't known.
+        objective: what was asked for.
+        target: how much of it, e.g. a risk of 0.05.
+        coverage: the share of the calibration answers that it releases; None where it isn't known.
+        risk: the share of wrong ones among these; None where nothing is released, or it isn't known.
+        risk_bound: the upper bound on future risk that goes with the guarantee; None without one.
+        guarantee: what it promises; None: nothing.
+    """
+
+    name: str = "accept"
+    group: str | None = None
+    confidence: float = Field(ge=0, le=1)
+    selection_score: float | None = Field(default=None, allow_inf_nan=False)
+    objective: Literal["risk", "coverage", "cost", "accuracy"]
+    target: float = Field(allow_inf_nan=False)
+    coverage: float | None = Field(default=None, ge=0, le=1)
+    risk: float | None = Field(default=None, ge=0, le=1)
+    risk_bound: float | None = Field(default=None, ge=0, le=1)
+    guarantee: Guarantee | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.releases and self.selection_score is not None:
+            raise ValueError(
+                f"expected no selection score where nothing is released, found {self.selection_score}; set it to null"
+            )
+        return self
+
+    @property
+    def releases(self) -> bool:
+        """Whether any answer can reach it."""
+        return self.confidence < 1
+
+
+class Calibration(_Part):
+    """The calibrator of an evaluator, and its thresholds.
+
+    Attributes:
+        calibrator: from selection score to confidence.
+        thresholds: at most one of each name and group.
+        n: labelled answers the calibrator was fitted on.
+        date: when, ISO 8601.
+        source: the name of the file with these answers.
+    """
+
+    calibrator: Calibrator
+    thresholds: tuple[Threshold, ...] = ()
     n: int = Field(ge=0)
     date: str
+    source: str | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        cuts = [(threshold.name, threshold.group) for threshold in self.thresholds]
+        if len(set(cuts)) < len(cuts):
+            raise ValueError("expected one threshold of each name and group, found two; keep one of them")
+        return self
 
     def confidence(self, selection_score: float) -> float:
         """The probability of being right, in [0, 1): a threshold of 1 releases nothing. NaN stays NaN."""
-        odds = self.slope * selection_score + self.intercept
-        if odds < _LEAST_ODDS:
-            return 0.0
-        return min(1 / (1 + math.exp(-odds)), _HIGHEST_CONFIDENCE)
+        return self.calibrator.confidence(selection_score)
+
+    def threshold_for(self, group: str | None = None, name: str = "accept") -> Threshold | None:
+        """The threshold of a group, or the one for every group that has none of its own; None where there is none."""
+        cuts = {threshold.group: threshold for threshold in self.thresholds if threshold.name == name}
+        return cuts.get(group) or cuts.get(None)
+
+    @property
+    def threshold(self) -> float:
+        """The least confidence that is released where no group is given; 1 releases nothing."""
+        accept = self.threshold_for()
+        return accept.confidence if accept else 1.0
+
+    @property
+    def guarantee(self) -> str | None:
+        """What that threshold promises of future answers, in one sentence; None: nothing."""
+        accept = self.threshold_for()
+        return accept.guarantee.sentence if accept and accept.guarantee else None
+
+    @property
+    def target_accuracy(self) -> float | None:
+        """The accuracy that the released calibration answers were to reach and did; None: none did, or none was set."""
+        accept = self.threshold_for()
+        return accept.target if accept and accept.releases and accept.objective == "accuracy" else None
 
 
 def fit_calibration(scores: ArrayLike, correct: ArrayLike, *, target_accuracy: float, date: str) -> Calibration:
@@ -61,34 +155,30 @@ def fit_calibration(scores: ArrayLike, correct: ArrayLike, *, target_accuracy: f
         date: written into the result.
     """
     score, right = np.asarray(scores, dtype=float), np.asarray(correct, dtype=bool)
-    slope, intercept = _fit_line(score, right)
-    line = Calibration(slope=slope, intercept=intercept, threshold=1.0, target_accuracy=None, n=len(right), date=date)
-    # The very numbers that will be compared with the threshold: numpy's may differ in the last digit.
-    confidence = np.array([line.confidence(value) for value in score.tolist()])
-    threshold = _lowest_threshold(confidence, right, target_accuracy)
-    if threshold is None:
-        return line
-    return line.model_copy(update={"threshold": threshold, "target_accuracy": target_accuracy})
+    calibrator = fit_calibrator(score, right, method="platt").calibrator
+    threshold = _lowest_threshold(score, calibrator.confidences(score), right, target_accuracy)
+    return Calibration(calibrator=calibrator, thresholds=(threshold,), n=len(right), date=date)
 
 
-def _fit_line(score: Numbers, right: Labels) -> tuple[float, float]:
-    """Slope and intercept of the log-odds; flat at the base rate where the scores tell nothing of it."""
-    # scikit-learn takes a second to import, and only trainers come here.
-    from sklearn.linear_model import LogisticRegression
+def _lowest_threshold(score: Numbers, confidence: Numbers, right: Labels, target: float) -> Threshold:
+    order = np.argsort(-score, kind="stable")
+    ranked, released = confidence[order], np.arange(1, len(right) + 1)
+    n_right = np.cumsum(right[order])
+    # A threshold lies between two different confidences: ties are released together.
+    is_cut = np.append(ranked[:-1] > ranked[1:], True)[: len(right)]
+    good = np.flatnonzero(is_cut & (n_right / released >= target) & (released >= _LEAST_RELEASED))
+    if not len(good):
+        return Threshold(confidence=1.0, objective="accuracy", target=target, coverage=0.0)
+    cut = good[-1]
+    return Threshold(
+        confidence=float(ranked[cut]),
+        selection_score=float(score[order[cut]]),
+        objective="accuracy",
+        target=target,
+        coverage=float(released[cut] / len(right)),
+        risk=float((released[cut] - n_right[cut]) / released[cut]),
+    )
 
-    if right.any() and not right.all():
-        line = LogisticRegression(C=1e6).fit(score[:, None], right)
-        if line.coef_[0, 0] > 0:
-            return float(line.coef_[0, 0]), float(line.intercept_[0])
-    # Laplace's rule keeps the odds finite where all answers are right, all are wrong, or there are none.
-    return 0.0, math.log((right.sum() + 1) / ((~right).sum() + 1))
 
-
-def _lowest_threshold(confidence: Numbers, right: Labels, target: float) -> float | None:
-    order = np.argsort(-confidence, kind="stable")
-    ranked = confidence[order]
-    accuracy = np.cumsum(right[order]) / np.arange(1, len(right) + 1)
-    # A threshold lies between two different scores: ties are released together.
-    is_cut = np.append(ranked[:-1] > ranked[1:], True)
-    good = np.flatnonzero(is_cut & (accuracy >= target) & (np.arange(1, len(right) + 1) >= _LEAST_RELEASED))
-    return float(ranked[good[-1]]) if len(good) else None
+def _percent(share: float) -> str:
+    return f"{100 * share:.10g} %"

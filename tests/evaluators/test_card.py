@@ -5,25 +5,44 @@ from __future__ import annotations
 from typing import Any
 
 from aspire_guard.evaluators.card import render_card
-from aspire_guard.selection.calibration import Calibration
+from aspire_guard.selection.calibration import Calibration, Guarantee, Threshold
+from aspire_guard.selection.calibrators import PlattCalibrator
 
-CALIBRATION = Calibration(slope=1.0, intercept=0.0, threshold=0.6254, target_accuracy=0.8, n=120, date="2024-01-31")
+ACCEPT = Threshold(confidence=0.6254, objective="accuracy", target=0.8, coverage=0.5, risk=0.2)
+CALIBRATION = Calibration(
+    calibrator=PlattCalibrator(slope=1.0, intercept=0.0), thresholds=(ACCEPT,), n=120, date="2024-01-31"
+)
+PROMISED = Threshold(
+    confidence=0.9,
+    objective="risk",
+    target=0.1,
+    coverage=0.3,
+    risk=0.05,
+    risk_bound=0.1,
+    guarantee=Guarantee(target_risk=0.1, delta=0.05, n=120, method="exact binomial", date="2024-01-31"),
+)
 MANIFEST: dict[str, Any] = {
     "base_model": {"name": "smollm2-135m", "fingerprint": "0123456789abcdef" * 4},
-    "method": "soft_prompt",
+    "methods": {"task": "soft_prompt", "self_eval": "lora"},
     "alpha": 0.25,
     "provenance": {
         "datasets": ["squad_train (CC BY-SA 4.0)", "handbook:train"],
-        "config": {"seed": 0, "init_text": "line\nbreak | bar"},
+        "config": {"seed": 0, "text": "line\nbreak | bar"},
     },
     "metrics": {},
 }
+
+
+def _card(*thresholds: Threshold) -> str:
+    return render_card(MANIFEST, CALIBRATION.model_copy(update={"thresholds": thresholds}))
 
 
 def test_a_card_names_base_model_alpha_and_threshold() -> None:
     """The figures of manifest and calibration stand in one table."""
     card = render_card(MANIFEST, CALIBRATION)
     assert "| base model | smollm2-135m (fingerprint `0123456789ab`) |" in card
+    assert "| θp | soft prompt |" in card
+    assert "| θs | LoRA |" in card
     assert "| selection score | α = 0.25 |" in card
     assert "| threshold | confidence ≥ 0.625 |" in card
 
@@ -32,7 +51,7 @@ def test_a_card_lists_the_provenance_in_one_line_each() -> None:
     """Lists and nested settings fit a table's cell, with line breaks and bars escaped."""
     card = render_card(MANIFEST, CALIBRATION)
     assert "| datasets | squad_train (CC BY-SA 4.0)<br>handbook:train |" in card
-    assert r"| config | seed: 0; init_text: line\nbreak \| bar |" in card
+    assert r"| config | seed: 0; text: line\nbreak \| bar |" in card
 
 
 def test_a_card_promises_no_more_than_the_threshold_does() -> None:
@@ -40,10 +59,22 @@ def test_a_card_promises_no_more_than_the_threshold_does() -> None:
     assert "no guarantee: on 120 validation answers the released ones reached an accuracy of 0.8" in render_card(
         MANIFEST, CALIBRATION
     )
-    unreached = CALIBRATION.model_copy(update={"threshold": 1.0, "target_accuracy": None})
-    assert "nothing: no threshold reached the target on 120 validation answers" in render_card(MANIFEST, unreached)
-    promised = CALIBRATION.model_copy(update={"guarantee": "at most 10 % wrong"})
-    assert "| what it promises | at most 10 % wrong |" in render_card(MANIFEST, promised)
+    unreached = ACCEPT.model_copy(update={"confidence": 1.0})
+    assert "nothing: no threshold reached the target on 120 validation answers" in _card(unreached)
+    assert "nothing: no threshold reached the target on 120 validation answers" in _card()
+    covering = ACCEPT.model_copy(update={"objective": "coverage", "target": 0.5})
+    assert "| what it promises | no guarantee: it was chosen for a coverage of 0.5 on 120 validation" in _card(covering)
+    assert "| what it promises | with probability 95 % over the calibration answers, at most 10 % of" in _card(PROMISED)
+
+
+def test_a_card_has_a_row_for_every_other_band_and_group() -> None:
+    """With its threshold and its promise, or none; a bar in a group's name doesn't break the table."""
+    tax = PROMISED.model_copy(update={"group": "tax|law"})
+    fallback = ACCEPT.model_copy(update={"name": "fallback", "confidence": 0.25})
+    card = _card(tax, PROMISED, fallback)
+    assert "| threshold | confidence ≥ 0.900 |" in card
+    assert "| accept of group tax\\|law | confidence ≥ 0.900: with probability 95 % over the calibration" in card
+    assert "| fallback | confidence ≥ 0.250: no guarantee |" in card
 
 
 def test_a_card_without_metrics_has_no_results() -> None:

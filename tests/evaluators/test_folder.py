@@ -19,7 +19,13 @@ from aspire_guard.errors import (
     InputError,
     SchemaVersionError,
 )
-from aspire_guard.evaluators.folder import add_metrics, read_calibration, read_manifest, save_evaluator
+from aspire_guard.evaluators.folder import (
+    add_metrics,
+    read_calibration,
+    read_manifest,
+    save_calibration,
+    save_evaluator,
+)
 from aspire_guard.evaluators.self_evaluator import SelfEvaluator
 from aspire_guard.exchange import Exchange
 from aspire_guard.lm.soft_prompt import SoftPrompt
@@ -219,7 +225,9 @@ def test_a_calibration_is_checked_even_where_the_manifest_forgets_it(folder: Pat
     """Without digests, an impossible calibration is still one clear error."""
     _edit(folder, files={})
     path = folder / "calibration.json"
-    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"slope": -1}), encoding="utf-8")
+    values = json.loads(path.read_text(encoding="utf-8"))
+    values["calibrator"]["slope"] = -1
+    path.write_text(json.dumps(values), encoding="utf-8")
     with pytest.raises(CorruptEvaluatorError, match=r"calibration\.json"):
         _load(folder)
 
@@ -263,13 +271,12 @@ def test_saving_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     assert first == second
 
 
-@pytest.mark.parametrize("part", ["task", "self_eval"])
-def test_half_an_evaluator_is_not_saved(folder: Path, part: str) -> None:
-    """An evaluator without θp or θs is refused, and what stood there stays."""
+def test_an_evaluator_without_self_evaluation_is_not_saved(folder: Path) -> None:
+    """It is refused, and what stood there stays; θp may be absent."""
     before = _files(folder)
     evaluator = tiny_evaluator()
-    evaluator.aspire = replace(evaluator.aspire, **{part: None})  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="expected an evaluator with θp and θs, found one without"):
+    evaluator.aspire = replace(evaluator.aspire, self_eval=None)
+    with pytest.raises(InputError, match="expected an evaluator with θs, found one without"):
         _save(evaluator, folder)
     assert _files(folder) == before
 
@@ -299,3 +306,47 @@ def test_metrics_are_added_to_manifest_and_card(folder: Path, exchanges: list[Ex
 def test_the_calibration_is_read_as_it_was_written(folder: Path) -> None:
     """Every field comes back."""
     assert read_calibration(folder) == tiny_evaluator().calibration
+
+
+def test_a_new_calibration_takes_the_place_of_the_old_one(folder: Path, exchanges: list[Exchange]) -> None:
+    """Digests and card are those of the new one, results and weights stay, and nothing lies beside the folder."""
+    add_metrics(folder, METRICS)
+    before = _files(folder)
+    calibration = tiny_evaluator(threshold=0.875).calibration
+    save_calibration(folder, calibration)
+    after = _files(folder)
+    assert {name for name in before if before[name] != after[name]} == {"calibration.json", "aspire.json", "README.md"}
+    assert set(after) == set(before)
+    assert read_calibration(folder) == calibration
+    assert read_manifest(folder).metrics == METRICS
+    assert "confidence ≥ 0.875" in after["README.md"].decode()
+    assert _load(folder).threshold == 0.875
+    assert _load(folder).score(exchanges) == tiny_evaluator().score(exchanges)
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_a_damaged_evaluator_gets_no_new_calibration(folder: Path) -> None:
+    """New digests would hide the damage; everything stays as it is."""
+    _truncate(folder / "task" / "adapter_model.safetensors")
+    before = _files(folder)
+    with pytest.raises(CorruptEvaluatorError, match=r"task.adapter_model\.safetensors"):
+        save_calibration(folder, tiny_evaluator().calibration)
+    assert _files(folder) == before
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_a_new_calibration_that_can_t_be_written_leaves_the_old_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk shows nothing half-written."""
+    before = _files(folder)
+
+    def full(self: Path, *_: Any, **__: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "write_text", full)
+        with pytest.raises(OSError, match="No space left"):
+            save_calibration(folder, tiny_evaluator(threshold=0.9).calibration)
+    assert _files(folder) == before
+    assert list(folder.parent.iterdir()) == [folder]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from aspire_guard.evaluators.folder import save_evaluator
 from aspire_guard.evaluators.protocol import Evaluator
 from aspire_guard.evaluators.self_evaluator import SelfEvaluator, selection_score
 from aspire_guard.exchange import Exchange
+from aspire_guard.selection.calibration import Guarantee, Threshold
 from aspire_guard.testing import FAMILIES, Family, tiny_evaluator, tiny_lm
 from aspire_guard.verdict import Score
 
@@ -34,7 +36,7 @@ def _full_forward_likelihood(evaluator: SelfEvaluator, exchange: Exchange) -> fl
         prompt = prompt + lm.tokenizer(piece, add_special_tokens=False).input_ids
     answer = f" {exchange.answer}" if exchange.answer else ""
     answer_ids = [*lm.tokenizer(answer, add_special_tokens=False).input_ids, lm.tokenizer.eos_token_id]
-    embeddings = torch.cat([task.weight, lm.embed(torch.tensor([*prompt, *answer_ids]))])
+    embeddings = torch.cat([task.vectors(lm), lm.embed(torch.tensor([*prompt, *answer_ids]))])
     log_p = lm.model(inputs_embeds=embeddings[None]).logits[0].log_softmax(-1)[-len(answer_ids) - 1 : -1]
     return float(log_p.gather(-1, torch.tensor(answer_ids)[:, None]).mean())
 
@@ -149,8 +151,10 @@ def test_it_is_an_evaluator_of_the_protocol() -> None:
     assert isinstance(evaluator, Evaluator)
     assert evaluator.threshold == 0.75
     assert evaluator.guarantee is None
-    promise = evaluator.calibration.model_copy(update={"guarantee": "at most 10 % wrong"})
-    assert SelfEvaluator(evaluator.aspire, evaluator.manifest, promise).guarantee == "at most 10 % wrong"
+    promise = Guarantee(target_risk=0.1, delta=0.05, n=100, method="exact binomial", date="2024-01-31")
+    threshold = Threshold(confidence=0.75, objective="risk", target=0.1, guarantee=promise)
+    calibration = evaluator.calibration.model_copy(update={"thresholds": (threshold,)})
+    assert SelfEvaluator(evaluator.aspire, evaluator.manifest, calibration).guarantee == promise.sentence
 
 
 def test_a_fingerprint_tells_evaluators_apart(tmp_path: Path) -> None:
@@ -177,3 +181,15 @@ def test_the_model_at_hand_is_used(tmp_path: Path) -> None:
     save_evaluator(tmp_path / "evaluator", evaluator.aspire, evaluator.manifest, evaluator.calibration)
     lm = tiny_lm()
     assert SelfEvaluator.from_pretrained(tmp_path / "evaluator", lm=lm).aspire.lm is lm
+
+
+@pytest.mark.parametrize("self_eval", ["soft_prompt", "lora"])
+def test_an_open_answer_scores_as_the_finished_one_would(family: Family, self_eval: Any) -> None:
+    """At every boundary the score is that of the answer so far; the prompt is read once."""
+    evaluator = tiny_evaluator(family, self_eval=self_eval)
+    parts = ["Harrow built it.", " In 1998.", "", " Perhaps."]
+    answer = evaluator.open_answer("Which yard?", "A passage.")
+    found = [answer.extend(part) for part in parts]
+    whole = [Exchange(question="Which yard?", context="A passage.", answer="".join(parts[: i + 1])) for i in range(4)]
+    for one, expected in zip(found, evaluator.score(whole), strict=True):
+        assert one.model_dump() == pytest.approx(expected.model_dump(), abs=1e-4)

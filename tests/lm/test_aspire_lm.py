@@ -35,7 +35,7 @@ def _prompt(aspire: AspireLM, question: str, context: str | None) -> Tensor:
     text = (f"Passage: {context}\n" if context else "") + f"Question: {question}\nAnswer:"
     pieces = [f"Passage: {context}\n", f"Question: {question}\nAnswer:"] if context else [text]
     ids = aspire.lm.tokenizer("").input_ids + [i for piece in pieces for i in _ids(aspire, piece)]
-    return torch.cat([aspire.task.weight, aspire.lm.embed(torch.tensor(ids))])
+    return torch.cat([aspire.task.vectors(aspire.lm), aspire.lm.embed(torch.tensor(ids))])
 
 
 def _answer(aspire: AspireLM, answer: str) -> list[int]:
@@ -59,7 +59,7 @@ def _log_p_correct(aspire: AspireLM, question: str, context: str | None, answer:
     """log P(z_c | x, ŷ) by one full forward pass over `[θp ; x ; ŷ ; θs]`."""
     assert aspire.self_eval is not None
     ids = torch.tensor(_answer(aspire, answer), dtype=torch.long)
-    layout = [_prompt(aspire, question, context), aspire.lm.embed(ids), aspire.self_eval.weight]
+    layout = [_prompt(aspire, question, context), aspire.lm.embed(ids), aspire.self_eval.vectors(aspire.lm)]
     words = [*_ids(aspire, " correct"), *_ids(aspire, " wrong")]
     return _logits(aspire, torch.cat(layout))[-1, words].log_softmax(-1)[0]
 
@@ -157,7 +157,7 @@ def test_judging_a_generated_answer_equals_judging_its_tokens(aspire: AspireLM) 
         for row, prompt in enumerate(PROMPTS):
             for beam, (ids, length) in enumerate(zip(beams.tokens[row], beams.lengths[row], strict=True)):
                 answer = ids[:length][ids[:length] != end]
-                layout = [_prompt(aspire, *prompt), aspire.lm.embed(answer), aspire.self_eval.weight]
+                layout = [_prompt(aspire, *prompt), aspire.lm.embed(answer), aspire.self_eval.vectors(aspire.lm)]
                 _assert_close(found[row, beam], _logits(aspire, torch.cat(layout))[-1, words])
 
 

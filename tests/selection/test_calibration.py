@@ -1,66 +1,138 @@
-"""From selection scores to confidence and a threshold: order kept, edges held, targets met."""
+"""calibration.json: thresholds and what they promise, and the fit that training makes."""
 
 from __future__ import annotations
 
 import itertools
+import json
 import math
+from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from aspire_guard.selection.calibration import Calibration, fit_calibration
+from aspire_guard.selection.calibration import Calibration, Guarantee, Threshold, fit_calibration
+from aspire_guard.selection.calibrators import IsotonicCalibrator, PlattCalibrator
 
 TODAY = "2024-01-31"
+PLATT = PlattCalibrator(slope=2.0, intercept=1.0)
+GUARANTEE = Guarantee(target_risk=0.05, delta=0.1, n=1000, method="exact binomial", date=TODAY)
+ACCEPT = Threshold(confidence=0.75, selection_score=0.05, objective="risk", target=0.05, guarantee=GUARANTEE)
 
 # Few different scores, so that most examples hold ties.
 ANSWERS = st.lists(st.tuples(st.sampled_from([-30.0, -2.0, -1.5, -0.25, -0.01]), st.booleans()), max_size=40)
+
+
+def _calibration(*thresholds: Threshold) -> Calibration:
+    return Calibration(calibrator=PLATT, thresholds=thresholds, n=1000, date=TODAY, source="scored.jsonl")
 
 
 def _fit(scores: list[float], correct: list[bool], target: float = 0.8) -> Calibration:
     return fit_calibration(scores, correct, target_accuracy=target, date=TODAY)
 
 
-def _line(slope: float, intercept: float) -> Calibration:
-    return Calibration(slope=slope, intercept=intercept, threshold=0.5, target_accuracy=0.8, n=10, date=TODAY)
-
-
 def _released(calibration: Calibration, scores: list[float]) -> list[bool]:
     return [calibration.confidence(score) >= calibration.threshold for score in scores]
 
 
-def test_confidence_is_the_logistic_of_a_line() -> None:
-    """1 / (1 + exp(−(slope·g + intercept))), by hand."""
-    assert _line(2.0, 1.0).confidence(-0.5) == 0.5
-    assert _line(2.0, 1.0).confidence(0.0) == pytest.approx(math.e / (1 + math.e), abs=1e-15)
+def test_a_calibration_has_the_confidence_of_its_calibrator() -> None:
+    """And the threshold and the promise that open the way to the user."""
+    calibration = _calibration(ACCEPT)
+    assert calibration.confidence(-0.5) == PLATT.confidence(-0.5) == 0.5
+    assert calibration.threshold == 0.75
+    assert calibration.guarantee == GUARANTEE.sentence
+    assert calibration.target_accuracy is None
 
 
-@pytest.mark.parametrize("score", [-1e300, -1e9, -800.0, -1.0, 0.0, 800.0, 1e300, -math.inf, math.inf])
-def test_confidence_stays_below_one(score: float) -> None:
-    """No score, however extreme, leaves [0, 1), so a threshold of 1 releases nothing."""
-    assert 0.0 <= _line(2.0, 0.0).confidence(score) < 1.0
+def test_a_calibration_without_a_threshold_releases_nothing() -> None:
+    """No confidence reaches 1, and nothing is promised."""
+    calibration = _calibration()
+    assert (calibration.threshold, calibration.guarantee, calibration.threshold_for()) == (1.0, None, None)
 
 
-def test_confidence_of_nothing_known_is_not_a_number() -> None:
-    """NaN is not turned into a confidence: it is for the guard to see."""
-    assert math.isnan(_line(1.0, 0.0).confidence(math.nan))
+def test_a_group_has_its_own_threshold_or_the_common_one() -> None:
+    """By group and by the name of the band."""
+    own = ACCEPT.model_copy(update={"group": "tax", "confidence": 0.9})
+    fallback = ACCEPT.model_copy(update={"name": "fallback", "confidence": 0.4})
+    calibration = _calibration(own, ACCEPT, fallback)
+    assert calibration.threshold_for("tax") == own
+    assert calibration.threshold_for("law") == calibration.threshold_for() == ACCEPT
+    assert calibration.threshold_for("tax", "fallback") == fallback
+    assert calibration.threshold_for("tax", "review") is None
+    assert calibration.threshold == 0.75
 
 
-def test_a_falling_line_is_no_calibration() -> None:
-    """A slope below zero would turn the ranking round."""
-    with pytest.raises(ValidationError, match="greater than or equal to 0"):
-        _line(-0.1, 0.0)
+def test_a_group_s_threshold_is_no_other_s() -> None:
+    """Where only one group has a threshold, nobody else's answers are released."""
+    calibration = _calibration(ACCEPT.model_copy(update={"group": "tax"}))
+    assert calibration.threshold_for("law") is None
+    assert (calibration.threshold, calibration.guarantee) == (1.0, None)
 
 
-@pytest.mark.parametrize("field", ["slope", "intercept"])
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_line_has_finite_coefficients(field: str, value: float) -> None:
-    """What is not finite gives no confidence."""
-    values = {"slope": 1.0, "intercept": 0.0} | {field: value}
+def test_a_name_and_group_have_one_threshold() -> None:
+    """Two of them would leave open which one holds."""
+    with pytest.raises(ValidationError, match="expected one threshold of each name and group, found two"):
+        _calibration(ACCEPT, ACCEPT.model_copy(update={"confidence": 0.9}))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"confidence": 1.0}, "expected no selection score where nothing is released, found 0.05"),
+        ({"confidence": 1.1}, "less than or equal to 1"),
+        ({"confidence": math.nan}, "less than or equal to 1|greater than or equal to 0"),
+        ({"selection_score": math.inf}, "finite number"),
+        ({"objective": "luck"}, "'risk', 'coverage', 'cost' or 'accuracy'"),
+        ({"coverage": -0.1}, "greater than or equal to 0"),
+        ({"extra": 1}, "Extra inputs are not permitted"),
+    ],
+)
+def test_an_impossible_threshold_is_refused(change: dict[str, Any], said: str) -> None:
+    """When it is made, and so also when it is read."""
+    with pytest.raises(ValidationError, match=said):
+        Threshold.model_validate(ACCEPT.model_dump() | change)
+
+
+@pytest.mark.parametrize(
+    "change", [{"target_risk": 0.0}, {"target_risk": 1.0}, {"delta": 0.0}, {"delta": 1.0}, {"n": 0}, {"family": 0}]
+)
+def test_an_impossible_promise_is_refused(change: dict[str, Any]) -> None:
+    """Risk and δ lie between 0 and 1, and a promise rests on answers."""
     with pytest.raises(ValidationError):
-        _line(**values)
+        Guarantee.model_validate(GUARANTEE.model_dump() | change)
+
+
+def test_a_promise_is_one_plain_sentence() -> None:
+    """Probability, risk, number and date; several thresholds that share δ say so."""
+    assert GUARANTEE.sentence == (
+        "with probability 90 % over the calibration answers, at most 5 % of the released answers are wrong, "
+        "for questions like the 1,000 calibrated on (2024-01-31)"
+    )
+    assert GUARANTEE.model_copy(update={"family": 3}).sentence.startswith(
+        "with probability 90 % over the calibration answers, for all 3 thresholds at once, at most 5 % of"
+    )
+
+
+@pytest.mark.parametrize(("delta", "shown"), [(0.05, "95 %"), (0.07, "93 %"), (0.001, "99.9 %"), (1e-6, "99.9999 %")])
+def test_a_probability_is_not_rounded_up(delta: float, shown: str) -> None:
+    """No promise is made certain by its wording."""
+    assert f"with probability {shown} over" in GUARANTEE.model_copy(update={"delta": delta}).sentence
+
+
+def test_a_calibration_survives_json() -> None:
+    """Every field comes back, numbers to the last bit, also those of a fit and of another calibrator."""
+    steps = IsotonicCalibrator(knots=(-1 / 3, 0.1), values=(1 / 7, 0.9))
+    fitted = _fit([-i / 7 for i in range(40)], list(itertools.islice(itertools.cycle([True, True, False]), 40)), 0.6)
+    for calibration in (_calibration(ACCEPT), fitted, fitted.model_copy(update={"calibrator": steps})):
+        assert Calibration.model_validate_json(calibration.model_dump_json()) == calibration
+
+
+def test_a_file_of_another_form_is_refused() -> None:
+    """Nothing unknown is passed over in silence."""
+    values = json.loads(_calibration(ACCEPT).model_dump_json()) | {"slope": 1.0}
+    with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
+        Calibration.model_validate(values)
 
 
 # No deadline: the first fit imports scikit-learn.
@@ -70,7 +142,6 @@ def test_a_fit_is_monotone_and_keeps_its_target(answers: list[tuple[float, bool]
     """Higher scores never get lower confidence, and what the threshold releases reaches the target."""
     scores, correct = [score for score, _ in answers], [right for _, right in answers]
     calibration = _fit(scores, correct, target)
-    assert calibration.slope >= 0
     confidence = [calibration.confidence(score) for score in sorted(scores)]
     assert confidence == sorted(confidence)
     assert all(0 <= value < 1 for value in confidence)
@@ -96,27 +167,24 @@ def test_no_lower_threshold_reaches_the_target(answers: list[tuple[float, bool]]
         assert len(kept) < 10 or sum(kept) / len(kept) < target
 
 
-def test_the_fit_finds_the_line_that_made_the_labels() -> None:
-    """On 20,000 labels drawn with log-odds 1.5·g + 2, slope and intercept come back."""
-    chance = np.random.default_rng(0)
-    scores = chance.uniform(-4, 0, 20_000)
-    correct = chance.random(20_000) < 1 / (1 + np.exp(-(1.5 * scores + 2)))
-    calibration = fit_calibration(scores, correct, target_accuracy=0.8, date=TODAY)
-    assert calibration.slope == pytest.approx(1.5, abs=0.1)
-    assert calibration.intercept == pytest.approx(2.0, abs=0.1)
-    assert calibration.n == 20_000
-    assert calibration.date == TODAY
-    assert calibration.guarantee is None
-
-
 def test_the_threshold_is_the_lowest_that_reaches_the_target() -> None:
     """Ranked right-wrong by hand: 16 of the best 20 are right, and no longer list reaches 0.8."""
     correct = [*[True] * 14, False, False, True, True, False, False, *[False] * 10]
     scores = [-i / 10 for i in range(30)]
     calibration = _fit(scores, correct)
-    assert calibration.threshold == calibration.confidence(scores[19])
     assert _released(calibration, scores) == [True] * 20 + [False] * 10
-    assert calibration.target_accuracy == 0.8
+    assert calibration.thresholds == (
+        Threshold(
+            confidence=calibration.confidence(scores[19]),
+            selection_score=scores[19],
+            objective="accuracy",
+            target=0.8,
+            coverage=20 / 30,
+            risk=4 / 20,
+        ),
+    )
+    assert calibration.calibrator.method == "platt"
+    assert (calibration.n, calibration.date, calibration.guarantee) == (30, TODAY, None)
 
 
 def test_ties_are_released_together_or_not_at_all() -> None:
@@ -135,19 +203,18 @@ def test_fewer_than_ten_answers_set_no_threshold() -> None:
 
 
 def test_a_target_that_nothing_reaches_releases_nothing() -> None:
-    """The threshold is 1, which no confidence reaches, and no target is claimed."""
+    """The threshold is 1, which no confidence reaches; what was asked for stays on record, and is not claimed."""
     scores = [-i / 10 for i in range(40)]
     calibration = _fit(scores, [i % 2 == 0 for i in range(40)], 0.9)
-    assert calibration.threshold == 1.0
+    assert calibration.thresholds == (Threshold(confidence=1.0, objective="accuracy", target=0.9, coverage=0.0),)
     assert calibration.target_accuracy is None
     assert not any(_released(calibration, [*scores, 0.0, math.inf]))
 
 
 @pytest.mark.parametrize(("right", "confidence"), [(True, 13 / 14), (False, 1 / 14)])
-def test_one_class_alone_gives_the_base_rate(right: bool, confidence: float) -> None:
-    """Where all answers are right, or all are wrong, the scores tell nothing: Laplace's rule for all."""
+def test_one_class_alone_is_released_whole_or_not_at_all(right: bool, confidence: float) -> None:
+    """All answers have the base rate as confidence: where all are right it is the threshold."""
     calibration = _fit([-i / 10 for i in range(12)], [right] * 12)
-    assert calibration.slope == 0.0
     assert calibration.confidence(-0.5) == pytest.approx(confidence, abs=1e-12)
     assert calibration.threshold == (calibration.confidence(0.0) if right else 1.0)
 
@@ -155,28 +222,5 @@ def test_one_class_alone_gives_the_base_rate(right: bool, confidence: float) -> 
 def test_no_answers_give_even_odds_and_release_nothing() -> None:
     """An empty calibration is valid and careful."""
     calibration = _fit([], [])
-    assert (calibration.slope, calibration.confidence(-1.0), calibration.threshold) == (0.0, 0.5, 1.0)
+    assert (calibration.confidence(-1.0), calibration.threshold) == (0.5, 1.0)
     assert (calibration.n, calibration.target_accuracy) == (0, None)
-
-
-def test_scores_that_rank_the_wrong_way_round_give_the_base_rate() -> None:
-    """A negative slope is never used: all answers get the share of right ones."""
-    calibration = _fit([-i / 10 for i in range(20)], [False] * 10 + [True] * 10)
-    assert calibration.slope == 0.0
-    assert calibration.confidence(-1.0) == 0.5
-
-
-def test_separable_scores_are_fitted_without_overflow() -> None:
-    """Scores that part right from wrong perfectly have a steep but finite line, and release the right ones."""
-    scores = [*[-0.001 * i for i in range(1, 16)], *[-50.0 - i for i in range(15)]]
-    calibration = _fit(scores, [True] * 15 + [False] * 15, 1.0)
-    assert math.isfinite(calibration.slope)
-    assert _released(calibration, scores) == [True] * 15 + [False] * 15
-
-
-def test_a_calibration_survives_json() -> None:
-    """The numbers are the same to the last bit after writing and reading."""
-    calibration = _fit(
-        [-i / 7 for i in range(40)], list(itertools.islice(itertools.cycle([True, True, False]), 40)), 0.6
-    )
-    assert Calibration.model_validate_json(calibration.model_dump_json()) == calibration

@@ -24,7 +24,7 @@ k = 4
 
 [self_evaluation]
 answers = 3
-init_text = "Right or wrong?"
+text = "Right or wrong?"
 """
 
 
@@ -42,7 +42,7 @@ def test_a_recipe_sets_what_it_names_and_leaves_the_rest(recipe: Path) -> None:
     assert (config.task.length, config.task.epochs) == (5, 2)
     assert config.task.learning_rate == TrainingConfig().task.learning_rate
     assert config.sampling == SamplingConfig(k=4)
-    assert (config.self_evaluation.answers, config.self_evaluation.init_text) == (3, "Right or wrong?")
+    assert (config.self_evaluation.answers, config.self_evaluation.text) == (3, "Right or wrong?")
 
 
 def test_options_given_win_over_the_recipe(recipe: Path) -> None:

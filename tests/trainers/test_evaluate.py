@@ -15,7 +15,14 @@ from aspire_guard.testing import Family, tiny_evaluator, tiny_lm
 from aspire_trainers.answer_sampling import decode_records, distinct
 from aspire_trainers.baselines.p_true import p_true
 from aspire_trainers.correctness import RougeL
-from aspire_trainers.evaluate import JudgedAnswer, Report, answer_and_judge, evaluate
+from aspire_trainers.evaluate import (
+    JudgedAnswer,
+    Report,
+    answer_and_judge,
+    answer_records,
+    evaluate,
+    scored_lines,
+)
 from aspire_trainers.progress import Progress
 from aspire_trainers.record import QARecord
 
@@ -34,7 +41,8 @@ def _judge(evaluator: SelfEvaluator, records: list[QARecord]) -> list[JudgedAnsw
 
 
 def _evaluate(evaluator: SelfEvaluator, records: list[QARecord]) -> Report:
-    return evaluate(evaluator, records, CORRECTNESS, answering=Progress("answering"), asking=Progress("asking"))
+    judged = answer_records(evaluator, records, CORRECTNESS, Progress("answering"))
+    return evaluate(evaluator, judged, Progress("asking"))
 
 
 def _records(evaluator: SelfEvaluator) -> list[QARecord]:
@@ -157,3 +165,17 @@ def test_p_true_asks_closed_book_questions_too(family: Family) -> None:
     items = [("Who?", None, "Ada", ("Ada",)), ("Where?", None, "here", ("here", "there"))]
     together = p_true(lm, items)
     assert together == pytest.approx([p_true(lm, [item])[0] for item in items], abs=1e-4)
+
+
+def test_scored_lines_are_those_of_the_score_command() -> None:
+    """Each answer with its label and its score."""
+    evaluator = tiny_evaluator(num_beams=3, max_new_tokens=6)
+    records = _records(evaluator)
+    judged = answer_records(evaluator, records, CORRECTNESS, Progress("answering"))
+    lines = list(scored_lines(evaluator, judged))
+    assert [line["id"] for line in lines] == [record.id for record in records]
+    assert [line["answer"] for line in lines] == [answer.text for answer in judged]
+    assert [line["correct"] for line in lines] == [False, True] * 5
+    for line, answer in zip(lines, judged, strict=True):
+        score = evaluator.blended(answer.log_likelihood, answer.log_p_correct).model_dump()
+        assert {name: line[name] for name in score} == score

@@ -48,8 +48,9 @@ def _fit(adapter: SoftPrompt, folder: Path, **changes: Any) -> Fit[Tensor]:
 
 def _config(**changes: Any) -> FitConfig:
     values: dict[str, Any] = {
+        "method": "soft_prompt",
         "length": 3,
-        "init_text": "x",
+        "text": "x",
         "learning_rate": 0.1,
         "epochs": EPOCHS,
         "validate_every": 4,

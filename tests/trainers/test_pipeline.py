@@ -39,9 +39,9 @@ def _config(base: Path, **changes: Any) -> TrainingConfig:
     fit: dict[str, Any] = {"length": 3, "epochs": 4, "batch_size": 2, "validate_every": 5, "checkpoint_every": 1}
     values: dict[str, Any] = {
         "model": str(base),
-        "task": TaskTuningConfig(init_text="Answer", **fit),
+        "task": TaskTuningConfig(text="Answer", **fit),
         "sampling": SamplingConfig(k=3, max_new_tokens=5, batch_size=2),
-        "self_evaluation": SelfEvaluationConfig(init_text="Right?", **fit),
+        "self_evaluation": SelfEvaluationConfig(text="Right?", **fit),
         "num_beams": 2,
     }
     return TrainingConfig(**(values | changes))
@@ -147,8 +147,8 @@ def test_progress_is_shown_for_every_stage(base: Path, tmp_path: Path, capsys: p
     fit: dict[str, Any] = {"length": 2, "epochs": 1, "batch_size": 4, "validate_every": 2}
     config = _config(
         base,
-        task=TaskTuningConfig(init_text="Answer", **fit),
-        self_evaluation=SelfEvaluationConfig(init_text="Right?", **fit),
+        task=TaskTuningConfig(text="Answer", **fit),
+        self_evaluation=SelfEvaluationConfig(text="Right?", **fit),
     )
     train_evaluator(config, DATA, tmp_path / "out")
     shown = capsys.readouterr().err
@@ -173,8 +173,8 @@ def test_without_validation_records_the_paper_s_alpha_stands(base: Path, tmp_pat
     fit: dict[str, Any] = {"length": 2, "epochs": 1, "batch_size": 4}
     config = _config(
         base,
-        task=TaskTuningConfig(init_text="Answer", **fit),
-        self_evaluation=SelfEvaluationConfig(init_text="Right?", **fit),
+        task=TaskTuningConfig(text="Answer", **fit),
+        self_evaluation=SelfEvaluationConfig(text="Right?", **fit),
     )
     output = train_evaluator(config, TrainingData(("x",), _records(1, 3), ()), tmp_path / "out")
     evaluator = SelfEvaluator.from_pretrained(output)

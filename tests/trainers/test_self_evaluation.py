@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,23 +11,29 @@ import pytest
 import torch
 from torch import Tensor
 
+from aspire_guard.lm.adapter import Adapter
 from aspire_guard.lm.aspire_lm import AspireLM
-from aspire_guard.lm.soft_prompt import SoftPrompt
 from aspire_guard.testing import Family, tiny_evaluator
+from aspire_trainers.adapters import new_adapter
 from aspire_trainers.answer_sampling import SampledAnswers
 from aspire_trainers.config import SelfEvaluationConfig
 from aspire_trainers.correctness import RougeL
+from aspire_trainers.kept_states import KeptStates, answered_states
+from aspire_trainers.labelled_answers import LabelledAnswers, label_answers
 from aspire_trainers.progress import Progress
 from aspire_trainers.record import QARecord
-from aspire_trainers.self_evaluation import (
-    LabelledAnswers,
-    label_answers,
-    self_evaluation_loss,
-    tune_self_evaluation,
-)
+from aspire_trainers.self_evaluation import self_evaluation_loss, tune_self_evaluation
 
 CONFIG = SelfEvaluationConfig(
-    length=3, init_text="Right?", epochs=2, batch_size=2, answers=3, validate_every=2, checkpoint_every=1
+    method="soft_prompt",
+    length=3,
+    text="Right?",
+    learning_rate=0.01,
+    epochs=2,
+    batch_size=2,
+    answers=3,
+    validate_every=2,
+    checkpoint_every=1,
 )
 BATCH = [
     LabelledAnswers("Who?", "A passage.", ("Ada", "Bob", "Ada L.", "Eve", ""), (True, False, True, False, False)),
@@ -51,7 +58,7 @@ def _labelled(seed: int = 0, answers: int = 3) -> list[list[LabelledAnswers]]:
     return label_answers(_sampled(), config, RougeL(0.9), seed=seed)
 
 
-def _tune(aspire: AspireLM, folder: Path, **changes: Any) -> SoftPrompt:
+def _tune(aspire: AspireLM, folder: Path, **changes: Any) -> Adapter:
     folder.mkdir(exist_ok=True)
     values: dict[str, Any] = {"train": _labelled(), "validation": [], "config": CONFIG, "seed": 0} | changes
     return tune_self_evaluation(
@@ -68,10 +75,18 @@ def _log_p(aspire: AspireLM, question: str, context: str | None, answer: str) ->
     passage = f"Passage: {context}\n" if context else ""
     for piece in (passage, f"Question: {question}\nAnswer:", f" {answer}" if answer else ""):
         ids = ids + tokenizer(piece, add_special_tokens=False).input_ids
-    layout = [aspire.task.weight, aspire.lm.embed(torch.tensor(ids)), aspire.self_eval.weight]
+    layout = [aspire.task.vectors(aspire.lm), aspire.lm.embed(torch.tensor(ids)), aspire.self_eval.vectors(aspire.lm)]
     words = [tokenizer(word, add_special_tokens=False).input_ids[0] for word in (" correct", " wrong")]
     logits: Tensor = aspire.lm.model(inputs_embeds=torch.cat(layout)[None]).logits[0, -1, words]
     return logits.log_softmax(-1)
+
+
+def _values(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in tensors.items()}
+
+
+def _loss(aspire: AspireLM, batch: list[LabelledAnswers]) -> Tensor:
+    return self_evaluation_loss(aspire, batch, answered_states(aspire, batch))
 
 
 def _by_hand(aspire: AspireLM, batch: list[LabelledAnswers]) -> Tensor:
@@ -89,35 +104,33 @@ def test_the_loss_is_the_objective_of_the_paper(family: Family) -> None:
     """Questions with different numbers of right and wrong answers, one without right ones, in one batch."""
     aspire = tiny_evaluator(family).aspire
     with torch.no_grad():
-        torch.testing.assert_close(self_evaluation_loss(aspire, BATCH), _by_hand(aspire, BATCH), atol=1e-4, rtol=0)
+        torch.testing.assert_close(_loss(aspire, BATCH), _by_hand(aspire, BATCH), atol=1e-4, rtol=0)
 
 
 def test_the_gradient_is_that_of_full_forward_passes(family: Family) -> None:
     """The states before θs need no gradient: θs gets the same one."""
     aspire = tiny_evaluator(family).aspire
     assert aspire.self_eval is not None
-    weight = aspire.self_eval.requires_grad_(True).weight
-    (found,) = torch.autograd.grad(self_evaluation_loss(aspire, BATCH), [weight])
+    ((_, weight),) = aspire.self_eval.requires_grad_(True).named_parameters()
+    (found,) = torch.autograd.grad(_loss(aspire, BATCH), [weight])
     (expected,) = torch.autograd.grad(_by_hand(aspire, BATCH), [weight])
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 
 
-def test_only_the_self_evaluation_prompt_moves(family: Family, tmp_path: Path) -> None:
-    """Every element of θs changes; θp and the base model stay as they are and get no gradient."""
-    aspire = replace(tiny_evaluator(family).aspire, self_eval=None)
-    assert aspire.task is not None
+@pytest.mark.parametrize("task", ["soft_prompt", "lora", "none"])
+@pytest.mark.parametrize("method", ["soft_prompt", "lora"])
+def test_only_the_self_evaluation_moves(family: Family, task: Any, method: Any, tmp_path: Path) -> None:
+    """Every matrix of θs changes; θp and the base model stay as they are and get no gradient."""
+    aspire = replace(tiny_evaluator(family, task=task).aspire, self_eval=None)
+    config = CONFIG.model_copy(update={"method": method})
     # Even a θp that could be trained is left alone.
-    aspire.task.requires_grad_(True)
-    task = aspire.task.weight.detach().clone()
-    before = {name: value.clone() for name, value in aspire.lm.model.state_dict().items()}
-    self_eval = _tune(aspire, tmp_path / "run")
-    start = SoftPrompt.from_text(aspire.lm, CONFIG.init_text, CONFIG.length)
-    assert (self_eval.weight != start.weight).all()
-    assert torch.equal(aspire.task.weight, task)
-    assert aspire.task.weight.grad is None
-    for name, value in aspire.lm.model.state_dict().items():
-        assert torch.equal(value, before[name]), name
-    assert all(parameter.grad is None for parameter in aspire.lm.model.parameters())
+    frozen = dict(aspire.task.requires_grad_(True).named_parameters()) if aspire.task is not None else {}
+    before = _values(frozen | aspire.lm.model.state_dict())
+    moved = dict(_tune(aspire, tmp_path / "run", config=config).named_parameters())
+    start = dict(new_adapter(aspire.lm, config, seed=0).named_parameters())
+    assert all(not torch.equal(moved[name], start[name]) for name in start)
+    assert all(torch.equal(value, before[name]) for name, value in (frozen | aspire.lm.model.state_dict()).items())
+    assert all(weight.grad is None for weight in (*frozen.values(), *aspire.lm.model.parameters()))
 
 
 def test_training_lowers_the_loss(family: Family, tmp_path: Path) -> None:
@@ -126,11 +139,9 @@ def test_training_lowers_the_loss(family: Family, tmp_path: Path) -> None:
     batches = [BATCH]
     config = CONFIG.model_copy(update={"epochs": 15})
     self_eval = _tune(aspire, tmp_path / "run", train=batches, config=config)
-    start = SoftPrompt.from_text(aspire.lm, CONFIG.init_text, CONFIG.length)
+    start = new_adapter(aspire.lm, CONFIG, seed=0)
     with torch.no_grad():
-        before, after = (
-            float(self_evaluation_loss(replace(aspire, self_eval=prompt), BATCH)) for prompt in (start, self_eval)
-        )
+        before, after = (float(_loss(replace(aspire, self_eval=prompt), BATCH)) for prompt in (start, self_eval))
     assert after < before - 0.1
 
 
@@ -138,8 +149,9 @@ def test_equal_seeds_give_equal_weights_and_others_don_t(tmp_path: Path) -> None
     """Bit by bit."""
     aspire = tiny_evaluator().aspire
     one, two, other = (_tune(aspire, tmp_path / name, seed=s) for name, s in (("a", 0), ("b", 0), ("c", 1)))
-    assert torch.equal(one.weight, two.weight)
-    assert not torch.equal(one.weight, other.weight)
+    (a, b, c) = (next(iter(adapter.named_parameters()))[1] for adapter in (one, two, other))
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
 
 
 def test_validation_keeps_the_best_weights(tmp_path: Path) -> None:
@@ -150,9 +162,7 @@ def test_validation_keeps_the_best_weights(tmp_path: Path) -> None:
     kept = _tune(aspire, tmp_path / "kept", train=[BATCH[:2]], validation=opposite, config=config)
     last = _tune(aspire, tmp_path / "last", train=[BATCH[:2]], config=config)
     with torch.no_grad():
-        kept_loss, last_loss = (
-            float(self_evaluation_loss(replace(aspire, self_eval=prompt), opposite[0])) for prompt in (kept, last)
-        )
+        kept_loss, last_loss = (float(_loss(replace(aspire, self_eval=prompt), opposite[0])) for prompt in (kept, last))
     assert kept_loss < last_loss
 
 
@@ -190,3 +200,25 @@ def test_the_seed_decides_which_answers_are_taken() -> None:
     assert _labelled(seed=3) == _labelled(seed=3)
     texts = {text for seed in range(20) for batch in _labelled(seed, 4) for item in batch for text in item.texts}
     assert {"Eve", "No. 1", "No. 2", "Bob"} <= texts
+
+
+def test_kept_states_give_the_same_weights_as_computed_ones(tmp_path: Path) -> None:
+    """Bit by bit, whether all states find room, some or none."""
+    aspire = tiny_evaluator().aspire
+    runs = [
+        dict(
+            _tune(aspire, tmp_path / f"{gib}", config=CONFIG.model_copy(update={"states_gib": gib})).named_parameters()
+        )
+        for gib in (0.0, 40_000 / 2**30, 1.0)
+    ]
+    assert all(torch.equal(runs[0][name], run[name]) for run in runs[1:] for name in run)
+
+
+def test_states_are_kept_within_the_budget() -> None:
+    """The first batches that fit stay; the others are computed at every call."""
+    aspire = tiny_evaluator().aspire
+    first, second = BATCH[:2], BATCH[2:]
+    size = sum(tensor.nbytes for layer in answered_states(aspire, first).layers for tensor in layer)
+    states = KeptStates(aspire, size / 2**30)
+    assert states.of(first) is states.of(first)
+    assert states.of(second) is not states.of(second)

@@ -39,12 +39,12 @@ class SampledAnswers:
     texts: tuple[str, ...]
     log_likelihoods: tuple[float, ...]
 
-    def labelled(self, correctness: RougeL) -> tuple[list[str], list[str]]:
-        """S_c and S_w of the paper; S_c is empty for a question without references whose answers are all wrong."""
+    def labelled(self, correctness: RougeL, *, with_reference: bool = True) -> tuple[list[str], list[str]]:
+        """S_c and S_w of the paper, S_c with the first reference in front where that is asked for."""
         references = self.record.answers
         right = [text for text in self.texts if correctness.is_correct(text, references)]
         wrong = [text for text in self.texts if text not in right]
-        if references and references[0] not in right:
+        if with_reference and references and references[0] not in right:
             right.insert(0, references[0])
         if not wrong and not correctness.is_correct(DEFAULT_WRONG_ANSWER, references):
             wrong.append(DEFAULT_WRONG_ANSWER)

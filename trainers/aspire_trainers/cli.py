@@ -58,6 +58,9 @@ def evaluate(
     ] = 0.7,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
     save: Annotated[bool, typer.Option(help="Add the result to the evaluator's card.")] = False,
+    answers: Annotated[
+        Path | None, typer.Option(help="Write the scored answers with their labels here, for `calibrate`.")
+    ] = None,
 ) -> None:
     """Answer labelled questions and compare ASPIRE's score with perplexity and P(True) on the same answers.
 
@@ -69,17 +72,17 @@ def evaluate(
     from aspire_trainers.batches import take
     from aspire_trainers.correctness import RougeL
     from aspire_trainers.dataset import load_dataset
-    from aspire_trainers.evaluate import evaluate as run
+    from aspire_trainers.evaluate import answer_records, scored_lines
+    from aspire_trainers.evaluate import evaluate as compare
     from aspire_trainers.progress import Progress
 
     records = take(load_dataset(data), limit, seed=0)
-    report = run(
-        load_evaluator(evaluator),
-        records,
-        RougeL(threshold),
-        answering=Progress("answering", "questions"),
-        asking=Progress("asking for P(True)", "questions"),
-    )
+    judge = load_evaluator(evaluator)
+    judged = answer_records(judge, records, RougeL(threshold), Progress("answering", "questions"))
+    if answers is not None:
+        lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in scored_lines(judge, judged))
+        answers.write_text("".join(lines), encoding="utf-8")
+    report = compare(judge, judged, Progress("asking for P(True)", "questions"))
     if save:
         add_metrics(evaluator or starter_folder(), {Path(data).stem: report.model_dump(mode="json")})
     if as_json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -16,11 +16,13 @@ class _Config(BaseModel):
 
 
 class FitConfig(_Config):
-    """Optimisation of one soft prompt.
+    """What one adapter is made of, and its optimisation.
 
     Attributes:
-        length: embeddings in the soft prompt.
-        init_text: whose token embeddings it starts from.
+        method: a soft prompt, or a LoRA on the modules that PEFT takes for the model's architecture.
+        text: a soft prompt starts from its token embeddings; a LoRA reads it as it stands.
+        length: embeddings in the soft prompt; a LoRA has no use for it.
+        rank: of the LoRA; a soft prompt has no use for it.
         learning_rate: peak of AdamW's rate, after a linear warm-up and before a cosine decay to zero.
         epochs: passes over the training records.
         batch_size: questions a step.
@@ -29,9 +31,11 @@ class FitConfig(_Config):
         checkpoint_every: steps between two checkpoints.
     """
 
-    length: int = Field(ge=1)
-    init_text: str = Field(min_length=1)
-    learning_rate: float = Field(default=0.01, gt=0)
+    method: Literal["soft_prompt", "lora"]
+    text: str = Field(min_length=1)
+    length: int = Field(default=20, ge=1)
+    rank: int = Field(default=8, ge=1)
+    learning_rate: float = Field(gt=0)
     epochs: int = Field(default=1, ge=1)
     batch_size: int = Field(default=8, ge=1)
     validate_every: int = Field(default=40, ge=1)
@@ -40,10 +44,11 @@ class FitConfig(_Config):
 
 
 class TaskTuningConfig(FitConfig):
-    """Stage 1: θp."""
+    """Stage 1: θp; with the method "none" the base model answers as it is, and the stage is left out."""
 
-    length: int = Field(default=20, ge=1)
-    init_text: str = "Answer the question with a few words copied from the passage, and nothing else."
+    method: Literal["soft_prompt", "lora", "none"] = "soft_prompt"  # type: ignore[assignment]
+    learning_rate: float = Field(default=0.01, gt=0)
+    text: str = "Answer the question with a few words copied from the passage, and nothing else."
 
 
 class SelfEvaluationConfig(FitConfig):
@@ -51,10 +56,18 @@ class SelfEvaluationConfig(FitConfig):
 
     Attributes:
         answers: the most answers of one question that a step sees, right and wrong ones in turn.
+        references: whether the first reference of a question counts among its right answers, as in the paper. Without,
+            θs learns from the model's own answers alone, and can't tell a right answer by a style the model lacks.
+        states_gib: memory for the states of `[θp ; x ; ŷ]`, kept from epoch to epoch, in GiB; those that find no
+            room are computed again.
     """
 
-    length: int = Field(default=12, ge=1)
-    init_text: str = "\nIs this answer to the question correct or wrong? It is"
+    method: Literal["soft_prompt", "lora"] = "lora"
+    text: str = "\nCorrect?"
+    learning_rate: float = Field(default=0.002, gt=0)
+    epochs: int = Field(default=3, ge=1)
+    references: bool = True
+    states_gib: float = Field(default=4.0, ge=0)
     answers: int = Field(default=4, ge=2)
 
 

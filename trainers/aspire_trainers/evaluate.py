@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -110,26 +111,38 @@ def answer_and_judge(
     return [judged[record.id] for record in records]
 
 
-def evaluate(
-    evaluator: SelfEvaluator, records: Sequence[QARecord], correctness: RougeL, *, answering: Progress, asking: Progress
-) -> Report:
-    """Answer the records, and compare ASPIRE's score with perplexity and P(True) on the same answers.
-
-    Raises:
-        InputError: all answers are right, or all are wrong: no ranking can be measured.
-    """
+def answer_records(
+    evaluator: SelfEvaluator, records: Sequence[QARecord], correctness: RougeL, progress: Progress
+) -> list[JudgedAnswer]:
+    """Answer the records as the evaluator does by itself, and judge the answers."""
     manifest = evaluator.manifest
-    with answering:
-        judged = answer_and_judge(
+    with progress:
+        return answer_and_judge(
             evaluator.aspire,
             records,
             correctness,
             num_beams=manifest.num_beams,
             max_new_tokens=manifest.max_new_tokens,
-            progress=answering,
+            progress=progress,
         )
+
+
+def scored_lines(evaluator: SelfEvaluator, judged: Sequence[JudgedAnswer]) -> Iterator[dict[str, Any]]:
+    """One object an answer, as `aspire-guard score` writes it, with its label: what `calibrate` and `report` read."""
+    for answer in judged:
+        score = evaluator.blended(answer.log_likelihood, answer.log_p_correct)
+        texts = {"id": answer.record.id, "question": answer.record.question, "answer": answer.text}
+        yield texts | score.model_dump() | {"correct": answer.correct}
+
+
+def evaluate(evaluator: SelfEvaluator, judged: Sequence[JudgedAnswer], asking: Progress) -> Report:
+    """Compare ASPIRE's score with perplexity and P(True) on the same answers.
+
+    Raises:
+        InputError: all answers are right, or all are wrong: no ranking can be measured.
+    """
     correct = [answer.correct for answer in judged]
-    aspire = [selection_score(a.log_likelihood, a.log_p_correct, manifest.alpha) for a in judged]
+    aspire = [selection_score(a.log_likelihood, a.log_p_correct, evaluator.manifest.alpha) for a in judged]
     confidence = [evaluator.calibration.confidence(g) for g in aspire]
     released = coverage_and_accuracy(confidence, correct, evaluator.threshold)
     with asking:

@@ -1,4 +1,4 @@
-"""The training loop of both tuning stages: one soft prompt moves, the rest stays frozen.
+"""The training loop of both tuning stages: one adapter moves, the rest stays frozen.
 
 A run can be killed at any moment: the next one continues from the last checkpoint, goes
 through the same batches and ends with the same weights.
@@ -10,7 +10,7 @@ import json
 import math
 import os
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -20,7 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from aspire_guard.lm.soft_prompt import SoftPrompt
+from aspire_guard.lm.adapter import Adapter
 from aspire_trainers.config import FitConfig
 from aspire_trainers.progress import Progress
 
@@ -44,7 +44,7 @@ class Fit(Generic[Batch]):
     """One tuning stage.
 
     Args:
-        adapter: the soft prompt that is trained, in place.
+        adapter: θp or θs, trained in place.
         batches: what a step may be made of; shuffled anew each epoch.
         loss: the mean loss of a batch, in nats.
         validate: the loss on held-out records, in nats; None trains to the end without early stopping.
@@ -54,7 +54,7 @@ class Fit(Generic[Batch]):
         progress: shows step, loss and time left.
     """
 
-    adapter: SoftPrompt
+    adapter: Adapter
     batches: Sequence[Batch]
     loss: Callable[[Batch], Tensor]
     validate: Callable[[], float] | None
@@ -64,8 +64,9 @@ class Fit(Generic[Batch]):
     progress: Progress
 
     def __post_init__(self) -> None:
-        self._optimizer = torch.optim.AdamW(self.adapter.parameters(), weight_decay=0.0)
-        self._best = self.adapter.weight.detach().clone()
+        self._weights = dict(self.adapter.named_parameters())
+        self._optimizer = torch.optim.AdamW(self._weights.values(), weight_decay=0.0)
+        self._best = self._copy()
         self._position = _Position()
         self._steps = len(self.batches) * self.config.epochs
 
@@ -84,7 +85,7 @@ class Fit(Generic[Batch]):
                 self._save()
             self.progress.advance(loss)
         if self.validate is not None:
-            self.adapter.weight.data.copy_(self._best)
+            self._set(self._best)
 
     def _batch(self, step: int) -> Batch:
         epoch, place = divmod(step, len(self.batches))
@@ -98,7 +99,7 @@ class Fit(Generic[Batch]):
         loss = self.loss(batch)
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.adapter.parameters(), _MAX_GRADIENT_NORM)
+        torch.nn.utils.clip_grad_norm_(self._weights.values(), _MAX_GRADIENT_NORM)
         self._optimizer.step()
         return float(loss.detach())
 
@@ -110,21 +111,17 @@ class Fit(Generic[Batch]):
         position = self._position
         if loss < position.best_loss:
             position.best_loss, position.stale = loss, 0
-            self._best = self.adapter.weight.detach().clone()
+            self._best = self._copy()
         else:
             position.stale += 1
             position.finished = position.stale >= self.config.patience
         self.progress.validated(loss, position.best_loss)
 
     def _save(self) -> None:
-        state = self._optimizer.state[self.adapter.weight]
-        tensors = {
-            "weight": self.adapter.weight.detach(),
-            "best": self._best,
-            "step": state["step"],
-            "exp_avg": state["exp_avg"],
-            "exp_avg_sq": state["exp_avg_sq"],
-        }
+        tensors = {f"best/{name}": value for name, value in self._best.items()}
+        for name, weight in self._weights.items():
+            tensors[f"weight/{name}"] = weight.detach()
+            tensors |= {f"{key}/{name}": value for key, value in self._optimizer.state[weight].items()}
         partial = self.checkpoint.with_suffix(".partial")
         save_file(tensors, partial, metadata={"position": json.dumps(asdict(self._position))})
         os.replace(partial, self.checkpoint)
@@ -134,9 +131,19 @@ class Fit(Generic[Batch]):
             return
         with safe_open(self.checkpoint, framework="pt") as file:
             self._position = _Position(**json.loads(file.metadata()["position"]))
-            self.adapter.weight.data.copy_(file.get_tensor("weight"))
-            self._best = file.get_tensor("best")
-            self._optimizer.state[self.adapter.weight] = {
-                "step": file.get_tensor("step"),
-                **{name: file.get_tensor(name).to(self.adapter.weight.device) for name in ("exp_avg", "exp_avg_sq")},
+            saved = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - safe_open is no mapping
+        self._set({name: saved[f"weight/{name}"] for name in self._weights})
+        for name, weight in self._weights.items():
+            self._best[name] = saved[f"best/{name}"].to(weight.device)
+            # AdamW counts its steps on the CPU.
+            self._optimizer.state[weight] = {
+                "step": saved[f"step/{name}"],
+                **{key: saved[f"{key}/{name}"].to(weight.device) for key in ("exp_avg", "exp_avg_sq")},
             }
+
+    def _copy(self) -> dict[str, Tensor]:
+        return {name: weight.detach().clone() for name, weight in self._weights.items()}
+
+    def _set(self, values: Mapping[str, Tensor]) -> None:
+        for name, weight in self._weights.items():
+            weight.data.copy_(values[name])

@@ -29,9 +29,10 @@ from aspire_trainers.config import TrainingConfig
 from aspire_trainers.correctness import RougeL
 from aspire_trainers.dataset import load_dataset
 from aspire_trainers.evaluate import JudgedAnswer, answer_and_judge
+from aspire_trainers.labelled_answers import label_answers
 from aspire_trainers.progress import Progress
 from aspire_trainers.record import QARecord
-from aspire_trainers.self_evaluation import label_answers, tune_self_evaluation
+from aspire_trainers.self_evaluation import tune_self_evaluation
 from aspire_trainers.task_tuning import tune_task
 
 _PAPER_ALPHA = 0.25
@@ -134,17 +135,18 @@ def choose_alpha(judged: Sequence[JudgedAnswer], target_accuracy: float) -> tupl
 
 def _tune(aspire: AspireLM, config: TrainingConfig, data: TrainingData, work: Path) -> AspireLM:
     seed = config.seed
-    with Progress("1/3 task tuning") as progress:
-        task = tune_task(
-            aspire,
-            data.train,
-            data.validation,
-            config.task,
-            seed=seed,
-            checkpoint=work / "task.safetensors",
-            progress=progress,
-        )
-    aspire = replace(aspire, task=task.requires_grad_(False))
+    if config.task.method != "none":
+        with Progress("1/3 task tuning") as progress:
+            task = tune_task(
+                aspire,
+                data.train,
+                data.validation,
+                config.task,
+                seed=seed,
+                checkpoint=work / "task.safetensors",
+                progress=progress,
+            )
+        aspire = replace(aspire, task=task.requires_grad_(False))
     labels = RougeL(config.sampling.threshold)
     batches = {}
     for name, records in (("train", data.train), ("validation", data.validation)):

@@ -12,8 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from aspire_guard.lm.adapter import Adapter
 from aspire_guard.lm.aspire_lm import AspireLM
-from aspire_guard.lm.soft_prompt import SoftPrompt
+from aspire_trainers.adapters import new_adapter
 from aspire_trainers.batches import by_context
 from aspire_trainers.config import TaskTuningConfig
 from aspire_trainers.fit import Fit
@@ -30,9 +31,9 @@ def tune_task(
     seed: int,
     checkpoint: Path,
     progress: Progress,
-) -> SoftPrompt:
+) -> Adapter:
     """Train θp on the records that have a reference, from the last checkpoint where there is one."""
-    task = SoftPrompt.from_text(aspire.lm, config.init_text, config.length)
+    task = new_adapter(aspire.lm, config, seed=seed)
     aspire = replace(aspire, task=task)
     held_out = by_context([r for r in validation if r.answerable], config.batch_size, seed)
     Fit(

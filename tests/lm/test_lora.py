@@ -1,0 +1,161 @@
+"""LoRA as θp and as θs: against PEFT itself, and the frozen model stays frozen."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+
+from aspire_guard.errors import CorruptEvaluatorError
+from aspire_guard.lm.language_model import LanguageModel
+from aspire_guard.lm.lora import Lora
+from aspire_guard.testing import Family, tiny_lm
+
+FILE = "adapter_model.safetensors"
+
+
+def _random(lm: LanguageModel, text: str = "Right?", seed: int = 1) -> Lora:
+    """Matrices that change something: an untrained LoRA does not."""
+    adapter = Lora.new(lm, text, rank=2, seed=0).requires_grad_(False)
+    chance = torch.Generator().manual_seed(seed)
+    for _, weight in adapter.named_parameters():
+        weight.copy_(0.3 * torch.randn(weight.shape, generator=chance))
+    return adapter
+
+
+def _hidden(lm: LanguageModel, ids: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return lm.prefill([lm.embed(ids)]).hidden[0, 0]
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+def test_peft_reads_a_saved_lora(family: Family, tmp_path: Path) -> None:
+    """`PeftModel.from_pretrained(base, folder)` gives the logits of our adapted model."""
+    lm = tiny_lm(family)
+    adapter = _random(lm)
+    adapter.save(tmp_path, lm)
+    ids = torch.randint(0, 256, (9,), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        peft = PeftModel.from_pretrained(tiny_lm(family).model, str(tmp_path))
+        expected = peft(input_ids=ids[None]).logits[0, -1]
+    torch.testing.assert_close(lm.logits(_hidden(adapter.adapted(lm), ids)), expected, atol=1e-4, rtol=0)
+
+
+def test_the_frozen_model_does_not_see_its_adapters(family: Family) -> None:
+    """Two LoRAs and the model they were made from give three answers; the model's own is what it was, bit by bit."""
+    lm, ids = tiny_lm(family), torch.arange(9)
+    names = set(lm.model.state_dict())
+    before = _hidden(lm, ids)
+    one, two = _random(lm), _random(lm, seed=2)
+    changed = [_hidden(adapter.adapted(lm), ids) for adapter in (one, two)]
+    assert torch.equal(_hidden(lm, ids), before)
+    assert set(lm.model.state_dict()) == names
+    assert not any(torch.equal(value, before) for value in changed)
+    assert not torch.equal(*changed)
+
+
+def test_the_frozen_weights_are_shared_not_copied(family: Family) -> None:
+    """A second adapter costs its own matrices and no more memory."""
+    lm = tiny_lm(family)
+    own = {tensor.data_ptr() for tensor in lm.model.parameters()}
+    adapter = _random(lm)
+    matrices = {weight.data_ptr() for _, weight in adapter.named_parameters()}
+    assert {tensor.data_ptr() for tensor in adapter.adapted(lm).model.parameters()} == own | matrices
+
+
+def test_a_new_lora_changes_nothing_and_can_be_trained(family: Family) -> None:
+    """It starts from the frozen model; gradients reach its matrices and nothing else."""
+    lm, ids = tiny_lm(family), torch.arange(9)
+    adapter = Lora.new(lm, "Right?", rank=2, seed=0)
+    torch.testing.assert_close(_hidden(adapter.adapted(lm), ids), _hidden(lm, ids), atol=1e-6, rtol=0)
+    assert all(weight.requires_grad and weight.dtype == torch.float32 for _, weight in adapter.named_parameters())
+    trained = {name for name, weight in adapter.adapted(lm).model.named_parameters() if weight.requires_grad}
+    assert trained == {name for name, _ in adapter.named_parameters()}
+
+
+def test_equal_seeds_give_equal_adapters_and_others_don_t(lm: LanguageModel) -> None:
+    """The global random state is left alone."""
+    state = torch.get_rng_state()
+    one, two, other = (dict(Lora.new(lm, "Right?", rank=2, seed=seed).named_parameters()) for seed in (0, 0, 1))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_its_vectors_are_the_embeddings_of_its_text(lm: LanguageModel) -> None:
+    """An adapter without a text adds none."""
+    assert torch.equal(_random(lm).vectors(lm), lm.embed(lm.token_ids("Right?")))
+    assert _random(lm, text="").vectors(lm).shape == (0, 32)
+
+
+def test_saving_and_loading_keeps_every_bit(family: Family, tmp_path: Path) -> None:
+    """Matrices and text come back as they were, in two files and no pickle, and are frozen."""
+    lm = tiny_lm(family)
+    adapter = _random(lm, text="Ist das\nrichtig?")
+    adapter.save(tmp_path, lm)
+    loaded = Lora.load(tmp_path, lm)
+    found, expected = (dict(one.named_parameters()) for one in (loaded, adapter))
+    assert loaded.text == "Ist das\nrichtig?"
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) and not found[name].requires_grad for name in expected)
+    assert torch.equal(_hidden(loaded.adapted(lm), torch.arange(5)), _hidden(adapter.adapted(lm), torch.arange(5)))
+    assert {path.name for path in tmp_path.iterdir()} == {"adapter_config.json", FILE}
+    assert json.loads((tmp_path / "adapter_config.json").read_text())["peft_type"] == "LORA"
+
+
+def _truncated(folder: Path) -> None:
+    (folder / FILE).write_bytes((folder / FILE).read_bytes()[:200])
+
+
+def _without_a_matrix(folder: Path) -> None:
+    tensors = load_file(folder / FILE)
+    save_file(dict(list(tensors.items())[1:]), folder / FILE, metadata={"text": "Right?"})
+
+
+def _of_another_width(folder: Path) -> None:
+    tensors = load_file(folder / FILE)
+    save_file({name: value[:, :-1].contiguous() for name, value in tensors.items()}, folder / FILE, {"text": "Right?"})
+
+
+def _not_finite(folder: Path) -> None:
+    tensors = load_file(folder / FILE)
+    save_file({name: value * torch.nan for name, value in tensors.items()}, folder / FILE, {"text": "Right?"})
+
+
+def _without_text(folder: Path) -> None:
+    save_file(load_file(folder / FILE), folder / FILE)
+
+
+def _without_config(folder: Path) -> None:
+    (folder / "adapter_config.json").unlink()
+
+
+def _for_other_modules(folder: Path) -> None:
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"target_modules": ["nothing_of_that_name"]}))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _truncated,
+        _without_a_matrix,
+        _of_another_width,
+        _not_finite,
+        _without_text,
+        _without_config,
+        _for_other_modules,
+        lambda folder: (folder / FILE).unlink(),
+    ],
+)
+def test_what_does_not_fit_is_a_corrupt_evaluator(lm: LanguageModel, tmp_path: Path, damage: object) -> None:
+    """Names, shapes and values are checked before anything is computed with them; the way out is named."""
+    _random(lm).save(tmp_path, lm)
+    assert callable(damage)
+    damage(tmp_path)
+    with pytest.raises(CorruptEvaluatorError, match=r"expected .*, found .*; restore the evaluator folder"):
+        Lora.load(tmp_path, lm)

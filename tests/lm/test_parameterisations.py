@@ -1,0 +1,109 @@
+"""Every θp with every θs on every architecture: the same figures as plain passes of `transformers`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import torch
+from torch import Tensor
+
+from aspire_guard.evaluators.folder import load_aspire_lm, read_manifest, save_evaluator
+from aspire_guard.evaluators.self_evaluator import SelfEvaluator
+from aspire_guard.lm.aspire_lm import AspireLM
+from aspire_guard.testing import Family, tiny_evaluator
+
+CONTEXT = "The yard of Harrow & Lund\nbuilt MV Petrel."
+EXCHANGES = [
+    ("Which yard built MV Petrel?", CONTEXT, "Harrow & Lund"),
+    ("Who?", None, "Ada"),
+    ("What was built?", CONTEXT, ""),
+    ("Which yard built MV Petrel?", CONTEXT, "some other yard"),
+]
+
+pytestmark = pytest.mark.usefixtures("single_thread")
+
+
+@pytest.fixture(params=["soft_prompt", "lora", "none"])
+def task(request: pytest.FixtureRequest) -> Literal["soft_prompt", "lora", "none"]:
+    method: Literal["soft_prompt", "lora", "none"] = request.param
+    return method
+
+
+@pytest.fixture(params=["soft_prompt", "lora"])
+def self_eval(request: pytest.FixtureRequest) -> Literal["soft_prompt", "lora"]:
+    method: Literal["soft_prompt", "lora"] = request.param
+    return method
+
+
+@pytest.fixture
+def evaluator(
+    family: Family, task: Literal["soft_prompt", "lora", "none"], self_eval: Literal["soft_prompt", "lora"]
+) -> SelfEvaluator:
+    return tiny_evaluator(family, task=task, self_eval=self_eval)
+
+
+def _by_hand(aspire: AspireLM, question: str, context: str | None, answer: str) -> tuple[Tensor, Tensor]:
+    """log f_norm and log P(z_c): θp's model over `[θp ; x ; ŷ]`, θs's model over θs on the cache that leaves."""
+    assert aspire.self_eval is not None
+    tokenizer, end = aspire.lm.tokenizer, torch.tensor([aspire.lm.tokenizer.eos_token_id])
+    pieces = [f"Passage: {context}\n" if context else "", f"Question: {question}\nAnswer:"]
+    prompt = tokenizer("").input_ids + [
+        i for text in pieces for i in tokenizer(text, add_special_tokens=False).input_ids
+    ]
+    ids = tokenizer(f" {answer}", add_special_tokens=False).input_ids if answer else []
+    before = aspire.task.vectors(aspire.lm) if aspire.task is not None else torch.zeros(0, 32)
+    layout = torch.cat([before, aspire.lm.embed(torch.tensor(prompt + ids))])[None]
+    output = aspire.answering.model(inputs_embeds=layout, use_cache=True)
+    log_p = output.logits[0, len(before) + len(prompt) - 1 :].log_softmax(-1)
+    likelihood = log_p.gather(-1, torch.cat([torch.tensor(ids, dtype=torch.long), end])[:, None]).mean()
+    judging, suffix = aspire.self_eval.adapted(aspire.lm).model, aspire.self_eval.vectors(aspire.lm)[None]
+    logits = judging(inputs_embeds=suffix, past_key_values=output.past_key_values).logits[0, -1]
+    words = [tokenizer(word, add_special_tokens=False).input_ids[0] for word in (" correct", " wrong")]
+    return likelihood, logits[words].log_softmax(-1)[0]
+
+
+@torch.no_grad()
+def test_scores_are_those_of_plain_passes_alone_and_in_a_batch(evaluator: SelfEvaluator) -> None:
+    """Questions with and without context, of any length, an empty answer among them."""
+    aspire = evaluator.aspire
+    expected = [torch.stack(column) for column in zip(*(_by_hand(aspire, *e) for e in EXCHANGES), strict=True)]
+    together = aspire.score(EXCHANGES)
+    alone = [torch.cat(column) for column in zip(*(aspire.score([e]) for e in EXCHANGES), strict=True)]
+    for found in (together, alone):
+        for values, wanted in zip(found, expected, strict=True):
+            torch.testing.assert_close(values, wanted, atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_shared_states_judge_as_a_pass_each_does(evaluator: SelfEvaluator) -> None:
+    """The questions of a passage share its states, and the answers of a question theirs."""
+    aspire = evaluator.aspire
+    passages = [(CONTEXT, [(q, a) for q, c, a in EXCHANGES if c]), (None, [(q, a) for q, c, a in EXCHANGES if not c])]
+    log_p = aspire.verdict_logits(aspire.answer_branches(passages)).log_softmax(-1)[..., 0]
+    expected = aspire.score([EXCHANGES[i] for i in (0, 2, 3, 1)])[1]
+    torch.testing.assert_close(torch.cat([log_p[0], log_p[1, :1]]), expected, atol=1e-4, rtol=0)
+
+
+def test_an_evaluator_saved_and_loaded_gives_the_same_scores(evaluator: SelfEvaluator, tmp_path: Path) -> None:
+    """Bit by bit, and the folder says what θp and θs are made of."""
+    aspire = evaluator.aspire
+    save_evaluator(tmp_path / "evaluator", aspire, evaluator.manifest, evaluator.calibration)
+    manifest = read_manifest(tmp_path / "evaluator")
+    loaded = load_aspire_lm(tmp_path / "evaluator", manifest, aspire.lm)
+    for found, expected in zip(loaded.score(EXCHANGES), aspire.score(EXCHANGES), strict=True):
+        assert torch.equal(found, expected)
+    assert manifest.methods.task == (aspire.task.method if aspire.task else "none")
+    assert aspire.self_eval is not None
+    assert manifest.methods.self_eval == aspire.self_eval.method
+
+
+@torch.no_grad()
+def test_answers_and_likelihoods_don_t_depend_on_the_self_evaluation(evaluator: SelfEvaluator) -> None:
+    """Bit by bit the same beams as a model without θs, which comes last and is active on nothing before it."""
+    aspire = evaluator.aspire
+    without = AspireLM(aspire.lm, task=aspire.task)
+    prompts = [(question, context) for question, context, _ in EXCHANGES]
+    with_it, alone = (one.decode(one.prompt_states(prompts), k=3, max_new_tokens=6)[0] for one in (aspire, without))
+    assert with_it == alone
