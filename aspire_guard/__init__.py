@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from aspire_guard.evaluators.starter import starter_evaluator
     from aspire_guard.exchange import Exchange
     from aspire_guard.guard import AspireGuard
+    from aspire_guard.observe import AspireCallbackHandler
     from aspire_guard.routing.policy import RoutingPolicy
     from aspire_guard.verdict import Score, Verdict
 
 __all__ = [
+    "AspireCallbackHandler",
     "AspireGuard",
     "AspireGuardError",
     "ConstantEvaluator",
@@ -34,6 +36,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AspireCallbackHandler": "aspire_guard.observe",
     "AspireGuard": "aspire_guard.guard",
     "AspireGuardError": "aspire_guard.errors",
     "ConstantEvaluator": "aspire_guard.evaluators.constant",

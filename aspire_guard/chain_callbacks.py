@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from threading import Lock
 from typing import Any
 from uuid import UUID
@@ -36,6 +37,12 @@ _STREAMING_HANDLERS: tuple[type, ...] = tuple(
     if hasattr(_streaming, name)
 )
 
+# Handlers of LangChain whose only use is to show a reader each token.
+_SHOWING = {"StreamingStdOutCallbackHandler", "AsyncIteratorCallbackHandler"}
+
+# Where LangGraph keeps, for graphs inside a graph, the stream that they write to and the stream writer.
+_GRAPH_STREAM, _GRAPH_RUNTIME = "__pregel_stream", "__pregel_runtime"
+
 SELF_SCORE_KEY = "aspire_score"
 
 
@@ -46,8 +53,13 @@ class ChainWatch(BaseCallbackHandler):
     """
 
     run_inline = True
+    # Chains' events tell nothing, and each would cost every call some microseconds.
+    ignore_chain = True
+    ignore_llm, ignore_chat_model = False, False
 
-    def __init__(self) -> None:
+    def __init__(self, *, self_scores: bool = True) -> None:
+        # Nor do models' events, where the evaluator has no fingerprint that a score could come from.
+        self.ignore_llm = self.ignore_chat_model = not self_scores
         self._lock = Lock()
         self._retrievers: set[UUID] = set()
         self._documents: dict[str, Document] = {}
@@ -65,9 +77,9 @@ class ChainWatch(BaseCallbackHandler):
         It is used when it comes from the evaluator with this `fingerprint`, and either stands on the output
         message itself or on a message from inside the chain with the same text.
         """
-        if fingerprint is None:
-            return None
         answer = answer_in(output)
+        if fingerprint is None or answer is None:
+            return None
         text = answer_text(output).strip()
         with self._lock:
             seen = [message for message in reversed(self._scored) if message_text(message).strip() == text]
@@ -100,24 +112,53 @@ class ChainWatch(BaseCallbackHandler):
             self._scored.extend(chat.message for chat in chats if SELF_SCORE_KEY in chat.message.response_metadata)
 
 
-def watched(config: RunnableConfig, run: ParentRunManager | AsyncParentRunManager, watch: ChainWatch) -> RunnableConfig:
-    """`config` for the guarded chain: a child of the guard's run, seen by `watch` and by no stream."""
-    callbacks: BaseCallbackManager = _silent(run.get_child("aspire_guard:chain"))
+def watched(
+    config: RunnableConfig,
+    run: ParentRunManager | AsyncParentRunManager,
+    watch: ChainWatch,
+    tag: str = "aspire_guard:chain",
+) -> RunnableConfig:
+    """`config` for a guarded chain or a fallback: a child of the guard's run, seen by `watch` and by no stream."""
+    callbacks: BaseCallbackManager = run.get_child(tag)
     callbacks.add_handler(watch, inherit=True)
-    return patch_config(config, callbacks=callbacks)
+    return silenced(patch_config(config, callbacks=callbacks))
 
 
 def silent_surroundings() -> RunnableConfig:
     """The config around this call without its streams, for what runs in there and ignores the config it is given."""
     config = ensure_config()
-    return patch_config(config, callbacks=_silent(get_callback_manager_for_config(config)))
+    return silenced(patch_config(config, callbacks=get_callback_manager_for_config(config)))
 
 
-def _silent(callbacks: BaseCallbackManager) -> BaseCallbackManager:
-    for handler in {*callbacks.handlers, *callbacks.inheritable_handlers}:
-        if isinstance(handler, _STREAMING_HANDLERS):
-            callbacks.remove_handler(handler)
-    return callbacks
+def silenced(config: RunnableConfig) -> RunnableConfig:
+    """`config`, whose callbacks are a manager of its own, with nothing left that shows a run while it goes on.
+
+    That is what feeds astream_events, astream_log, stream_events and LangGraph's modes, a subgraph's included, and
+    the handlers that show a reader each token. All other handlers stay, tracers among them.
+    """
+    callbacks = config.get("callbacks")
+    if isinstance(callbacks, BaseCallbackManager):
+        for handler in {*callbacks.handlers, *callbacks.inheritable_handlers}:
+            kind: Any = type(handler)
+            if _shows_tokens(kind):
+                callbacks.remove_handler(handler)
+    configurable = config.get("configurable", {})
+    if _GRAPH_STREAM not in configurable and _GRAPH_RUNTIME not in configurable:
+        return config
+    quiet = {key: value for key, value in configurable.items() if key != _GRAPH_STREAM}
+    runtime: Any = quiet.get(_GRAPH_RUNTIME)
+    if hasattr(runtime, "override"):
+        quiet[_GRAPH_RUNTIME] = runtime.override(stream_writer=_write_nowhere)
+    return {**config, "configurable": quiet}
+
+
+@lru_cache(maxsize=256)
+def _shows_tokens(handler: Any) -> bool:
+    return issubclass(handler, _STREAMING_HANDLERS) or any(base.__name__ in _SHOWING for base in handler.__mro__)
+
+
+def _write_nowhere(chunk: Any) -> None:
+    pass
 
 
 def _carried_score(message: BaseMessage, fingerprint: str) -> Score | None:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from aspire_guard.errors import ExchangeError
 
 QUESTION_KEYS = ("question", "query", "input", "messages")
-ANSWER_KEYS = ("answer", "output", "result")
+ANSWER_KEYS = ("answer", "output", "result", "messages")
 INPUT_CONTEXT_KEYS = ("context", "documents")
 OUTPUT_CONTEXT_KEYS = ("context", "source_documents")
 
@@ -43,30 +43,56 @@ class Exchange(BaseModel):
         Raises:
             ExchangeError: no question is in the input, or no answer in the output.
         """
-        question = _question_in(input)
-        if question is None:
-            raise ExchangeError(
-                "no question found in the chain's input: expected a string, messages with a human one, a prompt, or a "
-                f"dict with one of the keys {_listed(QUESTION_KEYS)}; found {_described(input)}; put the question "
-                "under 'question' in what you pass to the guard"
-            )
-        context = (
-            _context_in(input, INPUT_CONTEXT_KEYS) or _context_in(output, OUTPUT_CONTEXT_KEYS) or _passages(documents)
+        return cls(
+            question=question_text(input),
+            context=found_context(input, output, documents),
+            answer=answer_text(output),
         )
-        return cls(question=question, context=context, answer=answer_text(output))
+
+
+def question_text(input: object) -> str:
+    """The question that a chain's input holds.
+
+    Raises:
+        ExchangeError: the input holds no question.
+    """
+    question = _question_in(input)
+    if question is None:
+        raise ExchangeError(
+            "no question found in the chain's input: expected a string, messages with a human one, a prompt, or a "
+            f"dict with one of the keys {_listed(QUESTION_KEYS)}; found {described(input)}; put the question "
+            "under 'question' in what you pass to the guard, or tell the guard where it is: question='...', a key or "
+            "a function"
+        )
+    return question
+
+
+def found_context(input: object, output: object, documents: Sequence[Document]) -> str | None:
+    """The context in the input, or else in the output, or else in the documents; None where there is none."""
+    return _context_in(input, INPUT_CONTEXT_KEYS) or _context_in(output, OUTPUT_CONTEXT_KEYS) or context_text(documents)
 
 
 def answer_key(output: Mapping[Any, Any]) -> str | None:
     """The key that holds the answer of a dict output; None where there is none."""
-    return next((key for key in ANSWER_KEYS if isinstance(output.get(key), str | AIMessage)), None)
+    return next((key for key in ANSWER_KEYS if _answer_of(output.get(key)) is not None), None)
 
 
 def answer_in(output: object) -> str | AIMessage | None:
-    """The answer that a chain's output holds, in the type it has there; None where there is none."""
+    """The answer that a chain's output holds, in the type it has there; None where there is none.
+
+    Of a state with messages, as agents give it, the answer is the last one, if the model wrote it.
+    """
     if isinstance(output, Mapping):
         key = answer_key(output)
-        return None if key is None else answer_in(output[key])
+        return None if key is None else _answer_of(output[key])
     return output if isinstance(output, str | AIMessage) else None
+
+
+def _answer_of(value: object) -> str | AIMessage | None:
+    """The answer under an answer key."""
+    if isinstance(value, list):
+        return value[-1] if value and isinstance(value[-1], AIMessage) else None
+    return value if isinstance(value, str | AIMessage) else None
 
 
 def answer_text(output: object) -> str:
@@ -79,8 +105,8 @@ def answer_text(output: object) -> str:
     if answer is None:
         raise ExchangeError(
             "no answer found in the chain's output: expected a string, an AIMessage, or a dict with one of them under "
-            f"{_listed(ANSWER_KEYS)}; found {_described(output)}; end the chain with one of these, for example with "
-            "StrOutputParser()"
+            f"{_listed(ANSWER_KEYS)}; found {described(output)}; end the chain with one of these, for example with "
+            "StrOutputParser(), or tell the guard where the answer is: answer='...', a key or a function"
         )
     return message_text(answer) if isinstance(answer, AIMessage) else answer
 
@@ -121,10 +147,10 @@ def _last_human(messages: Sequence[BaseMessage]) -> str | None:
 def _context_in(value: object, keys: Sequence[str]) -> str | None:
     if not isinstance(value, Mapping):
         return None
-    return next((context for key in keys if (context := _passages(value.get(key)))), None)
+    return next((context for key in keys if (context := context_text(value.get(key)))), None)
 
 
-def _passages(value: object) -> str | None:
+def context_text(value: object) -> str | None:
     """Documents or strings as one text, with a blank line between them; None where there is no text."""
     values: Iterable[object] = value if isinstance(value, list | tuple) else [value]
     texts = [item.page_content if isinstance(item, Document) else item for item in values]
@@ -135,7 +161,7 @@ def _listed(keys: Sequence[str]) -> str:
     return ", ".join(repr(key) for key in keys)
 
 
-def _described(value: object) -> str:
+def described(value: object) -> str:
     """The shape of a value, never its content: an error must not carry an answer that was not judged."""
     if isinstance(value, Mapping):
         return f"a {type(value).__name__} with the keys {_listed([str(key) for key in value]) or '(none)'}"

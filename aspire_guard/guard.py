@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Literal
 
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializable
 from langchain_core.runnables.base import RunnableLike, coerce_to_runnable
 from langchain_core.runnables.config import ensure_config, get_config_list
-from langchain_core.runnables.utils import ConfigurableFieldSpec
+from langchain_core.runnables.utils import ConfigurableFieldSpec, get_unique_config_specs
 from langchain_core.utils.pydantic import TypeBaseModel
 from pydantic import ConfigDict
 
 from aspire_guard.errors import ExchangeError
 from aspire_guard.evaluators.protocol import Evaluator
+from aspire_guard.guard_fallbacks import GuardWithFallbacks
 from aspire_guard.guarded_run import GuardedRun, Take
+from aspire_guard.reading import Reader, Reading
 from aspire_guard.routing.flow import Outcome
 from aspire_guard.routing.policy import RoutingPolicy
+from aspire_guard.streaming import SentenceStream
 from aspire_guard.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -34,11 +39,22 @@ class AspireGuard(RunnableSerializable[Any, Any]):
         chain: what answers.
         evaluator: what scores the answers; None for the starter evaluator, loaded when first used.
         policy: what becomes of scored answers.
+        question: where the question is: a key of the input, or a function of the input; None: at the usual places.
+        context: where the context is: a key of the input or else of the output, or a function of both; None: at the
+            usual places.
+        answer: where the answer is: a key of the output, or a function of input and output, whose result is judged
+            as JSON where it is no text; None: at the usual places.
+        release: what `stream` and `astream` wait for: the whole answer, or each of its sentences; with "sentence" a
+            stream is cut where one falls short, and what came before stays released.
     """
 
     chain: Runnable[Any, Any]
     evaluator: Evaluator | None = None
     policy: RoutingPolicy = DEFAULT_POLICY
+    question: Reader | None = None
+    context: Reader | None = None
+    answer: Reader | None = None
+    release: Literal["answer", "sentence"] = "answer"
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
@@ -48,12 +64,20 @@ class AspireGuard(RunnableSerializable[Any, Any]):
         *,
         evaluator: Evaluator | None = None,
         policy: RoutingPolicy = DEFAULT_POLICY,
+        question: Reader | None = None,
+        context: Reader | None = None,
+        answer: Reader | None = None,
+        release: Literal["answer", "sentence"] = "answer",
         name: str | None = None,
     ) -> None:
         fields: dict[str, Any] = {
             "chain": coerce_to_runnable(chain),
             "evaluator": evaluator,
             "policy": policy,
+            "question": question,
+            "context": context,
+            "answer": answer,
+            "release": release,
             "name": name,
         }
         super().__init__(**fields)
@@ -94,6 +118,27 @@ class AspireGuard(RunnableSerializable[Any, Any]):
         """As `batch`; scoring runs in a thread, off the event loop."""
         configs = get_config_list(config, len(inputs))
         return _all(await self._guarded(_output, kwargs).arun(inputs, configs), return_exceptions)
+
+    def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
+        """The decided output in one chunk; with `release="sentence"` the released sentences, each once it passed."""
+        if self._by_sentence:
+            yield from SentenceStream(self._guarded(_output, kwargs)).stream(input, ensure_config(config))
+        else:
+            yield self.invoke(input, config, **kwargs)
+
+    async def astream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[Any]:
+        """As `stream`; scoring runs in a thread, off the event loop."""
+        if self._by_sentence:
+            run = SentenceStream(self._guarded(_output, kwargs))
+            async with aclosing(run.astream(input, ensure_config(config))) as pieces:
+                async for piece in pieces:
+                    yield piece
+        else:
+            yield await self.ainvoke(input, config, **kwargs)
+
+    def with_fallbacks(self, fallbacks: Sequence[Runnable[Any, Any]], **options: Any) -> GuardWithFallbacks:
+        """What is asked where the guard raises; an interrupt of a graph inside it is no failure and passes."""
+        return GuardWithFallbacks.of(self, super().with_fallbacks(fallbacks, **options))
 
     def judge(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Verdict:
         """The verdict on the chain's answer to `input`.
@@ -142,10 +187,19 @@ class AspireGuard(RunnableSerializable[Any, Any]):
         """The chain's output schema."""
         return self.chain.get_output_schema(config)
 
+    def get_input_jsonschema(self, config: RunnableConfig | None = None, **kwargs: Any) -> dict[str, Any]:
+        """The chain's input schema, as JSON; graphs have one of their own."""
+        return self.chain.get_input_jsonschema(config, **kwargs)
+
+    def get_output_jsonschema(self, config: RunnableConfig | None = None, **kwargs: Any) -> dict[str, Any]:
+        """The chain's output schema, as JSON; graphs have one of their own."""
+        return self.chain.get_output_jsonschema(config, **kwargs)
+
     @property
     def config_specs(self) -> list[ConfigurableFieldSpec]:
-        """What can be configured in the chain."""
-        return self.chain.config_specs
+        """What can be configured in the chain and in the policy's fallbacks."""
+        runnables = [self.chain, *self.policy.fallbacks]
+        return get_unique_config_specs(spec for runnable in runnables for spec in runnable.config_specs)
 
     def get_graph(self, config: RunnableConfig | None = None) -> Graph:
         """The chain's graph with the guard between its last step and its output."""
@@ -159,8 +213,16 @@ class AspireGuard(RunnableSerializable[Any, Any]):
         graph.add_edge(guard, graph.add_node(self.get_output_schema(config)))
         return graph
 
+    @property
+    def _by_sentence(self) -> bool:
+        # A function that reads an answer out of an output can't read it out of half of one.
+        return self.release == "sentence" and self.answer is None
+
     def _guarded(self, take: Take, kwargs: dict[str, Any]) -> GuardedRun:
-        return GuardedRun(self.chain, self._loaded_evaluator, self.policy, self.get_name(), take, kwargs)
+        read = Reading(self.question, self.context, self.answer)
+        return GuardedRun(
+            self.chain, self._loaded_evaluator, self.policy, self.get_name(), take, kwargs, extract=read.exchange
+        )
 
     def _loaded_evaluator(self) -> Evaluator:
         if self.evaluator is not None:

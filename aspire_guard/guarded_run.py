@@ -1,45 +1,32 @@
-"""One call of the guard: the loops, sync and async, that do the work which the flows ask for."""
+"""One call of the guard: the loops, sync and async, that drive the flows of its inputs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from time import perf_counter
-from typing import Any, Generic, TypeVar
+from typing import Any
 
-from langchain_core.callbacks import adispatch_custom_event, dispatch_custom_event
 from langchain_core.callbacks.manager import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import (
     get_async_callback_manager_for_config,
     get_callback_manager_for_config,
-    patch_config,
     run_in_executor,
     set_config_context,
 )
 from langchain_core.runnables.utils import coro_with_context
 
-from aspire_guard.chain_callbacks import ChainWatch, silent_surroundings, watched
 from aspire_guard.evaluators.protocol import Evaluator
-from aspire_guard.routing.evaluation import evaluate
-from aspire_guard.routing.flow import Generate, Generated, Outcome, Round, answer_flow, together
+from aspire_guard.exchange import Exchange
+from aspire_guard.flow_work import FlowWork, GuardedCall
+from aspire_guard.routing.flow import Extract, Flow, Outcome, answer_flow
 from aspire_guard.routing.policy import RoutingPolicy
+from aspire_guard.routing.together import Round, together
 
 VERDICT_EVENT = "aspire_guard.verdict"
 
-Run = TypeVar("Run", CallbackManagerForChainRun, AsyncCallbackManagerForChainRun)
 Take = Callable[[Outcome], Any]
-
-
-class _Call(Generic[Run]):
-    """One input on its way, with the guard's run for it and the config that the chain runs under."""
-
-    def __init__(self, input: Any, config: RunnableConfig, run: Run) -> None:
-        self.input = input
-        self.run: Run = run
-        self.watch = ChainWatch()
-        self.chain_config = watched(config, run, self.watch)
-        self.event_config = patch_config(config, callbacks=run.get_child())
 
 
 @dataclass(frozen=True)
@@ -53,6 +40,8 @@ class GuardedRun:
         name: the name of the guard's runs where the config has none.
         take: what is handed out of an outcome; may raise.
         kwargs: passed on to the chain.
+        extract: reads the exchange from input, output and retrieved documents.
+        evaluator: the evaluator, where it is there already; it saves `arun` the thread that loads it.
     """
 
     chain: Runnable[Any, Any]
@@ -61,6 +50,8 @@ class GuardedRun:
     name: str
     take: Take
     kwargs: dict[str, Any] = field(default_factory=dict)
+    extract: Extract = Exchange.from_run
+    evaluator: Evaluator | None = None
 
     def run(self, inputs: Sequence[Any], configs: Sequence[RunnableConfig]) -> list[Any]:
         """For each input what `take` hands out, or the exception in its place; configs are used up."""
@@ -84,92 +75,78 @@ class GuardedRun:
             raise
         return [await self._afinish(call, outcome) for call, outcome in zip(calls, outcomes, strict=True)]
 
-    def _drive(self, calls: list[_Call[CallbackManagerForChainRun]]) -> list[Outcome | Exception]:
+    def _drive(self, calls: list[GuardedCall[CallbackManagerForChainRun]]) -> list[Outcome | Exception]:
         if not calls:
             return []
-        evaluator = self.load_evaluator()
-        work = together([answer_flow(call.input, evaluator, self.policy) for call in calls])
-        asked: Round = next(work)
-        while True:
-            asking = [calls[place] for place in asked.flows]
-            with set_config_context(_surroundings(asking)) as context:
-                if isinstance(asked.requests[0], Generate):
-                    started = perf_counter()
-                    results: list[Any] = _generated(asking, context.run(self._generate, asking), started)
-                else:
-                    results = context.run(evaluate, evaluator, [request.exchange for request in asked.requests])
-            try:
-                asked = work.send(results)
-            except StopIteration as stop:
-                return list(stop.value)
+        evaluator = self.load_evaluator() if self.evaluator is None else self.evaluator
+        work = FlowWork(self.chain, self.kwargs, evaluator)
+        flows = together([self._flow(call, work.evaluator) for call in calls])
+        results: list[Any] | None = None
+        config: RunnableConfig | None = None
+        with ExitStack() as entered:
+            while True:
+                try:
+                    asked: Round = next(flows) if results is None else flows.send(results)
+                except StopIteration as stop:
+                    return list(stop.value)
+                asking = [calls[place] for place in asked.flows]
+                surroundings = work.surroundings(asking, asked.requests)
+                if surroundings is not config:
+                    entered.close()
+                    config, context = surroundings, entered.enter_context(set_config_context(surroundings))
+                results = context.run(work.do, asking, asked.requests)
 
-    async def _adrive(self, calls: list[_Call[AsyncCallbackManagerForChainRun]]) -> list[Outcome | Exception]:
+    async def _adrive(self, calls: list[GuardedCall[AsyncCallbackManagerForChainRun]]) -> list[Outcome | Exception]:
         if not calls:
             return []
-        evaluator = await run_in_executor(None, self.load_evaluator)
-        work = together([answer_flow(call.input, evaluator, self.policy) for call in calls])
-        asked: Round = next(work)
+        evaluator = self.evaluator
+        if evaluator is None:
+            evaluator = await run_in_executor(None, self.load_evaluator)
+        work = FlowWork(self.chain, self.kwargs, evaluator)
+        flows = together([self._flow(call, work.evaluator) for call in calls])
+        results: list[Any] | None = None
         while True:
-            asking = [calls[place] for place in asked.flows]
-            with set_config_context(_surroundings(asking)) as context:
-                if isinstance(asked.requests[0], Generate):
-                    started = perf_counter()
-                    outputs = await coro_with_context(context.run(self._agenerate, asking), context, create_task=True)
-                    results: list[Any] = _generated(asking, outputs, started)
-                else:
-                    exchanges = [request.exchange for request in asked.requests]
-                    # A copy: after a cancellation the thread may still be inside its context.
-                    results = await run_in_executor(None, context.copy().run, evaluate, evaluator, exchanges)
             try:
-                asked = work.send(results)
+                asked: Round = next(flows) if results is None else flows.send(results)
             except StopIteration as stop:
                 return list(stop.value)
+            asking = [calls[place] for place in asked.flows]
+            with set_config_context(work.surroundings(asking, asked.requests)) as context:
+                doing = context.run(work.ado, asking, asked.requests)
+                results = await coro_with_context(doing, context, create_task=True)
 
-    def _generate(self, calls: list[_Call[CallbackManagerForChainRun]]) -> list[Any]:
-        if len(calls) > 1:
-            inputs, configs = _batched(calls)
-            return self.chain.batch(inputs, configs, return_exceptions=True, **self.kwargs)
-        try:
-            return [self.chain.invoke(calls[0].input, calls[0].chain_config, **self.kwargs)]
-        except Exception as error:
-            return [error]
+    def _flow(self, call: GuardedCall[Any], evaluator: Evaluator) -> Flow:
+        metadata = call.config.get("metadata", {})
+        return answer_flow(call.input, evaluator, self.policy, metadata=metadata, extract=self.extract)
 
-    async def _agenerate(self, calls: list[_Call[AsyncCallbackManagerForChainRun]]) -> list[Any]:
-        if len(calls) > 1:
-            inputs, configs = _batched(calls)
-            return await self.chain.abatch(inputs, configs, return_exceptions=True, **self.kwargs)
-        try:
-            return [await self.chain.ainvoke(calls[0].input, calls[0].chain_config, **self.kwargs)]
-        except Exception as error:
-            return [error]
-
-    def _start(self, input: Any, config: RunnableConfig) -> _Call[CallbackManagerForChainRun]:
+    def _start(self, input: Any, config: RunnableConfig) -> GuardedCall[CallbackManagerForChainRun]:
         run_id, name = config.pop("run_id", None), config.get("run_name") or self.name
         run = get_callback_manager_for_config(config).on_chain_start(None, input, name=name, run_id=run_id)
-        return _Call(input, config, run)
+        return GuardedCall(input, config, run)
 
-    async def _astart(self, input: Any, config: RunnableConfig) -> _Call[AsyncCallbackManagerForChainRun]:
+    async def _astart(self, input: Any, config: RunnableConfig) -> GuardedCall[AsyncCallbackManagerForChainRun]:
         run_id, name = config.pop("run_id", None), config.get("run_name") or self.name
         run = await get_async_callback_manager_for_config(config).on_chain_start(None, input, name=name, run_id=run_id)
-        return _Call(input, config, run)
+        return GuardedCall(input, config, run)
 
-    def _finish(self, call: _Call[CallbackManagerForChainRun], outcome: Outcome | Exception) -> Any:
+    def _finish(self, call: GuardedCall[CallbackManagerForChainRun], outcome: Outcome | Exception) -> Any:
         try:
             result = self._taken(outcome)
-            if isinstance(outcome, Outcome) and outcome.verdict is not None:
-                dispatch_custom_event(VERDICT_EVENT, outcome.verdict.model_dump(mode="json"), config=call.event_config)
+            if call.heard and isinstance(outcome, Outcome) and outcome.verdict is not None:
+                verdict = outcome.verdict.model_dump(mode="json")
+                call.run.get_child().on_custom_event(VERDICT_EVENT, verdict, run_id=call.run.run_id)
         except Exception as error:
             call.run.on_chain_error(error)
             return error
         call.run.on_chain_end(result)
         return result
 
-    async def _afinish(self, call: _Call[AsyncCallbackManagerForChainRun], outcome: Outcome | Exception) -> Any:
+    async def _afinish(self, call: GuardedCall[AsyncCallbackManagerForChainRun], outcome: Outcome | Exception) -> Any:
         try:
             result = self._taken(outcome)
-            if isinstance(outcome, Outcome) and outcome.verdict is not None:
+            if call.heard and isinstance(outcome, Outcome) and outcome.verdict is not None:
                 verdict = outcome.verdict.model_dump(mode="json")
-                await adispatch_custom_event(VERDICT_EVENT, verdict, config=call.event_config)
+                await call.run.get_child().on_custom_event(VERDICT_EVENT, verdict, run_id=call.run.run_id)
         except Exception as error:
             await call.run.on_chain_error(error)
             return error
@@ -180,20 +157,3 @@ class GuardedRun:
         if isinstance(outcome, Exception):
             raise outcome
         return self.take(outcome)
-
-
-def _batched(calls: Sequence[_Call[Any]]) -> tuple[list[Any], list[RunnableConfig]]:
-    return [call.input for call in calls], [call.chain_config for call in calls]
-
-
-def _generated(calls: Sequence[_Call[Any]], outputs: Sequence[Any], started: float) -> list[Generated | Exception]:
-    seconds = (perf_counter() - started) / len(calls)
-    return [
-        output if isinstance(output, Exception) else Generated(output, call.watch, seconds)
-        for call, output in zip(calls, outputs, strict=True)
-    ]
-
-
-def _surroundings(calls: Sequence[_Call[Any]]) -> RunnableConfig:
-    """What a step finds that ignores the config it is given: its call's own, or, of many calls, none of theirs."""
-    return calls[0].chain_config if len(calls) == 1 else silent_surroundings()

@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+RouteName = Literal["accept", "abstain", "fallback", "human_review", "custom"]
+
 
 class Score(BaseModel):
     """What an evaluator says of one answer.
@@ -26,7 +28,7 @@ class Score(BaseModel):
 
 
 class Timings(BaseModel):
-    """Seconds spent on one answer; None for what did not run."""
+    """Seconds spent on the chain's own answer; None for what did not run."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -34,25 +36,52 @@ class Timings(BaseModel):
     score: float | None = None
 
 
+class Step(BaseModel):
+    """One step on the way of an answer.
+
+    Attributes:
+        route: what was tried: the chain itself, or a route of the policy.
+        name: which fallback it was; None for the others.
+        confidence: of the answer that the chain or the fallback gave; None where there is none.
+        error: what went wrong, in a sentence that quotes no answer; None where nothing did.
+        seconds: spent on it; None where unknown.
+        retries: how often it was tried again.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    route: Literal["chain", "fallback", "human_review", "custom"]
+    name: str | None = None
+    confidence: float | None = None
+    error: str | None = None
+    seconds: float | None = None
+    retries: int = 0
+
+
 class Verdict(BaseModel):
     """The decision on one answer.
 
     Attributes:
         accepted: whether the chain's own answer was released.
+        released: whether any answer was released: the chain's, a fallback's, or one that a person wrote.
         route: where the answer went.
-        confidence: the calibrated probability of being right; None where scoring failed.
+        confidence: the calibrated probability of being right; None where scoring failed. Of several answers: of the
+            one that was released, or else of the best-scored one.
         threshold: the least confidence that is released.
-        score: all that the evaluator said; None where scoring failed.
+        score: all that the evaluator said of that answer; None where scoring failed.
         reason: one sentence for a person.
         guarantee: what the threshold promises, in one sentence; None where it promises nothing.
-        error: what went wrong while scoring, if anything did.
-        timings: seconds spent.
+        error: what went wrong last on the way, if anything did.
+        timings: seconds spent on the chain's own answer.
+        steps: all that was tried, in order.
+        ticket: the review ticket; None where none was submitted.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     accepted: bool
-    route: Literal["accept", "abstain"]
+    released: bool
+    route: RouteName
     confidence: float | None
     threshold: float
     score: Score | None
@@ -60,3 +89,5 @@ class Verdict(BaseModel):
     guarantee: str | None = None
     error: str | None = None
     timings: Timings = Timings()
+    steps: tuple[Step, ...] = ()
+    ticket: str | None = None

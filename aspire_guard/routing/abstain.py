@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from langchain_core.messages import AIMessage, HumanMessage
+from pydantic import BaseModel
 
+from aspire_guard.errors import ExchangeError
 from aspire_guard.exchange import (
     INPUT_CONTEXT_KEYS,
     OUTPUT_CONTEXT_KEYS,
@@ -24,29 +26,50 @@ VERDICT_KEY = "aspire_guard"
 _KEPT_KEYS = {*QUESTION_KEYS, *INPUT_CONTEXT_KEYS, *OUTPUT_CONTEXT_KEYS} - {"messages"}
 
 
-def abstain(output: Any, message: str) -> Any:
+def abstain(output: Any, message: str, answer: str | None = None) -> Any:
     """`message` in the type of `output`; `output` itself is not changed.
 
-    A message keeps its id, name and token counts. A dict keeps all but the answer: wherever else the answer
-    stands (as a text of its own, or as this turn's AIMessage), the abstention takes its place.
+    A message keeps its id, name and token counts. A dict or a pydantic object keeps all but the answer: wherever
+    else the answer stands (as a text of its own, or as this turn's AIMessage), the abstention takes its place.
+
+    Args:
+        output: a chain's output with its answer.
+        message: what is said instead.
+        answer: the answer, where it isn't read from the usual places.
 
     Raises:
-        ExchangeError: the output holds no answer.
+        ExchangeError: the output has no place for the abstention.
     """
-    answer = answer_text(output).strip()
+    if answer is None or answer_in(output) is not None:
+        answer = answer_text(output)
+    answer = answer.strip()
     if isinstance(output, AIMessage):
         return _abstained(output, message)
+    if isinstance(output, str):
+        return message
     if isinstance(output, Mapping):
         key = answer_key(output)
-        return {
-            name: abstain(value, message)
-            if name == key
-            else value
-            if name in _KEPT_KEYS
-            else _without(value, answer, message)
-            for name, value in output.items()
-        }
-    return message
+        if key is not None:
+            cleared = _cleared(output, answer, message)
+            # A state's answer is the last of its messages.
+            put = [*cleared[key][:-1], _abstained(output[key][-1], message)] if isinstance(output[key], list) else None
+            return cleared | {key: put or abstain(output[key], message)}
+        cleared = _cleared(output, answer, message)
+        if cleared != output:
+            return cleared
+    elif isinstance(output, BaseModel):
+        cleared = _cleared(dict(output), answer, message)
+        if cleared != dict(output):
+            return output.model_copy(update=cleared)
+    raise ExchangeError(
+        f"expected an output with a text that the abstention can replace, found a value of type "
+        f"{type(output).__name__} without one; give the policy a Custom route, which makes an output of that type"
+    )
+
+
+def _cleared(output: Mapping[Any, Any], answer: str, message: str) -> dict[Any, Any]:
+    """All values, with the abstention in those that hold the answer."""
+    return {name: value if name in _KEPT_KEYS else _without(value, answer, message) for name, value in output.items()}
 
 
 def attach(output: Any, verdict: Verdict) -> Any:
@@ -55,7 +78,9 @@ def attach(output: Any, verdict: Verdict) -> Any:
         metadata = {**output.response_metadata, VERDICT_KEY: verdict.model_dump(mode="json")}
         return output.model_copy(update={"response_metadata": metadata})
     if isinstance(output, Mapping) and isinstance(answer_in(output), AIMessage):
-        return {**output, answer_key(output): attach(answer_in(output), verdict)}
+        key = answer_key(output)
+        message = attach(answer_in(output), verdict)
+        return {**output, key: [*output[key][:-1], message] if isinstance(output[key], list) else message}
     return output
 
 

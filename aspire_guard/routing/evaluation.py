@@ -11,6 +11,7 @@ from time import perf_counter
 from aspire_guard.errors import AspireGuardError, EvaluationError
 from aspire_guard.evaluators.protocol import Evaluator
 from aspire_guard.exchange import Exchange
+from aspire_guard.routing.interrupts import is_interrupt
 from aspire_guard.verdict import Score
 
 
@@ -35,6 +36,8 @@ def evaluate(evaluator: Evaluator, exchanges: Sequence[Exchange]) -> list[Evalua
     try:
         scores = list(evaluator.score(exchanges))
     except Exception as error:
+        if is_interrupt(error):
+            raise
         if len(exchanges) > 1:
             # One exchange that can't be scored, a context too long say, must not cost the others their answers.
             return [result for exchange in exchanges for result in evaluate(evaluator, [exchange])]

@@ -1,63 +1,137 @@
-"""The policy: from which confidence on an answer is released, and what is said instead."""
+"""The policy: what becomes of an answer, by its confidence."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from langchain_core.runnables import Runnable
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from aspire_guard.evaluators.protocol import Evaluator
+from aspire_guard.routing.cuts import Cut, Cuts
+from aspire_guard.routing.routes import (
+    ABSTENTION,
+    Abstain,
+    Accept,
+    Band,
+    Budget,
+    Fallback,
+    HumanReview,
+    Row,
+    Timeouts,
+    as_routes,
+)
 from aspire_guard.verdict import Score, Timings, Verdict
+
+_Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class RoutingPolicy(BaseModel):
     """How the guard treats scored answers.
 
+    In its simple form an answer is released from the threshold on, and any other takes `otherwise`. With `bands`
+    each band of confidence has its own routes.
+
     Attributes:
         threshold: the least confidence that is released, in [0, 1]; None takes the evaluator's.
         abstention: what is said in place of an answer that is not released.
-        on_error: what happens when scoring fails: abstain, or raise an EvaluationError.
+        on_error: what happens when scoring fails: the answer is routed as one of the lowest confidence but never
+            released as it is, or the guard abstains at once, or raises.
+        otherwise: the routes of what is not released, where there are no bands; None: abstention.
+        bands: from the highest confidence to the lowest; the last one begins at 0.
+        group_by: the key of the config's metadata that holds an answer's group: tenant, task.
+        thresholds: the threshold of a group; a group without one has `threshold`, or else the evaluator's own.
+        budget: what may be spent on fallbacks.
+        timeouts: how long work may take.
+        on_chain_error: what happens when the chain fails or takes too long: the guard raises, or tries the routes
+            of the lowest confidence, and raises where none of these has an output.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
-    threshold: float | None = Field(default=None, ge=0.0, le=1.0)
-    abstention: str = "I can't answer this question."
-    on_error: Literal["abstain", "raise"] = "abstain"
+    threshold: _Share | None = None
+    abstention: str = ABSTENTION
+    on_error: Literal["route", "abstain", "raise"] = "route"
+    otherwise: Row | None = None
+    bands: tuple[Band, ...] = ()
+    group_by: str | None = None
+    thresholds: Mapping[str, _Share] = {}
+    budget: Budget = Budget()
+    timeouts: Timeouts = Timeouts()
+    on_chain_error: Literal["raise", "fallback"] = "raise"
 
-    def decide(self, score: Score, evaluator: Evaluator, timings: Timings) -> Verdict:
-        """The verdict on a scored answer: accepted when its confidence reaches the threshold."""
-        threshold = self._threshold(evaluator)
-        accepted = score.confidence >= threshold
-        comparison = "reaches" if accepted else "is below"
-        return Verdict(
-            accepted=accepted,
-            route="accept" if accepted else "abstain",
-            confidence=score.confidence,
-            threshold=threshold,
-            score=score,
-            reason=f"confidence {score.confidence:.3f} {comparison} the threshold {threshold:.3f}",
-            guarantee=self._guarantee(evaluator),
-            timings=timings,
-        )
+    @classmethod
+    def load(cls, path: str | Path, runnables: Mapping[str, Any] | None = None) -> Self:
+        """Read a policy from a YAML or JSON file.
 
-    def decide_unscored(self, error: str, evaluator: Evaluator, timings: Timings) -> Verdict:
+        Runnables and functions stand there by a name of `runnables`, or as `package.module:name`, which is imported:
+        load only files that you would also run.
+
+        Raises:
+            PolicyError: the file is missing, or something in it can't be used.
+        """
+        # Here and not above: it brings YAML, which a policy from code does not need.
+        from aspire_guard.routing.loading import read_policy
+
+        return read_policy(cls, Path(path), runnables or {})
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.thresholds and self.group_by is None:
+            raise ValueError("expected group_by beside thresholds, found none; name the metadata key of the group")
+        if self.bands:
+            self._check_bands()
+        return self
+
+    def _check_bands(self) -> None:
+        starts = [band.at_least for band in self.bands]
+        numbers = [start for start in starts if not isinstance(start, str)]
+        if starts[-1] != 0 or any(low >= high for high, low in pairwise(numbers)):
+            raise ValueError(
+                f"expected bands from the highest confidence down to 0, found {', '.join(map(str, starts))}; "
+                "sort them, and let the last one have at_least=0"
+            )
+        if self.otherwise is not None:
+            raise ValueError("expected bands or otherwise, found both; give the routes to the last band")
+        if "accept" not in starts and (self.threshold is not None or self.thresholds):
+            raise ValueError('expected a band with at_least="accept" beside a threshold, found none; leave one out')
+
+    @property
+    def fallbacks(self) -> tuple[Runnable[Any, Any], ...]:
+        """All runnables that the policy may ask, each once, in the order of the bands."""
+        row = [route for band in self._all_bands for route in band.row]
+        row += [route.otherwise for route in row if isinstance(route, HumanReview) and route.otherwise is not None]
+        found = [route.runnable for route in row if isinstance(route, Fallback)]
+        return tuple({id(runnable): runnable for runnable in found}.values())
+
+    def group(self, metadata: Mapping[str, Any]) -> str | None:
+        """The group that a config's metadata names; None where there is none."""
+        found = metadata.get(self.group_by) if self.group_by is not None else None
+        return None if found is None else str(found)
+
+    def cuts(self, evaluator: Evaluator, group: str | None = None) -> Cuts:
+        """The bands with the numbers that hold for one evaluator and group.
+
+        Raises:
+            PolicyError: a band names a threshold that the evaluator does not have.
+        """
+        own = self.thresholds.get(group, self.threshold) if group is not None else self.threshold
+        return Cuts(tuple(Cut.of(band.at_least, band.row, own, evaluator, group) for band in self._all_bands))
+
+    def decide(self, score: Score, evaluator: Evaluator, timings: Timings, group: str | None = None) -> Verdict:
+        """The verdict on a scored answer alone, before any route but acceptance and abstention."""
+        return self.cuts(evaluator, group).verdict(score, timings)
+
+    def decide_unscored(self, error: str, evaluator: Evaluator, timings: Timings, group: str | None = None) -> Verdict:
         """The verdict on an answer that could not be scored: it is not released."""
-        return Verdict(
-            accepted=False,
-            route="abstain",
-            confidence=None,
-            threshold=self._threshold(evaluator),
-            score=None,
-            reason="scoring failed, so the answer is not released",
-            guarantee=self._guarantee(evaluator),
-            error=error,
-            timings=timings,
-        )
+        return self.cuts(evaluator, group).verdict(None, timings, error)
 
-    def _threshold(self, evaluator: Evaluator) -> float:
-        return evaluator.threshold if self.threshold is None else self.threshold
-
-    def _guarantee(self, evaluator: Evaluator) -> str | None:
-        # The promise was made for the evaluator's own threshold and holds for no other.
-        return evaluator.guarantee if self._threshold(evaluator) == evaluator.threshold else None
+    @cached_property
+    def _all_bands(self) -> tuple[Band, ...]:
+        if self.bands:
+            return self.bands
+        return Band("accept", Accept()), Band(0.0, as_routes(self.otherwise or Abstain(self.abstention)))

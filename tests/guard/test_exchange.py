@@ -114,8 +114,8 @@ def test_no_answer() -> None:
         Exchange.from_run(QUESTION, {"text": "zanzibar"})
     assert str(raised.value) == (
         "no answer found in the chain's output: expected a string, an AIMessage, or a dict with one of them under "
-        "'answer', 'output', 'result'; found a dict with the keys 'text'; end the chain with one of these, for "
-        "example with StrOutputParser()"
+        "'answer', 'output', 'result', 'messages'; found a dict with the keys 'text'; end the chain with one of these, "
+        "for example with StrOutputParser(), or tell the guard where the answer is: answer='...', a key or a function"
     )
 
 

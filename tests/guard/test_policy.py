@@ -29,6 +29,7 @@ def test_the_verdict_says_it_all() -> None:
     score = Score(selection_score=-1.0, confidence=0.25)
     assert RoutingPolicy().decide(score, evaluator, TIMINGS) == Verdict(
         accepted=False,
+        released=False,
         route="abstain",
         confidence=0.25,
         threshold=0.5,

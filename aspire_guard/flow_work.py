@@ -1,0 +1,223 @@
+"""The work that flows ask for, done for many calls at once: runs, scores, reviews, custom routes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
+from typing import Any, Generic, TypeVar
+
+from langchain_core.callbacks.manager import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.config import run_in_executor
+
+from aspire_guard.chain_callbacks import ChainWatch, silent_surroundings, watched
+from aspire_guard.chain_runs import ChainRuns
+from aspire_guard.errors import RouteTimeoutError
+from aspire_guard.evaluators.protocol import Evaluator
+from aspire_guard.routing.evaluation import Evaluated, evaluate
+from aspire_guard.routing.interrupts import is_interrupt
+from aspire_guard.routing.requests import (
+    Answered,
+    Applied,
+    Apply,
+    Ask,
+    Evaluate,
+    Failed,
+    Generate,
+    Generated,
+    RunFallback,
+)
+from aspire_guard.timed import in_thread, timed
+
+Run = TypeVar("Run", CallbackManagerForChainRun, AsyncCallbackManagerForChainRun)
+
+
+class GuardedCall(Generic[Run]):
+    """One input on its way, with the guard's run for it and the config that its steps run under."""
+
+    def __init__(self, input: Any, config: RunnableConfig, run: Run) -> None:
+        self.input, self.config = input, config
+        self.run: Run = run
+
+    def inside(self, tag: str, self_scores: bool) -> None:
+        """Have the next run watched, as a child of the guard's; also for scores that models give themselves."""
+        self.watch = ChainWatch(self_scores=self_scores)
+        self.step_config = watched(self.config, self.run, self.watch, tag)
+
+    @property
+    def heard(self) -> bool:
+        """Whether anyone listens to the guard's run."""
+        return bool(self.run.handlers)
+
+
+@dataclass(frozen=True)
+class FlowWork:
+    """Does what the flows of one call of the guard ask for.
+
+    Attributes:
+        chain: what answers.
+        kwargs: passed on to it.
+        evaluator: what scores.
+    """
+
+    chain: Runnable[Any, Any]
+    kwargs: dict[str, Any]
+    evaluator: Evaluator
+
+    def do(self, calls: list[GuardedCall[Any]], requests: list[Any]) -> list[Any]:
+        """One result for each request, in order; all requests are of one kind, and fallbacks all the same one."""
+        asked, started = requests[0], perf_counter()
+        if isinstance(asked, Generate | RunFallback):
+            results, again = self._runs(requests).run(*_batched(calls))
+            return _generated(calls, asked, results, again, started)
+        if isinstance(asked, Evaluate):
+            score, limit = _scoring(self.evaluator, requests)
+            return _scored(partial(timed, score, limit, "evaluator"), requests)
+        if isinstance(asked, Apply):
+            return [_applied(call, request) for call, request in zip(calls, requests, strict=True)]
+        tickets = [_submitted(request) for request in requests]
+        return [_waited(ticket, request, started) for ticket, request in zip(tickets, requests, strict=True)]
+
+    async def ado(self, calls: list[GuardedCall[Any]], requests: list[Any]) -> list[Any]:
+        """As `do`."""
+        asked, started = requests[0], perf_counter()
+        if isinstance(asked, Generate | RunFallback):
+            results, again = await self._runs(requests).arun(*_batched(calls))
+            return _generated(calls, asked, results, again, started)
+        if isinstance(asked, Evaluate):
+            score, limit = _scoring(self.evaluator, requests)
+            return await _ascored(score, limit, requests)
+        if isinstance(asked, Apply):
+            each = zip(calls, requests, strict=True)
+            return await asyncio.gather(*(in_thread(partial(_applied, *one), None, "custom route") for one in each))
+        return await asyncio.gather(*(_asked(request, started) for request in requests))
+
+    def _runs(self, requests: list[Any]) -> ChainRuns:
+        """How the runnable is run that the requests ask for: the chain, or their fallback."""
+        asked, limit = requests[0], _least(request.timeout for request in requests)
+        if isinstance(asked, Generate):
+            return ChainRuns(self.chain, "chain", self.kwargs, timeout=limit)
+        within = _least(request.within for request in requests)
+        return ChainRuns(asked.route.runnable, "fallback", timeout=limit, retries=asked.route.retries, within=within)
+
+    def surroundings(self, calls: Sequence[GuardedCall[Any]], requests: Sequence[Any]) -> RunnableConfig:
+        """What a step finds that ignores the config it is given: its call's own, or, of many calls, none of theirs."""
+        if isinstance(requests[0], Generate | RunFallback):
+            tag = "aspire_guard:chain" if isinstance(requests[0], Generate) else "aspire_guard:fallback"
+            self_scores = getattr(self.evaluator, "fingerprint", None) is not None
+            for call in calls:
+                call.inside(tag, self_scores)
+        return calls[0].step_config if len(calls) == 1 else silent_surroundings()
+
+
+def _batched(calls: Sequence[GuardedCall[Any]]) -> tuple[list[Any], list[RunnableConfig]]:
+    return [call.input for call in calls], [call.step_config for call in calls]
+
+
+def _generated(
+    calls: Sequence[GuardedCall[Any]],
+    asked: Generate | RunFallback,
+    outputs: list[Any],
+    again: list[int],
+    started: float,
+) -> list[Any]:
+    """What the flows hear: of the chain an output or its error, of a fallback an output or what failed."""
+    seconds = (perf_counter() - started) / len(calls)
+    heard: list[Any] = []
+    for call, output, retries in zip(calls, outputs, again, strict=True):
+        if not isinstance(output, Exception):
+            heard.append(Generated(output, call.watch, seconds, retries))
+        else:
+            heard.append(output if isinstance(asked, Generate) else Failed(output, seconds, retries))
+    return heard
+
+
+def _scoring(evaluator: Evaluator, requests: list[Evaluate]) -> tuple[Callable[[], list[Evaluated]], float | None]:
+    exchanges = [request.exchange for request in requests]
+    return partial(evaluate, evaluator, exchanges), _least(request.timeout for request in requests)
+
+
+def _scored(score: Callable[[], list[Evaluated]], requests: list[Evaluate]) -> list[Evaluated]:
+    started = perf_counter()
+    try:
+        return score()
+    except RouteTimeoutError as error:
+        return [Evaluated(error=error, seconds=(perf_counter() - started) / len(requests))] * len(requests)
+
+
+async def _ascored(
+    score: Callable[[], list[Evaluated]], limit: float | None, requests: list[Evaluate]
+) -> list[Evaluated]:
+    started = perf_counter()
+    try:
+        if limit is None:
+            return await run_in_executor(None, score)
+        return await in_thread(score, limit, "evaluator")
+    except RouteTimeoutError as error:
+        return [Evaluated(error=error, seconds=(perf_counter() - started) / len(requests))] * len(requests)
+
+
+def _applied(call: GuardedCall[Any], request: Apply) -> Applied | Failed:
+    started = perf_counter()
+    try:
+        work = partial(request.route.function, call.input, request.output, request.verdict)
+        output = timed(work, request.timeout, "custom route")
+    except Exception as error:
+        return _failed(error, started)
+    return Applied(output, perf_counter() - started)
+
+
+def _submitted(request: Ask) -> Answered | Failed:
+    started = perf_counter()
+    try:
+        ticket = timed(partial(request.queue.submit, request.item), request.within, "review queue")
+    except Exception as error:
+        return _failed(error, started)
+    return Answered(ticket.id, ticket.decision, perf_counter() - started)
+
+
+def _waited(submitted: Answered | Failed, request: Ask, started: float) -> Answered | Failed:
+    """The decision on what was submitted; those of a batch are waited for together, from `started` on."""
+    if not _is_open(submitted, request):
+        return submitted
+    assert isinstance(submitted, Answered)
+    assert submitted.ticket is not None
+    try:
+        decision = request.queue.wait(submitted.ticket, _rest(request, started))
+    except Exception as error:
+        return _failed(error, started, submitted.ticket)
+    return Answered(submitted.ticket, decision, perf_counter() - started)
+
+
+async def _asked(request: Ask, started: float) -> Answered | Failed:
+    submitted = await in_thread(partial(_submitted, request), None, "review queue")
+    if not _is_open(submitted, request):
+        return submitted
+    assert isinstance(submitted, Answered)
+    assert submitted.ticket is not None
+    try:
+        decision = await request.queue.await_(submitted.ticket, _rest(request, started))
+    except Exception as error:
+        return _failed(error, started, submitted.ticket)
+    return Answered(submitted.ticket, decision, perf_counter() - started)
+
+
+def _is_open(submitted: Answered | Failed, request: Ask) -> bool:
+    return isinstance(submitted, Answered) and submitted.decision is None and request.wait is not None
+
+
+def _rest(request: Ask, started: float) -> float:
+    return max(0.0, (request.wait or 0.0) - (perf_counter() - started))
+
+
+def _failed(error: Exception, started: float, ticket: str | None = None) -> Failed:
+    if is_interrupt(error):
+        raise error
+    return Failed(error, perf_counter() - started, ticket=ticket)
+
+
+def _least(limits: Any) -> float | None:
+    return min((limit for limit in limits if limit is not None), default=None)

@@ -1,0 +1,111 @@
+"""A test double: a chat model that needs no model."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from time import sleep
+from typing import Any
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages.tool import tool_call_chunk
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable
+
+Said = str | AIMessage
+
+
+class ScriptedChatModel(BaseChatModel):
+    """Says what it was told to, in one piece or streamed word by word; may be bound to tools.
+
+    Attributes:
+        says: its answer to anything, or a function that gives it for the messages that were sent.
+        pause: seconds before each word, streamed or not.
+        streaming: whether it streams to its callbacks even where nobody asked for a stream.
+    """
+
+    # Said | Callable[[list[BaseMessage]], Said]; AIMessage's own validator fails on a function.
+    says: Any
+    pause: float = 0.0
+    streaming: bool = False
+
+    def __init__(self, says: Said | Callable[[list[BaseMessage]], Said], **kwargs: Any) -> None:
+        fields: dict[str, Any] = {"says": says, **kwargs}
+        super().__init__(**fields)
+
+    @property
+    def _llm_type(self) -> str:
+        return "scripted"
+
+    def bind_tools(self, tools: Sequence[Any], **kwargs: Any) -> Runnable[Any, AIMessage]:
+        """Itself: which tools are called is in the script."""
+        return self
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        message = self._message(messages)
+        sleep(self.pause * len(_pieces(message)))
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        message = self._message(messages)
+        await asyncio.sleep(self.pause * len(_pieces(message)))
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        for chunk in _pieces(self._message(messages)):
+            sleep(self.pause)
+            if run_manager:
+                run_manager.on_llm_new_token(str(chunk.text), chunk=chunk)
+            yield chunk
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        for chunk in _pieces(self._message(messages)):
+            await asyncio.sleep(self.pause)
+            if run_manager:
+                await run_manager.on_llm_new_token(str(chunk.text), chunk=chunk)
+            yield chunk
+
+    def _message(self, messages: list[BaseMessage]) -> AIMessage:
+        said: Said = self.says(messages) if callable(self.says) else self.says
+        # A copy: LangChain gives a message its id in place.
+        return AIMessage(said) if isinstance(said, str) else said.model_copy()
+
+
+def _pieces(message: AIMessage) -> list[ChatGenerationChunk]:
+    """The words of a message with what stands before them; a last piece with its tool calls, if it has any."""
+    chunks = [AIMessageChunk(content=word, id=message.id) for word in re.findall(r"\s*\S+|\s+$", str(message.text))]
+    if message.tool_calls or not chunks:
+        calls = [
+            tool_call_chunk(name=call["name"], args=json.dumps(call["args"]), id=call["id"], index=place)
+            for place, call in enumerate(message.tool_calls)
+        ]
+        chunks.append(AIMessageChunk(content="", id=message.id, tool_call_chunks=calls))
+    return [ChatGenerationChunk(message=chunk) for chunk in chunks]

@@ -1,0 +1,276 @@
+"""Sentence release: a streamed answer leaves sentence by sentence, each one scored as the end of the answer so far.
+
+When one falls short, the stream is cut and the abstention is its last chunk. What was released stays released.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing, closing
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from langchain_core.callbacks import adispatch_custom_event, dispatch_custom_event
+from langchain_core.messages import AIMessageChunk
+from langchain_core.runnables import RunnableConfig, RunnableLambda
+from langchain_core.runnables.config import (
+    get_async_callback_manager_for_config,
+    get_callback_manager_for_config,
+    patch_config,
+    run_in_executor,
+    set_config_context,
+)
+from langchain_core.runnables.utils import coro_with_context
+
+from aspire_guard.chain_callbacks import ChainWatch, watched
+from aspire_guard.evaluators.protocol import Evaluator
+from aspire_guard.exchange import message_text
+from aspire_guard.guarded_run import VERDICT_EVENT, GuardedRun
+from aspire_guard.routing.abstain import attach
+from aspire_guard.routing.evaluation import Evaluated, evaluate
+from aspire_guard.routing.routes import Abstain
+from aspire_guard.verdict import Timings, Verdict
+
+# A mark that ends a sentence, with the quotes and brackets after it; a full stop may be a decimal point, so it
+# counts only once white space follows.
+SENTENCE_END = re.compile(r"[.!?][\"'”’)\]]*(?=\s)|[。！？][”’」』）]*")
+
+_NOTHING = object()
+
+
+@dataclass
+class _Gate:
+    """One answer on its way out: what is held back, what was released, and how it was scored."""
+
+    run: GuardedRun
+    input: Any
+    group: str | None
+    watch: ChainWatch = field(default_factory=ChainWatch)
+    held: str = ""
+    said: str = ""
+    message: AIMessageChunk | None = None
+    verdict: Verdict | None = None
+    _extend: Callable[[str], Any] | None = None
+
+    def take(self, chunk: str | AIMessageChunk) -> str:
+        """Hold a chunk back; the finished sentences that are to be judged now, which may be none."""
+        if isinstance(chunk, AIMessageChunk):
+            rest = chunk.model_copy(update={"content": ""})
+            self.message = rest if self.message is None else self.message + rest
+        self.held += chunk if isinstance(chunk, str) else message_text(chunk)
+        ends = [found.end() for found in SENTENCE_END.finditer(self.held)]
+        return self.held[: ends[-1]] if ends else ""
+
+    @property
+    def calls_tools(self) -> bool:
+        """Whether the message is no final answer."""
+        return self.message is not None and bool(self.message.tool_calls or self.message.tool_call_chunks)
+
+    def judge(self, piece: str, evaluator: Evaluator) -> bool:
+        """Whether a piece may leave, by the score of the answer up to its end."""
+        exchange = self.run.extract(self.input, self.said + piece, self.watch.documents)
+        opened = getattr(evaluator, "open_answer", None)
+        if opened is None:
+            (evaluated,) = evaluate(evaluator, [exchange])
+        else:
+            (evaluated,) = evaluate(_Growing(self, opened, piece), [exchange])
+        if evaluated.error is not None and self.run.policy.on_error == "raise":
+            raise evaluated.error
+        self._decide(evaluated, evaluator)
+        if self.verdict is not None and self.verdict.accepted:
+            self.said, self.held = self.said + piece, self.held[len(piece) :]
+            return True
+        return False
+
+    def _decide(self, evaluated: Evaluated, evaluator: Evaluator) -> None:
+        cuts = self.run.policy.cuts(evaluator, self.group)
+        error = None if evaluated.error is None else str(evaluated.error)
+        verdict = cuts.verdict(evaluated.score, Timings(score=evaluated.seconds), error)
+        if not verdict.accepted and self.said:
+            reason = f"{verdict.reason}, so the stream was cut; what came before had been released"
+            # Of an answer of which a part is out, nothing is promised.
+            verdict = verdict.model_copy(update={"released": True, "reason": reason, "guarantee": None})
+        self.verdict = verdict
+
+    def abstention(self, evaluator: Evaluator) -> str:
+        """What the stream ends with when it is cut."""
+        assert self.verdict is not None
+        routes = self.run.policy.cuts(evaluator, self.group).routes(self.verdict.score)
+        route = next((route for route in routes if isinstance(route, Abstain)), Abstain(self.run.policy.abstention))
+        text = route.message if isinstance(route.message, str) else route.message(self.verdict)
+        return f" {text}" if self.said else text
+
+    @property
+    def rest(self) -> str | None:
+        """What is still to be judged when the chain has ended; None where nothing is."""
+        if self.is_cut or self.calls_tools or (self.said and not self.held.strip()):
+            return None
+        return self.held
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether a sentence fell short."""
+        return self.verdict is not None and not self.verdict.accepted
+
+    def ending(self, evaluator: Evaluator) -> Iterator[Any]:
+        """What comes after the last released sentence."""
+        if self.is_cut:
+            yield self.chunk(self.abstention(evaluator))
+        if (last := self.last()) is not _NOTHING:
+            yield last
+
+    def chunk(self, text: str) -> Any:
+        """A text in the type of the chain's chunks."""
+        return text if self.message is None else AIMessageChunk(content=text, id=self.message.id)
+
+    def last(self) -> Any:
+        """What ends the stream of a message: its tool calls or, of an answer, its token counts and the verdict."""
+        if self.message is None:
+            return _NOTHING
+        if self.calls_tools:
+            return self.message.model_copy(update={"content": self.held})
+        end = AIMessageChunk(content="", id=self.message.id, usage_metadata=self.message.usage_metadata)
+        return end if self.verdict is None else attach(end, self.verdict)
+
+
+@dataclass
+class _Growing:
+    """An evaluator that reads the prompt once and then only what the answer grows by."""
+
+    gate: _Gate
+    opened: Callable[..., Any]
+    piece: str
+    threshold: float = 0.0
+    guarantee: str | None = None
+
+    def score(self, exchanges: Any) -> list[Any]:
+        (exchange,) = exchanges
+        if self.gate._extend is None:
+            self.gate._extend = self.opened(exchange.question, exchange.context).extend
+        return [self.gate._extend(self.piece)]
+
+
+@dataclass(frozen=True)
+class SentenceStream:
+    """Streams a chain's answer sentence by sentence.
+
+    Attributes:
+        run: the chain, its evaluator and policy, and how an exchange is read.
+    """
+
+    run: GuardedRun
+
+    def stream(self, input: Any, config: RunnableConfig) -> Iterator[Any]:
+        """Released pieces of the answer, of the type of the chain's chunks."""
+        run_id, name = config.pop("run_id", None), config.get("run_name") or self.run.name
+        run = get_callback_manager_for_config(config).on_chain_start(None, input, name=name, run_id=run_id)
+        final: Any = None
+        try:
+            pieces: Iterator[Any] = self._pieces(input, config, run)
+            for handler in _tapping(run):
+                pieces = handler.tap_output_iter(run.run_id, pieces)
+            for piece in pieces:
+                final = piece if final is None else final + piece
+                yield piece
+        except BaseException as error:
+            run.on_chain_error(error)
+            raise
+        run.on_chain_end(final)
+
+    async def astream(self, input: Any, config: RunnableConfig) -> AsyncGenerator[Any, None]:
+        """As `stream`; scoring runs in a thread, off the event loop."""
+        run_id, name = config.pop("run_id", None), config.get("run_name") or self.run.name
+        run = await get_async_callback_manager_for_config(config).on_chain_start(None, input, name=name, run_id=run_id)
+        final: Any = None
+        try:
+            async with aclosing(self._apieces(input, config, run)) as own:
+                pieces: AsyncIterator[Any] = own
+                for handler in _tapping(run):
+                    pieces = handler.tap_output_aiter(run.run_id, pieces)
+                async for piece in pieces:
+                    final = piece if final is None else final + piece
+                    yield piece
+        except BaseException as error:
+            await run.on_chain_error(error)
+            raise
+        await run.on_chain_end(final)
+
+    def _pieces(self, input: Any, config: RunnableConfig, run: Any) -> Iterator[Any]:
+        gate, evaluator = self._gate(input, config), self.run.load_evaluator()
+        chain_config = watched(config, run, gate.watch)
+        whole: list[Any] = []
+        with set_config_context(chain_config) as context:
+            chunks: Any = context.run(self.run.chain.stream, input, chain_config, **self.run.kwargs)
+            with closing(chunks):
+                for chunk in iter(lambda: context.run(next, chunks, _NOTHING), _NOTHING):
+                    if whole or not isinstance(chunk, str | AIMessageChunk):
+                        whole.append(chunk)
+                    elif (piece := gate.take(chunk)) and not gate.calls_tools:
+                        if not gate.judge(piece, evaluator):
+                            break
+                        yield gate.chunk(piece)
+        child = patch_config(config, callbacks=run.get_child())
+        if whole:
+            yield self._buffered(whole).invoke(input, child)
+            return
+        if (rest := gate.rest) is not None and gate.judge(rest, evaluator):
+            yield gate.chunk(rest)
+        yield from gate.ending(evaluator)
+        if gate.verdict is not None:
+            dispatch_custom_event(VERDICT_EVENT, gate.verdict.model_dump(mode="json"), config=child)
+
+    async def _apieces(self, input: Any, config: RunnableConfig, run: Any) -> AsyncGenerator[Any, None]:
+        gate, evaluator = self._gate(input, config), await run_in_executor(None, self.run.load_evaluator)
+        chain_config = watched(config, run, gate.watch)
+        whole: list[Any] = []
+        with set_config_context(chain_config) as context:
+            stream: Any = context.run(self.run.chain.astream, input, chain_config, **self.run.kwargs)
+            async with aclosing(stream):
+                while (chunk := await _next(stream, context)) is not _NOTHING:
+                    if whole or not isinstance(chunk, str | AIMessageChunk):
+                        whole.append(chunk)
+                    elif (piece := gate.take(chunk)) and not gate.calls_tools:
+                        if not await run_in_executor(None, gate.judge, piece, evaluator):
+                            break
+                        yield gate.chunk(piece)
+        child = patch_config(config, callbacks=run.get_child())
+        if whole:
+            yield await self._buffered(whole).ainvoke(input, child)
+            return
+        if (rest := gate.rest) is not None and await run_in_executor(None, gate.judge, rest, evaluator):
+            yield gate.chunk(rest)
+        for piece in gate.ending(evaluator):
+            yield piece
+        if gate.verdict is not None:
+            await adispatch_custom_event(VERDICT_EVENT, gate.verdict.model_dump(mode="json"), config=child)
+
+    def _gate(self, input: Any, config: RunnableConfig) -> _Gate:
+        return _Gate(self.run, input, self.run.policy.group(config.get("metadata", {})))
+
+    def _buffered(self, chunks: list[Any]) -> RunnableLambda[Any, Any]:
+        """The guard over an output that is no text, which can only be judged whole."""
+        whole = chunks[0]
+        for chunk in chunks[1:]:
+            whole = whole + chunk
+        given = replace(self.run, chain=RunnableLambda(lambda input: whole), kwargs={})
+
+        def decided(input: Any, config: RunnableConfig) -> Any:
+            (result,) = given.run([input], [config])
+            if isinstance(result, Exception):
+                raise result
+            return result
+
+        return RunnableLambda(decided, name="buffered")
+
+
+async def _next(stream: Any, context: Any) -> Any:
+    async def one() -> Any:
+        return await anext(stream, _NOTHING)
+
+    return await coro_with_context(one(), context, create_task=True)
+
+
+def _tapping(run: Any) -> list[Any]:
+    """The handlers that are shown what a run streams, as LangChain's own runnables show it."""
+    return [handler for handler in run.handlers if hasattr(handler, "tap_output_iter")]

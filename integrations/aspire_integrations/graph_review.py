@@ -1,0 +1,142 @@
+"""Human review inside a graph: the graph pauses until a person has decided, and goes on with what was decided.
+
+The answer and its verdict are put into the graph's state first and the graph is paused in a later node, so that on
+resume nothing is generated or scored again: the person decides on the very answer that they saw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.types import interrupt
+from pydantic import BaseModel, ConfigDict
+
+from aspire_guard.errors import ReviewQueueError
+from aspire_guard.review.item import Decision, ReviewItem, Ticket
+from aspire_guard.routing.abstain import VERDICT_KEY, attach
+from aspire_guard.routing.routes import ReviewDesk
+from aspire_guard.verdict import Verdict
+
+# What is reviewed in the graph's step that goes on; None where no such step is there to pause.
+_held: ContextVar[list[Ticket] | None] = ContextVar("aspire_guard_held", default=None)
+
+_REASONS = {
+    "approve": "a reviewer approved the answer",
+    "edit": "a reviewer edited the answer",
+    "reject": "a reviewer rejected the answer",
+    "respond": "a reviewer responded in place of the answer",
+}
+
+
+class InterruptReview:
+    """The queue of a HumanReview that pauses the graph: `HumanReview(InterruptReview())`.
+
+    It works with `AspireGuardMiddleware`, and with `answer_node` and `review_node`, in graphs with a checkpointer.
+    Routes after the review are taken at once; what they give stands when the person rejects the answer.
+
+    Args:
+        queue: takes the answers in its stead where there is no graph to pause, or none with a checkpointer.
+    """
+
+    def __init__(self, queue: ReviewDesk | None = None) -> None:
+        self.queue = queue
+
+    def submit(self, item: ReviewItem) -> Ticket:
+        """Note the answer for the node that pauses; elsewhere hand it to the queue.
+
+        Raises:
+            ReviewQueueError: there is neither a graph to pause nor a queue.
+        """
+        held = _held.get()
+        if held is None:
+            return self._queue.submit(item)
+        held.append(Ticket(id=str(uuid4()), item=item, created=datetime.now(UTC)))
+        return held[-1]
+
+    def wait(self, ticket_id: str, timeout: float) -> Decision | None:
+        """None in a graph, which does its waiting by pausing; elsewhere as the queue."""
+        return None if _held.get() is not None else self._queue.wait(ticket_id, timeout)
+
+    async def await_(self, ticket_id: str, timeout: float) -> Decision | None:
+        """As `wait`."""
+        return None if _held.get() is not None else await self._queue.await_(ticket_id, timeout)
+
+    @property
+    def _queue(self) -> ReviewDesk:
+        if self.queue is None:
+            raise ReviewQueueError(
+                "expected a graph with a checkpointer to pause, found none; give the graph one and use "
+                "AspireGuardMiddleware or answer_node, or give InterruptReview a queue for this case"
+            )
+        return self.queue
+
+
+class PendingReview(BaseModel):
+    """An answer in a graph's state that waits for a person.
+
+    Attributes:
+        item: what the person sees.
+        verdict: what the guard decided so far.
+        message_id: of the message in the state that stands in for it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    item: ReviewItem
+    verdict: Verdict
+    message_id: str
+
+
+@contextmanager
+def holding(config: RunnableConfig) -> Iterator[list[Ticket]]:
+    """While it is open, `InterruptReview` notes answers in the list, if the graph of `config` can be paused."""
+    held: list[Ticket] = []
+    pausable = config.get("configurable", {}).get("__pregel_checkpointer") is not None
+    token = _held.set(held if pausable else None)
+    try:
+        yield held
+    finally:
+        _held.reset(token)
+
+
+def pending(held: list[Ticket], message: AIMessage) -> dict[str, Any] | None:
+    """What is to be put into the state under `aspire_review`: plain data, or None where nothing waits."""
+    carried = message.response_metadata.get(VERDICT_KEY)
+    if not held or carried is None or message.id is None:
+        return None
+    review = PendingReview(item=held[-1].item, verdict=Verdict.model_validate(carried), message_id=message.id)
+    return review.model_dump(mode="json")
+
+
+def reviewed(state: Any) -> dict[str, Any] | None:
+    """The update of a state in which an answer waits: pauses the graph, and then puts what was decided in its place.
+
+    Raises:
+        GraphInterrupt: nobody has decided yet; its value is the item, and a `Decision` is expected on resume.
+    """
+    found = state.get("aspire_review")
+    if found is None:
+        return None
+    review = PendingReview.model_validate(found)
+    decision: Decision = interrupt(review.item.model_dump(mode="json"), response_schema=Decision)
+    said = next(message for message in state["messages"] if message.id == review.message_id)
+    return {"messages": [_decided(review, decision, said)], "aspire_review": None}
+
+
+def _decided(review: PendingReview, decision: Decision, said: AIMessage) -> AIMessage:
+    """The message under the id that it had; a rejected answer leaves what is said already, with the new verdict."""
+    released = decision.action != "reject"
+    changes: dict[str, Any] = {"reason": _REASONS[decision.action]}
+    if released:
+        changes |= {"route": "human_review", "released": True, "accepted": decision.action == "approve"}
+        text = review.item.answer if decision.text is None else decision.text
+        said = AIMessage(text, id=said.id, name=said.name, usage_metadata=said.usage_metadata)
+    message: AIMessage = attach(said, review.verdict.model_copy(update=changes))
+    return message

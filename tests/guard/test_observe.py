@@ -1,0 +1,220 @@
+"""Scoring what a chain answers without touching it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from threading import Event
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from langchain.agents import create_agent
+from langchain_core.callbacks import CallbackManagerForRetrieverRun
+from langchain_core.documents import Document
+from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.retrievers import BaseRetriever
+from langchain_core.runnables import Runnable, RunnableLambda
+from langchain_core.tools import tool
+
+from aspire_guard.evaluators.constant import ConstantEvaluator
+from aspire_guard.exchange import Exchange
+from aspire_guard.observe import AspireCallbackHandler, Observation
+from aspire_guard.scripted import ScriptedChatModel
+
+MODEL = ScriptedChatModel("Ada")
+CHAIN = ChatPromptTemplate.from_template("{question}") | MODEL | StrOutputParser()
+
+
+class OnePassage(BaseRetriever):
+    """Returns one passage for any query."""
+
+    def _get_relevant_documents(self, query: str, *, run_manager: CallbackManagerForRetrieverRun) -> list[Document]:
+        return [Document("Ada keeps it.")]
+
+
+@tool
+def look_up(place: str) -> str:
+    """Look a place up."""
+    return OnePassage().invoke(place)[0].page_content
+
+
+def calls_a_tool_first(messages: list[BaseMessage]) -> AIMessage:
+    if isinstance(messages[-1], ToolMessage):
+        return AIMessage("Ada")
+    return AIMessage("", tool_calls=[{"name": "look_up", "args": {"place": "?"}, "id": "1"}])
+
+
+class Watch:
+    """A handler with a list of what it told."""
+
+    def __init__(self, evaluator: ConstantEvaluator, **options: Any) -> None:
+        self.told: list[Observation] = []
+        self.handler = AspireCallbackHandler(evaluator, on_score=self.told.append, **options)
+
+
+@pytest.fixture
+def watch() -> Iterator[Watch]:
+    watch = Watch(ConstantEvaluator(confidence=0.25))
+    yield watch
+    assert watch.handler.close(timeout=10)
+
+
+@pytest.mark.parametrize("way", ["invoke", "ainvoke", "batch", "stream", "astream"])
+def test_the_chain_answers_as_ever_and_is_scored(watch: Watch, way: str) -> None:
+    """The output is the chain's own; the observation has the exchange, the score and the run."""
+    run_id = uuid4()
+    config: Any = {"callbacks": [watch.handler], "run_id": run_id, "tags": ["t"], "metadata": {"tenant": "x"}}
+    asked = {"question": "Who?"}
+    if way == "astream":
+
+        async def chunks() -> list[str]:
+            return [chunk async for chunk in CHAIN.astream(asked, config)]
+
+        assert "".join(asyncio.run(chunks())) == "Ada"
+    elif way == "ainvoke":
+        assert asyncio.run(CHAIN.ainvoke(asked, config)) == "Ada"
+    elif way == "batch":
+        assert CHAIN.batch([asked], config) == ["Ada"]
+    else:
+        assert "".join(getattr(CHAIN, way)(asked, config)) == "Ada"
+    assert watch.handler.flush(timeout=10)
+    (told,) = watch.told
+    assert told.exchange == Exchange(question="Who?", answer="Ada")
+    assert told.score is not None
+    assert (told.score.confidence, told.error, told.run_id) == (0.25, None, run_id)
+    assert ("t" in told.tags, told.metadata["tenant"]) == (True, "x")
+    assert (watch.handler.scored, watch.handler.dropped, watch.handler.failed) == (1, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("chain", "asked", "context"),
+    [
+        (MODEL, "Who?", None),
+        (OnePassage() | RunnableLambda(lambda documents: "Ada"), "Who?", "Ada keeps it."),
+        (
+            create_agent(ScriptedChatModel(calls_a_tool_first), [look_up]),
+            {"messages": [("human", "Who?")]},
+            "Ada keeps it.",
+        ),
+    ],
+    ids=["chat model", "retrieval", "agent"],
+)
+def test_every_kind_of_chain_is_seen(watch: Watch, chain: Runnable[Any, Any], asked: Any, context: str | None) -> None:
+    """Once a call, with what its retrievers returned; a message that calls a tool is no answer."""
+    chain.invoke(asked, {"callbacks": [watch.handler]})
+    assert watch.handler.flush(timeout=10)
+    assert [told.exchange for told in watch.told] == [Exchange(question="Who?", context=context, answer="Ada")]
+
+
+def test_nothing_of_a_run_stays() -> None:
+    """After runs that ended well, ended in an error, or had nothing to judge, no memory of them is left."""
+    handler = AspireCallbackHandler(ConstantEvaluator(confidence=1.0))
+
+    def broken(question: str) -> str:
+        raise ValueError("model is down")
+
+    with handler:
+        CHAIN.invoke({"question": "Who?"}, {"callbacks": [handler]})
+        nothing: RunnableLambda[Any, Any] = RunnableLambda(lambda number: {"n": number})
+        nothing.invoke(3, {"callbacks": [handler]})
+        OnePassage().invoke("Who?", {"callbacks": [handler]})
+        with pytest.raises(ValueError, match="model is down"):
+            RunnableLambda(broken).invoke("Who?", {"callbacks": [handler]})
+    assert handler._open == {}
+    assert (handler.scored, handler.dropped, handler.failed) == (1, 0, 0)
+
+
+def test_what_it_can_not_keep_up_with_is_dropped() -> None:
+    """While the evaluator hangs the chain goes on; of the answers beyond the capacity only the number is kept."""
+    begun, go_on = Event(), Event()
+
+    def slow(exchange: Exchange) -> float:
+        begun.set()
+        go_on.wait(timeout=30)
+        return 1.0
+
+    handler = AspireCallbackHandler(ConstantEvaluator(slow), capacity=3, batch=1)
+    chain: RunnableLambda[Any, Any] = RunnableLambda(lambda question: "Ada")
+    chain.invoke("Who?", {"callbacks": [handler]})
+    assert begun.wait(timeout=30)
+    for _ in range(10):
+        assert chain.invoke("Who?", {"callbacks": [handler]}) == "Ada"
+    assert handler.flush(timeout=0.01) is False
+    go_on.set()
+    assert handler.close(timeout=30)
+    assert (handler.scored, handler.dropped) == (4, 7)
+
+
+def test_answers_that_gathered_are_scored_together() -> None:
+    """One call of the evaluator takes all that waits, up to the size of a batch."""
+    begun, go_on = Event(), Event()
+
+    class Counting(ConstantEvaluator):
+        sizes: list[int] = []  # noqa: RUF012
+
+        def score(self, exchanges: Any) -> Any:
+            begun.set()
+            go_on.wait(timeout=30)
+            self.sizes.append(len(exchanges))
+            return super().score(exchanges)
+
+    handler = AspireCallbackHandler(Counting(confidence=1.0), batch=4)
+    chain: RunnableLambda[Any, Any] = RunnableLambda(lambda question: "Ada")
+    chain.invoke("Who?", {"callbacks": [handler]})
+    assert begun.wait(timeout=30)
+    for _ in range(5):
+        chain.invoke("Who?", {"callbacks": [handler]})
+    go_on.set()
+    assert handler.close(timeout=30)
+    assert Counting.sizes == [1, 4, 1]
+
+
+@pytest.mark.parametrize("failing", ["evaluator", "on_score"])
+def test_no_error_reaches_the_chain(failing: str, caplog: pytest.LogCaptureFixture) -> None:
+    """What fails is counted, and the next answer is scored again."""
+    told: list[Observation] = []
+
+    def first_fails(value: Any) -> Any:
+        told.append(value)
+        if len(told) == 1:
+            raise MemoryError("no memory")
+        return 1.0
+
+    evaluator = ConstantEvaluator(first_fails if failing == "evaluator" else 1.0)
+    handler = AspireCallbackHandler(evaluator, on_score=first_fails if failing == "on_score" else None, batch=1)
+    with handler:
+        for _ in range(2):
+            assert CHAIN.invoke({"question": "Who?"}, {"callbacks": [handler]}) == "Ada"
+            assert handler.flush(timeout=30)
+    assert (handler.failed, handler.scored) == (1, 1 if failing == "evaluator" else 2)
+
+
+def test_after_it_is_closed_it_only_counts() -> None:
+    """A chain that still has it goes on; closing twice is fine."""
+    handler = AspireCallbackHandler(ConstantEvaluator(confidence=1.0))
+    assert handler.close(timeout=30)
+    assert CHAIN.invoke({"question": "Who?"}, {"callbacks": [handler]}) == "Ada"
+    assert handler.close(timeout=30)
+    assert (handler.scored, handler.dropped) == (0, 1)
+
+
+def test_runs_that_never_end_are_forgotten_in_time() -> None:
+    """Memory is bounded even where ends get lost."""
+    handler = AspireCallbackHandler(ConstantEvaluator(confidence=1.0))
+    with handler:
+        for _ in range(10_003):
+            handler.on_chain_start({}, "Who?", run_id=uuid4())
+        assert len(handler._open) == 10_000
+        assert handler.dropped == 3
+
+
+def test_where_question_and_answer_are_can_be_told() -> None:
+    """The same as for the guard: a key or a function."""
+    watch = Watch(ConstantEvaluator(confidence=1.0), question="asked", answer=lambda input, output: output["said"])
+    says: RunnableLambda[Any, Any] = RunnableLambda(lambda input: {"said": "Ada"})
+    with watch.handler:
+        says.invoke({"asked": "Who?"}, {"callbacks": [watch.handler]})
+    assert [told.exchange for told in watch.told] == [Exchange(question="Who?", answer="Ada")]

@@ -1,0 +1,179 @@
+"""Every path through the guard, sync and async, alone and in a batch: the same output and the same verdict."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.runnables import RunnableConfig, RunnableLambda
+from langchain_core.runnables.config import ensure_config
+
+from aspire_guard.errors import EvaluationError
+from aspire_guard.evaluators.constant import ConstantEvaluator
+from aspire_guard.exchange import Exchange
+from aspire_guard.guarded_run import GuardedRun
+from aspire_guard.review.item import Decision, ReviewItem
+from aspire_guard.review.queue import ReviewQueue
+from aspire_guard.routing.flow import Outcome
+from aspire_guard.routing.policy import RoutingPolicy
+from aspire_guard.routing.routes import Abstain, Accept, Band, Budget, Custom, Fallback, HumanReview, Timeouts
+from aspire_guard.verdict import Verdict
+
+CONFIDENCES = {"bad": 0.2, "fair": 0.4, "good": 0.9}
+ABSTENTION = "I can't answer this question."
+
+
+def says(*answers: str | Exception) -> Callable[[Any], str]:
+    """A chain that gives these answers one after another to each input, then the last one."""
+    calls: Counter[Any] = Counter()
+
+    def answer(question: Any) -> str:
+        calls[question] += 1
+        said = answers[min(calls[question], len(answers)) - 1]
+        if isinstance(said, Exception):
+            raise said
+        return said
+
+    return answer
+
+
+def confidence(exchange: Exchange) -> float:
+    if exchange.answer == "unscorable":
+        raise MemoryError("no memory")
+    return CONFIDENCES[exchange.answer]
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way through the guard: a chain and a policy, made anew for each run, and what comes out."""
+
+    chain: Callable[[], Any]
+    policy: Callable[[ReviewQueue], RoutingPolicy]
+    output: str | type[Exception]
+    route: str | None = None
+    decisions: dict[str, Decision] = field(default_factory=dict)
+
+
+def below(*routes: Any, **settings: Any) -> Callable[[ReviewQueue], RoutingPolicy]:
+    """Below the threshold these routes; a function among them makes a route of the queue."""
+    return lambda queue: RoutingPolicy(
+        otherwise=tuple(route() if callable(route) else route for route in routes), **settings
+    )
+
+
+def reviewed(wait: float | None = 5, otherwise: Any = None) -> Callable[[ReviewQueue], RoutingPolicy]:
+    return lambda queue: RoutingPolicy(otherwise=HumanReview(queue, wait=wait, otherwise=otherwise))
+
+
+def falls_back(*answers: str | Exception, **settings: Any) -> Callable[[], Fallback]:
+    return lambda: Fallback(says(*answers), name="other", **settings)
+
+
+def bad() -> Any:
+    return says("bad")
+
+
+APPROVE, REJECT = Decision(action="approve"), Decision(action="reject")
+PATHS = {
+    "accepted": Way(lambda: says("good"), lambda queue: RoutingPolicy(), "good", "accept"),
+    "abstained": Way(bad, lambda queue: RoutingPolicy(), ABSTENTION, "abstain"),
+    "abstained in other words": Way(bad, below(Abstain(lambda verdict: verdict.route)), "abstain", "abstain"),
+    "fallback": Way(bad, below(falls_back("good")), "good", "fallback"),
+    "second fallback": Way(bad, below(falls_back("fair"), falls_back("good")), "good", "fallback"),
+    "no fallback is good": Way(bad, below(falls_back("fair"), falls_back("bad")), ABSTENTION, "abstain"),
+    "fallback that fails": Way(bad, below(falls_back(ValueError("no"))), ABSTENTION, "abstain"),
+    "fallback with a retry": Way(bad, below(falls_back(ValueError("no"), "good", retries=1)), "good", "fallback"),
+    "budget": Way(bad, below(falls_back("good"), budget=Budget(hops=0)), ABSTENTION, "abstain"),
+    "unscorable": Way(lambda: says("unscorable"), below(falls_back("good")), "good", "fallback"),
+    "unscorable, abstains": Way(
+        lambda: says("unscorable"), below(falls_back("good"), on_error="abstain"), ABSTENTION, "abstain"
+    ),
+    "unscorable, raises": Way(lambda: says("unscorable"), below(falls_back("good"), on_error="raise"), EvaluationError),
+    "fallback unscorable": Way(bad, below(falls_back("unscorable")), ABSTENTION, "abstain"),
+    "chain raises": Way(lambda: says(ConnectionError("down")), below(falls_back("good")), ConnectionError),
+    "chain raises, fallback": Way(
+        lambda: says(ConnectionError("down")),
+        below(falls_back("good"), on_chain_error="fallback"),
+        "good",
+        "fallback",
+    ),
+    "custom": Way(bad, below(Custom(lambda asked, said, verdict: f"{asked}: {said}?")), "q: bad?", "custom"),
+    "custom that fails": Way(bad, below(Custom(lambda *given: given[9])), ABSTENTION, "abstain"),
+    "accepted at last": Way(bad, below(falls_back("fair"), Accept()), "fair", "accept"),
+    "ticket": Way(bad, reviewed(wait=None), ABSTENTION, "abstain"),
+    "nobody decides": Way(bad, reviewed(wait=0.05), ABSTENTION, "abstain"),
+    "approved": Way(bad, reviewed(), "bad", "human_review", {"bad": APPROVE}),
+    "edited": Way(bad, reviewed(), "better", "human_review", {"bad": Decision(action="edit", text="better")}),
+    "responded": Way(bad, reviewed(), "no", "human_review", {"bad": Decision(action="respond", text="no")}),
+    "rejected": Way(bad, reviewed(), ABSTENTION, "abstain", {"bad": REJECT}),
+    "rejected, then another": Way(
+        bad, reviewed(otherwise=Fallback(lambda question: "good")), "good", "fallback", {"bad": REJECT}
+    ),
+    "bands": Way(
+        lambda: says("fair"),
+        lambda queue: RoutingPolicy(
+            bands=(
+                Band(0.8, Accept()),
+                Band(0.3, Fallback(lambda question: "good", name="other")),
+                Band(0, Abstain("never")),
+            )
+        ),
+        "good",
+        "fallback",
+    ),
+    "within all time limits": Way(
+        bad,
+        below(falls_back("good", retries=1), timeouts=Timeouts(chain=60, evaluator=60, fallback=60, overall=60)),
+        "good",
+        "fallback",
+    ),
+}
+WAYS = ["invoke", "ainvoke", "batch", "abatch"]
+
+
+def _both(outcome: Outcome) -> tuple[Any, Verdict | None]:
+    return outcome.output, outcome.verdict
+
+
+def run(path: Way, way: str, queue: ReviewQueue) -> tuple[Any, Verdict | None]:
+    """The output, or the type of the error, and the verdict, by one of the four ways."""
+    evaluator = ConstantEvaluator(confidence, threshold=0.8)
+    # The verdict beside the very output, so that the chain runs once.
+    guarded = GuardedRun(RunnableLambda(path.chain()), lambda: evaluator, path.policy(queue), "guard", _both)
+    inputs = ["q", "r"] if "batch" in way else ["q"]
+    configs: list[RunnableConfig] = [ensure_config() for _ in inputs]
+    results = asyncio.run(guarded.arun(inputs, configs)) if way.startswith("a") else guarded.run(inputs, configs)
+    if isinstance(results[0], Exception):
+        return type(results[0]), None
+    output, verdict = results[0]
+    return output, verdict
+
+
+def plain(verdict: Verdict | None) -> Any:
+    """A verdict without what differs from run to run: seconds and tickets."""
+    if verdict is None:
+        return None
+    steps = [step.model_copy(update={"seconds": None}) for step in verdict.steps]
+    return verdict.model_dump(exclude={"timings", "steps", "ticket"}) | {"steps": steps}
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_sync_is_async_is_batch(name: str, tmp_path: Path) -> None:
+    """The same output and verdict by every way, and the ones that the path is known for."""
+    path = PATHS[name]
+    seen = []
+    for way in WAYS:
+        queue = ReviewQueue(f"sqlite:///{tmp_path}/{way}.db")
+        for answer, decision in path.decisions.items():
+            item = ReviewItem(question="q", answer=answer)
+            queue.decide(queue.submit(item).id, decision)
+        output, verdict = run(path, way, queue)
+        assert output == path.output
+        assert (None if verdict is None else verdict.route) == path.route
+        seen.append(plain(verdict))
+    assert seen[1:] == seen[:1] * 3

@@ -1,0 +1,160 @@
+"""Sentence release: what passes leaves at once, and the stream is cut where a sentence falls short."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.runnables import Runnable, RunnableLambda
+
+from aspire_guard.errors import EvaluationError
+from aspire_guard.evaluators.constant import ConstantEvaluator
+from aspire_guard.exchange import Exchange
+from aspire_guard.guard import AspireGuard
+from aspire_guard.routing.policy import RoutingPolicy
+from aspire_guard.scripted import ScriptedChatModel
+from aspire_guard.streaming import SENTENCE_END
+from aspire_guard.testing import tiny_evaluator
+
+ANSWER = "Ada keeps it. It is 3.5 m long. Zanq."
+ABSTENTION = "I can't answer this question."
+MODEL = ScriptedChatModel(ANSWER)
+TEXT = MODEL | StrOutputParser()
+DOUBTS_THE_END = ConstantEvaluator(lambda exchange: 0.0 if "Zanq" in exchange.answer else 1.0)
+SYNC_AND_ASYNC = pytest.mark.parametrize("way", ["sync", "async"])
+
+
+def streamed(guard: Runnable[Any, Any], way: str, asked: Any = "Who?", config: Any = None) -> list[Any]:
+    async def chunks() -> list[Any]:
+        return [chunk async for chunk in guard.astream(asked, config)]
+
+    return asyncio.run(chunks()) if way == "async" else list(guard.stream(asked, config))
+
+
+def by_sentence(chain: Any, evaluator: Any, **options: Any) -> AspireGuard:
+    return AspireGuard(chain, evaluator=evaluator, release="sentence", **options)
+
+
+@pytest.mark.parametrize(
+    ("text", "ends"),
+    [
+        ("One. Two! Three? Four", [4, 9, 16]),
+        ('He said "no." Then', [13]),
+        ("3.5 m. No", [6]),
+        ("The end.", []),
+        ("一。二！「三？」四", [2, 4, 8]),
+    ],
+)
+def test_where_a_sentence_ends(text: str, ends: list[int]) -> None:
+    """At its mark and what closes behind it; not at a decimal point, nor at a mark that may yet become one."""
+    assert [found.end() for found in SENTENCE_END.finditer(text)] == ends
+
+
+@SYNC_AND_ASYNC
+def test_sentences_leave_as_they_pass(way: str) -> None:
+    """Each is scored with all that came before it."""
+    seen: list[Exchange] = []
+
+    def note(exchange: Exchange) -> float:
+        seen.append(exchange)
+        return 1.0
+
+    pieces = ["Ada keeps it.", " It is 3.5 m long.", " Zanq."]
+    assert streamed(by_sentence(TEXT, ConstantEvaluator(note)), way) == pieces
+    assert [exchange.answer for exchange in seen] == ["".join(pieces[:n]) for n in (1, 2, 3)]
+
+
+@SYNC_AND_ASYNC
+def test_the_stream_is_cut_where_one_falls_short(way: str) -> None:
+    """What came before stays; the abstention is the last chunk; the rest is nowhere."""
+    assert streamed(by_sentence(TEXT, DOUBTS_THE_END), way) == [
+        "Ada keeps it.",
+        " It is 3.5 m long.",
+        f" {ABSTENTION}",
+    ]
+    assert streamed(by_sentence(TEXT, ConstantEvaluator(0.0)), way) == [ABSTENTION]
+
+
+@SYNC_AND_ASYNC
+def test_a_message_is_streamed_under_one_id_with_its_verdict(way: str) -> None:
+    """The chunks add up to one message, whose metadata tell that a part of it was released."""
+    chunks = streamed(by_sentence(MODEL, DOUBTS_THE_END), way)
+    assert all(isinstance(chunk, AIMessageChunk) for chunk in chunks)
+    whole = chunks[0]
+    for chunk in chunks[1:]:
+        whole = whole + chunk
+    assert whole.content == f"Ada keeps it. It is 3.5 m long. {ABSTENTION}"
+    assert len({chunk.id for chunk in chunks}) == 1
+    verdict = whole.response_metadata["aspire_guard"]
+    assert (verdict["accepted"], verdict["released"], verdict["route"]) == (False, True, "abstain")
+    assert "the stream was cut" in verdict["reason"]
+
+
+@SYNC_AND_ASYNC
+def test_calls_of_tools_pass(way: str) -> None:
+    """They are no answer."""
+    call = {"name": "look_up", "args": {"place": "?"}, "id": "1", "type": "tool_call"}
+    chunks = streamed(by_sentence(ScriptedChatModel(AIMessage("", tool_calls=[call])), ConstantEvaluator(0.0)), way)
+    assert [call for chunk in chunks for call in chunk.tool_calls] == [call]
+
+
+@SYNC_AND_ASYNC
+@pytest.mark.parametrize(("confidence", "said"), [(1.0, ANSWER), (0.0, ABSTENTION)])
+def test_what_is_no_text_is_judged_whole(way: str, confidence: float, said: str) -> None:
+    """Of a dict nobody knows which part is a sentence."""
+    chain: RunnableLambda[Any, Any] = RunnableLambda(lambda question: {"answer": ANSWER, "n": 1})
+    assert streamed(by_sentence(chain, ConstantEvaluator(confidence)), way) == [{"answer": said, "n": 1}]
+
+
+@SYNC_AND_ASYNC
+def test_an_evaluator_that_fails_cuts_the_stream_or_raises(way: str) -> None:
+    """As the policy says."""
+    broken = ConstantEvaluator(float("nan"))
+    assert streamed(by_sentence(TEXT, broken), way) == [ABSTENTION]
+    with pytest.raises(EvaluationError):
+        streamed(by_sentence(TEXT, broken, policy=RoutingPolicy(on_error="raise")), way)
+
+
+def test_only_what_is_released_is_in_the_events() -> None:
+    """astream_events shows the released sentences, and nothing of the one that fell short."""
+
+    async def events() -> list[Any]:
+        guard = by_sentence(TEXT, DOUBTS_THE_END)
+        return [event async for event in guard.astream_events("Who?", version="v2")]
+
+    shown = str(asyncio.run(events()))
+    assert "It is 3.5 m long." in shown
+    assert "Zanq" not in shown
+
+
+def test_the_self_evaluator_scores_a_growing_answer_as_a_finished_one() -> None:
+    """Its verdict at the end is the one that it gives on the whole answer."""
+    evaluator = tiny_evaluator(threshold=0.0)
+    chunks = streamed(by_sentence(MODEL, evaluator), "sync")
+    (score,) = evaluator.score([Exchange(question="Who?", answer=ANSWER)])
+    verdict = chunks[-1].response_metadata["aspire_guard"]
+    assert verdict["confidence"] == pytest.approx(score.confidence, abs=1e-4)
+
+
+@pytest.mark.parametrize("release", ["answer", "sentence"])
+def test_a_stream_that_is_left_midway_leaves_no_task(release: Any) -> None:
+    """The chain's work is cancelled with the consumer's."""
+    slow = ScriptedChatModel("One. Two. Three. Four.", pause=0.05) | StrOutputParser()
+    guard = AspireGuard(slow, evaluator=ConstantEvaluator(1.0), release=release)
+
+    async def consume() -> None:
+        async for _ in guard.astream("Who?"):
+            pass
+
+    async def leave() -> int:
+        task = asyncio.create_task(consume())
+        await asyncio.sleep(0.12)
+        task.cancel()
+        await asyncio.wait({task})
+        assert task.cancelled()
+        return len(asyncio.all_tasks())
+
+    assert asyncio.run(leave()) == 1

@@ -1,0 +1,303 @@
+"""No token of a rejected answer leaves the guard, on any surface; without the cure each surface leaks."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import operator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import redirect_stdout, suppress
+from functools import cache, cached_property
+from typing import Annotated, Any, Literal, TypedDict, get_args
+
+import pytest
+from langchain.agents import create_agent
+from langchain_core.callbacks import CallbackManagerForRetrieverRun, StreamingStdOutCallbackHandler
+from langchain_core.documents import Document
+from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.retrievers import BaseRetriever
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda, RunnablePassthrough
+from langchain_core.tools import tool
+from langgraph.config import get_stream_writer
+from langgraph.graph import START, StateGraph
+from langgraph.graph.message import add_messages
+
+from aspire_guard import chain_callbacks
+from aspire_guard.evaluators.constant import ConstantEvaluator
+from aspire_guard.exchange import answer_in, answer_text
+from aspire_guard.guard import AspireGuard
+from aspire_guard.scripted import ScriptedChatModel
+
+ANSWER = "zanq ziwx barq"
+TOKENS = ANSWER.split()
+ABSTENTION = "I can't answer this question."
+TRUSTING = ConstantEvaluator(confidence=1.0)
+REFUSING = ConstantEvaluator(confidence=0.0)
+
+PROMPT = ChatPromptTemplate.from_template("{question}")
+MODEL = ScriptedChatModel(ANSWER, streaming=True)
+MESSAGES = [HumanMessage("Where?")]
+
+pytestmark = [
+    # v1 of the events is deprecated and v3 of a graph's is new; users have both.
+    pytest.mark.filterwarnings("ignore:.*version='v1' is deprecated"),
+    pytest.mark.filterwarnings("ignore:The v3 streaming protocol on Pregel is experimental"),
+    pytest.mark.filterwarnings("ignore:.*astream_log is deprecated"),
+]
+
+
+@tool
+def look_up(place: str) -> str:
+    """Look a place up."""
+    return "page 1"
+
+
+def calls_a_tool_first(messages: list[BaseMessage]) -> AIMessage:
+    if isinstance(messages[-1], ToolMessage):
+        return AIMessage(ANSWER)
+    return AIMessage("", tool_calls=[{"name": "look_up", "args": {"place": "?"}, "id": "1"}])
+
+
+class OnePassage(BaseRetriever):
+    """Returns one passage for any query."""
+
+    def _get_relevant_documents(self, query: str, *, run_manager: CallbackManagerForRetrieverRun) -> list[Document]:
+        return [Document("It is an island.")]
+
+
+def heedless(question: str) -> Any:
+    """Runs a model without handing on a config, and tells a graph's stream writer of it."""
+    said = str(MODEL.invoke(question).text)
+    with suppress(RuntimeError, KeyError):  # not inside a graph
+        get_stream_writer()(said)
+    return said
+
+
+class Conversation(TypedDict):
+    messages: Annotated[list[AnyMessage], add_messages]
+
+
+def a_graph() -> Runnable[Any, Any]:
+    def answer(state: Conversation) -> dict[str, Any]:
+        get_stream_writer()(ANSWER)
+        return {"messages": [MODEL.invoke(state["messages"])]}
+
+    return StateGraph(Conversation).add_node("answer", answer).add_edge(START, "answer").compile()
+
+
+# What is guarded, and what it is asked.
+CHAINS: dict[str, tuple[Callable[[], Runnable[Any, Any]], Any]] = {
+    "prompt-model-parser": (lambda: PROMPT | MODEL | StrOutputParser(), {"question": "Where?"}),
+    "RAG": (
+        lambda: RunnablePassthrough.assign(
+            context=RunnableLambda(operator.itemgetter("question")) | OnePassage()
+        ).assign(answer=PROMPT | MODEL | StrOutputParser()),
+        {"question": "Where?"},
+    ),
+    "chat model": (lambda: MODEL, MESSAGES),
+    "agent": (
+        lambda: create_agent(ScriptedChatModel(calls_a_tool_first, streaming=True), [look_up]),
+        {"messages": MESSAGES},
+    ),
+    "graph": (a_graph, {"messages": MESSAGES}),
+    "function": (lambda: RunnableLambda(heedless), "Where?"),
+}
+
+
+class Asked(TypedDict):
+    asked: Any
+    messages: Annotated[list[AnyMessage], add_messages]
+
+
+class Subject:
+    """A guarded chain, what it is asked, and a graph with the guard as its only node."""
+
+    def __init__(self, chain: str, evaluator: ConstantEvaluator) -> None:
+        make, self.asked = CHAINS[chain]
+        self.guard = AspireGuard(make(), evaluator=evaluator)
+
+    @cached_property
+    def graph(self) -> Any:
+        def to_messages(output: Any) -> dict[str, Any]:
+            answer = answer_in(output)
+            return {"messages": [answer if isinstance(answer, AIMessage) else AIMessage(answer_text(output))]}
+
+        node: Any = RunnableLambda(operator.itemgetter("asked")) | self.guard | RunnableLambda(to_messages)
+        return StateGraph(Asked).add_node("guarded", node).add_edge(START, "guarded").compile()
+
+
+subject = cache(Subject)
+
+
+async def _gathered(stream: AsyncIterator[Any]) -> list[Any]:
+    return [item async for item in stream]
+
+
+def stream(of: Subject) -> list[Any]:
+    return list(of.guard.stream(of.asked))
+
+
+def astream(of: Subject) -> list[Any]:
+    return asyncio.run(_gathered(of.guard.astream(of.asked)))
+
+
+def transform(of: Subject) -> list[Any]:
+    return list(of.guard.transform(iter([of.asked])))
+
+
+def atransform(of: Subject) -> list[Any]:
+    async def chunks() -> AsyncIterator[Any]:
+        yield of.asked
+
+    return asyncio.run(_gathered(of.guard.atransform(chunks())))
+
+
+def in_a_sequence(of: Subject) -> list[Any]:
+    return list((RunnablePassthrough() | of.guard).stream(of.asked))
+
+
+def astream_events(version: Any) -> Surface:
+    return lambda of: asyncio.run(_gathered(of.guard.astream_events(of.asked, version=version)))
+
+
+def astream_log(of: Subject) -> list[Any]:
+    return asyncio.run(_gathered(of.guard.astream_log(of.asked)))
+
+
+def batch_in_events(of: Subject) -> list[Any]:
+    """A batch inside another runnable, whose events are streamed."""
+
+    async def outer(question: str) -> Any:
+        return await of.guard.abatch([of.asked, of.asked])
+
+    return asyncio.run(_gathered(RunnableLambda(outer).astream_events("Where?", version="v2")))
+
+
+def graph_mode(mode: str) -> Surface:
+    return lambda of: list(of.graph.stream({"asked": of.asked}, stream_mode=mode, subgraphs=True))
+
+
+def agraph_mode(mode: str) -> Surface:
+    return lambda of: asyncio.run(_gathered(of.graph.astream({"asked": of.asked}, stream_mode=mode, subgraphs=True)))
+
+
+def graph_events(of: Subject) -> list[Any]:
+    return asyncio.run(_gathered(of.graph.astream_events({"asked": of.asked}, version="v2")))
+
+
+def graph_stream_events_v3(of: Subject) -> list[Any]:
+    return list(of.graph.stream_events({"asked": of.asked}, version="v3"))
+
+
+def graph_astream_events_v3(of: Subject) -> list[Any]:
+    async def events() -> list[Any]:
+        return await _gathered(await of.graph.astream_events({"asked": of.asked}, version="v3"))
+
+    return asyncio.run(events())
+
+
+def stdout_handler(of: Subject) -> list[Any]:
+    """LangChain's handler that prints each token."""
+    with redirect_stdout(io.StringIO()) as printed:
+        output = of.guard.invoke(of.asked, {"callbacks": [StreamingStdOutCallbackHandler()]})
+    return [printed.getvalue(), output]
+
+
+Surface = Callable[[Subject], list[Any]]
+
+# These wait for the decision; the others are those on which LangChain and LangGraph look into a run that goes on.
+BUFFERED: dict[str, Surface] = {
+    "stream": stream,
+    "astream": astream,
+    "transform": transform,
+    "atransform": atransform,
+    "stream in a sequence": in_a_sequence,
+}
+SILENCED: dict[str, Surface] = {
+    "astream_events v1": astream_events("v1"),
+    "astream_events v2": astream_events("v2"),
+    "astream_events v2 of a batch": batch_in_events,
+    "astream_log": astream_log,
+    "printing callback": stdout_handler,
+    "LangGraph messages": graph_mode("messages"),
+    "LangGraph messages, async": agraph_mode("messages"),
+    "LangGraph updates": graph_mode("updates"),
+    "LangGraph values, async": agraph_mode("values"),
+    "LangGraph debug": graph_mode("debug"),
+    "LangGraph custom": graph_mode("custom"),
+    "LangGraph custom, async": agraph_mode("custom"),
+    "LangGraph astream_events v2": graph_events,
+    "LangGraph stream_events v3": graph_stream_events_v3,
+    "LangGraph astream_events v3": graph_astream_events_v3,
+}
+SURFACES = BUFFERED | SILENCED
+
+
+Case = Literal["accepted", "rejected", "rejected, no cure"]
+CASES: tuple[Case, ...] = get_args(Case)
+
+
+@cache
+def shown(surface: str, chain: str, case: Case) -> str:
+    """All that a surface shows of a guarded chain."""
+    of = subject(chain, TRUSTING if case == "accepted" else REFUSING)
+    with pytest.MonkeyPatch.context() as patch:
+        if case == "rejected, no cure":
+            take_out_the_cure(patch, surface)
+        return str(SURFACES[surface](of))
+
+
+def leaked(surface: str, chain: str, case: Case) -> int:
+    """How many of the answer's tokens a surface shows."""
+    return sum(token in shown(surface, chain, case) for token in TOKENS)
+
+
+def take_out_the_cure(patch: pytest.MonkeyPatch, surface: str) -> None:
+    """As a guard without it would do: the chain's stream is passed on, or its callbacks are left as they are."""
+
+    def stream(self: AspireGuard, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
+        yield from self.chain.stream(input, config, **kwargs)
+
+    async def astream(
+        self: AspireGuard, input: Any, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AsyncIterator[Any]:
+        async for chunk in self.chain.astream(input, config, **kwargs):
+            yield chunk
+
+    if surface in SILENCED:
+        patch.setattr(chain_callbacks, "silenced", lambda config: config)
+    else:
+        patch.setattr(AspireGuard, "stream", stream)
+        patch.setattr(AspireGuard, "astream", astream)
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+@pytest.mark.parametrize("surface", SURFACES)
+def test_a_rejected_answer_is_shown_nowhere(surface: str, chain: str) -> None:
+    """Not a token of it; the abstention comes in its place."""
+    assert leaked(surface, chain, "rejected") == 0
+    assert "custom" in surface or ABSTENTION in shown(surface, chain, "rejected")
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+@pytest.mark.parametrize("surface", SURFACES)
+def test_an_accepted_answer_is_shown(surface: str, chain: str) -> None:
+    """Whole, on every surface but the one that a node writes to itself."""
+    assert leaked(surface, chain, "accepted") == (0 if "custom" in surface else len(TOKENS))
+
+
+@pytest.mark.parametrize("surface", SURFACES)
+def test_without_the_cure_the_surface_leaks(surface: str) -> None:
+    """The tests above can fail: without it, every token of a rejected answer is shown, of one chain at least."""
+    assert max(leaked(surface, chain, "rejected, no cure") for chain in CHAINS) == len(TOKENS)
+
+
+def test_the_matrix() -> None:
+    """Prints how many chunks of which answers each surface shows; to be read with `pytest -s`."""
+    print(f"\n{'':30}" + "".join(f"{chain:>22}" for chain in CHAINS))
+    for surface in SURFACES:
+        counts = ["/".join(str(leaked(surface, chain, case)) for case in CASES) for chain in CHAINS]
+        print(f"{surface:30}" + "".join(f"{count:>22}" for count in counts))
+    print(f"tokens shown of {len(TOKENS)}: {' / '.join(CASES)}")
