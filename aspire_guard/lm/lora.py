@@ -77,6 +77,8 @@ class Lora:
         folder.mkdir(parents=True, exist_ok=True)
         config = copy.copy(self.config)
         config.inference_mode = True
+        # A set has another order in every process, and equal adapters should be equal files.
+        config.target_modules = sorted(config.target_modules)
         config.save_pretrained(str(folder))
         tensors = {f"{_PREFIX}{name}": value.cpu().contiguous() for name, value in self._state().items()}
         save_file(tensors, folder / _FILE, metadata={_TEXT: self.text, "format": "pt"})

@@ -131,7 +131,7 @@ class _Way:
         self.started = clock()
         self.steps: list[Step] = []
         self.candidates: list[_Candidate] = []
-        self.timings = Timings()
+        self.timings = _NO_TIMINGS
         self.hops, self.cost = 0, 0.0
         self.ticket: str | None = None
         self.chain_error: Exception | None = None
@@ -365,7 +365,7 @@ class _Way:
         return min(seconds, left)
 
 
-_NO_TIME = "the overall time is used up"
+_NO_TIME, _NO_TIMINGS = "the overall time is used up", Timings()
 
 
 def _told(error: Exception, who: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -21,12 +20,14 @@ from aspire_guard.routing.routes import (
     Budget,
     Fallback,
     HumanReview,
+    Routes,
     Row,
     Timeouts,
     as_routes,
 )
 from aspire_guard.verdict import Score, Timings, Verdict
 
+_ACCEPT: Routes = (Accept(),)
 _Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -103,7 +104,7 @@ class RoutingPolicy(BaseModel):
     @property
     def fallbacks(self) -> tuple[Runnable[Any, Any], ...]:
         """All runnables that the policy may ask, each once, in the order of the bands."""
-        row = [route for band in self._all_bands for route in band.row]
+        row = [route for _, routes in self._rows for route in routes]
         row += [route.otherwise for route in row if isinstance(route, HumanReview) and route.otherwise is not None]
         found = [route.runnable for route in row if isinstance(route, Fallback)]
         return tuple({id(runnable): runnable for runnable in found}.values())
@@ -120,7 +121,7 @@ class RoutingPolicy(BaseModel):
             PolicyError: a band names a threshold that the evaluator does not have.
         """
         own = self.thresholds.get(group, self.threshold) if group is not None else self.threshold
-        return Cuts(tuple(Cut.of(band.at_least, band.row, own, evaluator, group) for band in self._all_bands))
+        return Cuts(tuple(Cut.of(at_least, row, own, evaluator, group) for at_least, row in self._rows))
 
     def decide(self, score: Score, evaluator: Evaluator, timings: Timings, group: str | None = None) -> Verdict:
         """The verdict on a scored answer alone, before any route but acceptance and abstention."""
@@ -130,8 +131,9 @@ class RoutingPolicy(BaseModel):
         """The verdict on an answer that could not be scored: it is not released."""
         return self.cuts(evaluator, group).verdict(None, timings, error)
 
-    @cached_property
-    def _all_bands(self) -> tuple[Band, ...]:
+    @property
+    def _rows(self) -> tuple[tuple[float | str, Routes], ...]:
+        """Where each band begins, and its routes."""
         if self.bands:
-            return self.bands
-        return Band("accept", Accept()), Band(0.0, as_routes(self.otherwise or Abstain(self.abstention)))
+            return tuple((band.at_least, band.row) for band in self.bands)
+        return ("accept", _ACCEPT), (0.0, as_routes(self.otherwise or Abstain(self.abstention)))

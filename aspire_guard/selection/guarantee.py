@@ -18,17 +18,24 @@ each; given these numbers, the m answers above it are wrong at the target or mor
 with probability δ at most. Several runs share δ (Bonferroni).
 
 **Ties.** The guard can't part answers with equal scores, so a cut is offered only between two different scores. Inside
-a block of ties the tests go on, in a random order (always the same for the same answers), but only the cut after the
-whole block is used. It may be bad although the places of the answers on either side of it are good: it lies in a bad
-stretch without answers, and the argument holds as before. A run that misses such a stretch tells one thing more: the
-next answer below is not of the block in which the stretch ends. Within that block R falls through the target, so its
-answers are better than the target; without them errors are more frequent, and the test is safer still.
+a block of ties the tests go on, in a random order, but only the cut after the whole block is used. It may be bad
+although the places of the answers on either side of it are good: it lies in a bad stretch without answers, and the
+argument holds as before. A run that misses such a stretch tells one thing more: the next answer below is not of the
+block in which the stretch ends. Within that block R falls through the target, so its answers are better than the
+target; without them errors are more frequent, and the test is safer still.
+
+**Starts.** A run may start at its rank r, or at the last cut up to rank r, which a heavy block of ties does not blur.
+If that cut is bad, it is the first that is met, and given it the answers above are independent draws. If it is good, it
+lies in a good stretch, and all that is known beyond the numbers is that at most r answers lie above that stretch (with
+the block in which the stretch begins). R is at most the target there and the target at the stretch's end, so answers
+within the stretch are wrong more often than those above it, and few above mean more errors: the test is safer again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from hashlib import sha256
 from itertools import takewhile
 from typing import NamedTuple
 
@@ -48,10 +55,9 @@ METHOD = "fixed sequences of exact binomial tests"
 # early mistake. So there are several, each with its share of δ; the first is the likeliest to matter. Chosen for
 # coverage in simulations, of scores from sharp to weak and of heavy ties; any choice that sees no labels is valid.
 _FIRST_SHARE = 0.7
-_LATER_STARTS = tuple(int(8 * 1.35**step) for step in range(60))
+_LATER_STARTS = tuple(int(8 * 1.2**step) for step in range(100))
 _LATEST_START = 0.75
 _PLENTY = 40
-_TIE_SEED = 0
 _BLOCK = 4096
 
 
@@ -67,6 +73,14 @@ class RankedAnswers(NamedTuple):
     score: Numbers
     wrong: Counts
     is_cut: Flags
+
+
+class Start(NamedTuple):
+    """Where a run starts: at a rank, or at the last cut up to there; and its share of δ."""
+
+    rank: int
+    share: float
+    at_cut: bool
 
 
 class Run(NamedTuple):
@@ -90,9 +104,11 @@ def rank_answers(scores: ArrayLike, correct: ArrayLike) -> RankedAnswers:
     ranked, wrong = score[order], ~right[order]
     is_cut = np.append(ranked[:-1] > ranked[1:], True)
     if not is_cut.all():
-        # Labels order the ties first, so that the order of the input is forgotten, and then chance does.
+        # Labels order the ties first, so that the order of the input is forgotten, and then chance does. A fixed seed
+        # would give every draw of the answers the same luck.
         wrong = wrong[np.lexsort((wrong, -ranked))]
-        wrong = wrong[np.lexsort((np.random.default_rng(_TIE_SEED).random(len(wrong)), -ranked))]
+        seed = int.from_bytes(sha256(ranked.tobytes() + wrong.tobytes()).digest())
+        wrong = wrong[np.lexsort((np.random.default_rng(seed).random(len(wrong)), -ranked))]
     return RankedAnswers(ranked, np.cumsum(wrong), is_cut)
 
 
@@ -103,7 +119,7 @@ def certified_runs(ranked: RankedAnswers, target_risk: float, delta: float) -> l
     any of them may be chosen, after seeing the labels too.
 
     Args:
-        ranked: the answers; `is_cut` is not looked at.
+        ranked: the answers.
         target_risk: the largest risk, in (0, 1).
         delta: δ, in (0, 1).
     """
@@ -116,32 +132,40 @@ def certified_runs(ranked: RankedAnswers, target_risk: float, delta: float) -> l
             blocks[block] = binomial_p_value(ranked.wrong[ranks - 1], ranks, target_risk)
         return blocks[block]
 
-    runs = [_run(p_values, n, *start) for start in starts(n, target_risk, delta)]
+    begun = [(_first(ranked, start), start.share) for start in starts(n, target_risk, delta)]
+    runs = [_run(p_values, n, first, share) for first, share in begun if first]
     return [run for run in runs if run.last >= run.first]
 
 
-def starts(n: int, target_risk: float, delta: float) -> list[tuple[int, float]]:
-    """The rank at which each run starts, and its share of δ; empty where n answers can't be enough.
+def starts(n: int, target_risk: float, delta: float) -> list[Start]:
+    """Where runs start, in rising order; empty where n answers can't be enough.
 
-    A run starts at the first rank where so many wrong answers pass: 0 (1 where data is plenty), 8, 10, 14, and so on.
+    At the first rank where so many wrong answers pass: 0 (1 where data is plenty), 8, 9, 11, and so on. Of the later
+    ones each other starts at a cut, from halfway to where one more would pass: the cut may lie a little before.
     """
     first = 1 if n >= _PLENTY * fewest_released(0, target_risk, delta) else 0
     later = list(
         takewhile(lambda wrong: fewest_released(wrong, target_risk, delta) <= _LATEST_START * n, _LATER_STARTS)
     )
-    shares = [_FIRST_SHARE, *[(1 - _FIRST_SHARE) / len(later)] * len(later)] if later else [1.0]
-    ranks = [
-        (fewest_released(wrong, target_risk, share * delta), share * delta)
-        for wrong, share in zip([first, *later], shares, strict=True)
-    ]
-    return [(rank, share) for rank, share in ranks if rank <= n]
+    share = delta * (_FIRST_SHARE if later else 1.0)
+    found = [Start(fewest_released(first, target_risk, share), share, at_cut=False)]
+    for place, wrong in enumerate(later):
+        share = delta * (1 - _FIRST_SHARE) / len(later)
+        rank, at_cut = fewest_released(wrong, target_risk, share), place % 2 == 1
+        if at_cut:
+            rank = (rank + fewest_released(wrong + 1, target_risk, share)) // 2
+        found.append(Start(rank, share, at_cut))
+    return [start for start in found if start.rank <= n]
 
 
 def any_certified(ranked: RankedAnswers, usable: Counts, target_risk: float, delta: float) -> bool:
     """Whether a run reaches a usable cut (ranks, rising, the last one n): cheaper than all of `certified_runs`."""
-    for first, share in starts(len(ranked.score), target_risk, delta):
+    for start in starts(len(ranked.score), target_risk, delta):
+        first = _first(ranked, start)
+        if not first:
+            continue
         ranks = np.arange(first, usable[np.searchsorted(usable, first)] + 1)
-        if (binomial_p_value(ranked.wrong[ranks - 1], ranks, target_risk) <= share).all():
+        if (binomial_p_value(ranked.wrong[ranks - 1], ranks, target_risk) <= start.share).all():
             return True
     return False
 
@@ -191,6 +215,13 @@ def fewest_released(wrong: int, target_risk: float, delta: float) -> int:
         middle = (low + high) // 2
         low, high = (low, middle) if binomial_p_value(wrong, middle, target_risk) <= delta else (middle, high)
     return high
+
+
+def _first(ranked: RankedAnswers, start: Start) -> int:
+    """The first rank that a run tests; 0 where it is to start at a cut and there is none before."""
+    if not start.at_cut:
+        return start.rank
+    return start.rank - int(np.argmax(np.append(ranked.is_cut[: start.rank][::-1], True)))
 
 
 def _run(p_values: Callable[[int], Numbers], n: int, first: int, share: float) -> Run:

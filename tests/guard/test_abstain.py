@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from langchain_core.documents import Document
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.messages.ai import UsageMetadata
+from pydantic import BaseModel
 
 from aspire_guard.errors import ExchangeError
 from aspire_guard.routing.abstain import abstain
@@ -64,6 +67,37 @@ def test_an_empty_answer_is_nowhere_else() -> None:
     """Every text contains the empty one; none of them is the rejected answer."""
     output = {"answer": "", "note": "", "raw": AIMessage("Hello")}
     assert abstain(output, MESSAGE) == {**output, "answer": MESSAGE}
+
+
+def test_the_answer_of_a_state_is_its_last_message() -> None:
+    """As agents give it: the message keeps its id, earlier turns stay."""
+    state = {"messages": [HumanMessage("Where?"), AIMessage("zanzibar", id="m2")], "step": 2}
+    replaced = [HumanMessage("Where?"), AIMessage(MESSAGE, id="m2")]
+    assert abstain(state, MESSAGE) == {"messages": replaced, "step": 2}
+
+
+class Place(BaseModel):
+    """Structured output."""
+
+    name: str
+    sure: bool = True
+
+
+@pytest.mark.parametrize("output", [{"name": "zanzibar", "sure": True}, Place(name="zanzibar")])
+def test_structured_output_has_the_abstention_in_place_of_the_answer(output: dict[str, Any] | Place) -> None:
+    """Where the answer is one of its texts."""
+    abstained = abstain(output, MESSAGE, "zanzibar")
+    assert dict(abstained) == {"name": MESSAGE, "sure": True}
+    assert type(abstained) is type(output)
+    assert dict(output)["name"] == "zanzibar"
+
+
+@pytest.mark.parametrize("output", [{"n": 7}, Place(name="zanzibar"), 7])
+def test_an_output_without_a_place_for_the_abstention_is_an_error(output: Any) -> None:
+    """With the way out, and without the answer."""
+    with pytest.raises(ExchangeError, match="give the policy a Custom route") as raised:
+        abstain(output, MESSAGE, '{"name": "zanzibar"}')
+    assert "zanzibar" not in str(raised.value)
 
 
 def test_an_output_without_an_answer_is_an_error() -> None:

@@ -112,6 +112,14 @@ def test_no_band_that_accepts_means_a_threshold_of_one() -> None:
     assert not cuts.accepts(score(1.0))
 
 
+def test_a_changed_copy_has_its_own_bands() -> None:
+    """Nothing of the first policy is kept, though it was used already."""
+    policy = RoutingPolicy(otherwise=BIGGER)
+    assert policy.cuts(ConstantEvaluator(1.0)).routes(score(0.0)) == (BIGGER,)
+    copy = policy.model_copy(update={"otherwise": None, "abstention": "No."})
+    assert copy.cuts(ConstantEvaluator(1.0)).routes(score(0.0)) == (Abstain("No."),)
+
+
 def test_all_fallbacks_are_known() -> None:
     """Each once, also one behind a review, so that their settings can be configured through the guard."""
     other: RunnableLambda[str, str] = RunnableLambda(lambda question: "Bob")

@@ -170,8 +170,9 @@ def test_sync_is_async_is_batch(name: str, tmp_path: Path) -> None:
     for way in WAYS:
         queue = ReviewQueue(f"sqlite:///{tmp_path}/{way}.db")
         for answer, decision in path.decisions.items():
-            item = ReviewItem(question="q", answer=answer)
-            queue.decide(queue.submit(item).id, decision)
+            for question in ("q", "r"):
+                item = ReviewItem(question=question, answer=answer)
+                queue.decide(queue.submit(item).id, decision)
         output, verdict = run(path, way, queue)
         assert output == path.output
         assert (None if verdict is None else verdict.route) == path.route

@@ -15,6 +15,7 @@ from aspire_guard.errors import InputError
 from aspire_guard.selection.guarantee import (
     RankedAnswers,
     Run,
+    Start,
     any_certified,
     binomial_p_value,
     bounded_cut,
@@ -137,22 +138,24 @@ def test_an_infinite_score_is_no_score(score: float) -> None:
 def test_runs_share_delta_among_ranks_that_exist(n: int, target: float, delta: float) -> None:
     """However many runs start, their shares make up δ at most; none starts where nothing could pass."""
     begun = starts(n, target, delta)
-    assert sum(share for _, share in begun) <= delta * (1 + 1e-12)
-    assert all(1 <= rank <= n and binomial_p_value(0, rank, target) <= share for rank, share in begun)
-    assert [rank for rank, _ in begun] == sorted(rank for rank, _ in begun)
+    assert sum(start.share for start in begun) <= delta * (1 + 1e-12)
+    assert all(1 <= start.rank <= n and binomial_p_value(0, start.rank, target) <= start.share for start in begun)
     assert bool(begun) == (n >= fewest_released(0, target, delta))
 
 
 def test_with_few_answers_one_run_has_all_of_delta() -> None:
     """Nothing is set aside for runs that could not end."""
-    assert starts(100, 0.1, 0.1) == [(22, 0.1)]
+    assert starts(100, 0.1, 0.1) == [Start(22, 0.1, at_cut=False)]
 
 
 def test_more_answers_start_more_runs() -> None:
-    """At n = 1,000 the first run may start with one error, and a second one starts later with eight."""
-    first, second = starts(1000, 0.1, 0.1)
-    assert (first[0], second[0]) == (fewest_released(1, 0.1, 0.075), fewest_released(8, 0.1, 0.025))
-    assert (first[1], second[1]) == pytest.approx((0.075, 0.025))
+    """At n = 1,000 the first run may start with one error, a later one with eight, and the next at a cut."""
+    first, second, third = starts(1000, 0.1, 0.1)[:3]
+    assert first.share == pytest.approx(0.07)
+    assert (first.rank, first.at_cut) == (fewest_released(1, 0.1, first.share), False)
+    assert (second.rank, second.at_cut) == (fewest_released(8, 0.1, second.share), False)
+    assert fewest_released(9, 0.1, third.share) < third.rank < fewest_released(10, 0.1, third.share)
+    assert third.at_cut
 
 
 @settings(deadline=None)
@@ -162,7 +165,7 @@ def test_a_run_goes_on_until_a_test_fails(luck: list[int], target: float, delta:
     correct = [value > 1 for value in luck]
     ranked = rank_answers(-np.arange(len(luck), dtype=float), correct)
     expected = []
-    for first, share in starts(len(luck), target, delta):
+    for first, share, _ in starts(len(luck), target, delta):
         last = first - 1
         while last < len(luck) and binom.cdf(correct[: last + 1].count(False), last + 1, target) <= share:
             last += 1
@@ -175,10 +178,23 @@ def test_a_run_crosses_the_blocks_in_which_it_is_computed() -> None:
     correct = np.arange(20_000) < 10_000
     ranked = rank_answers(-np.arange(20_000.0), correct)
     run = certified_runs(ranked, 0.1, 0.1)[0]
-    share = starts(20_000, 0.1, 0.1)[0][1]
+    share = starts(20_000, 0.1, 0.1)[0].share
     assert run.last > 10_000
     assert binom.cdf(run.last - 10_000, run.last, 0.1) <= share
     assert binom.cdf(run.last + 1 - 10_000, run.last + 1, 0.1) > share
+
+
+def test_a_run_that_starts_at_a_cut_passes_over_the_rest_of_a_block() -> None:
+    """500 good answers with one score, and 500 wrong ones with another: only runs from the cut on can certify it.
+
+    Each run that starts at a rank within the second block, where most answers are wrong, fails at once.
+    """
+    ranked = rank_answers(np.repeat([1.0, 0.0], 500), np.arange(1000) < 480)
+    from_the_cut = [start for start in starts(1000, 0.1, 0.1) if start.at_cut and start.rank >= 600]
+    assert len(from_the_cut) >= 2
+    runs = certified_runs(ranked, 0.1, 0.1)
+    assert sum(run.first == 500 for run in runs) == len(from_the_cut)
+    assert not any(run.first > 550 for run in runs)
 
 
 @settings(deadline=None)
