@@ -221,7 +221,14 @@ class AspireGuard(RunnableSerializable[Any, Any]):
     def _guarded(self, take: Take, kwargs: dict[str, Any]) -> GuardedRun:
         read = Reading(self.question, self.context, self.answer)
         return GuardedRun(
-            self.chain, self._loaded_evaluator, self.policy, self.get_name(), take, kwargs, extract=read.exchange
+            self.chain,
+            self._loaded_evaluator,
+            self.policy,
+            self.get_name(),
+            take,
+            kwargs,
+            extract=read.exchange,
+            evaluator=self.evaluator,
         )
 
     def _loaded_evaluator(self) -> Evaluator:

@@ -15,7 +15,7 @@ from aspire_guard.exchange import Exchange
 from aspire_guard.lm.aspire_lm import AspireLM
 from aspire_guard.lm.language_model import LanguageModel
 from aspire_guard.lm.prefix_states import PrefixStates
-from aspire_guard.selection.calibration import Calibration
+from aspire_guard.selection.calibration import Calibration, Threshold
 from aspire_guard.verdict import Score
 
 _TOKENS_PER_BATCH = 4096
@@ -67,6 +67,10 @@ class SelfEvaluator:
     def guarantee(self) -> str | None:
         """What the threshold promises of future answers; None: nothing."""
         return self.calibration.guarantee
+
+    def threshold_for(self, group: str | None, name: str = "accept") -> Threshold | None:
+        """The threshold of a group's band, or of every group that has none of its own; None where there is none."""
+        return self.calibration.threshold_for(group, name)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -15,6 +15,8 @@ from aspire_guard.evaluators.folder import save_evaluator
 from aspire_guard.evaluators.protocol import Evaluator
 from aspire_guard.evaluators.self_evaluator import SelfEvaluator, selection_score
 from aspire_guard.exchange import Exchange
+from aspire_guard.routing.policy import RoutingPolicy
+from aspire_guard.routing.routes import Abstain, Accept, Band
 from aspire_guard.selection.calibration import Guarantee, Threshold
 from aspire_guard.testing import FAMILIES, Family, tiny_evaluator, tiny_lm
 from aspire_guard.verdict import Score
@@ -193,3 +195,19 @@ def test_an_open_answer_scores_as_the_finished_one_would(family: Family, self_ev
     whole = [Exchange(question="Which yard?", context="A passage.", answer="".join(parts[: i + 1])) for i in range(4)]
     for one, expected in zip(found, evaluator.score(whole), strict=True):
         assert one.model_dump() == pytest.approx(expected.model_dump(), abs=1e-4)
+
+
+def test_groups_and_bands_have_thresholds_of_their_own() -> None:
+    """A policy asks for them by name; a group without one has that of all."""
+    evaluator = tiny_evaluator(threshold=0.75)
+    own = Threshold(group="acme", confidence=0.9, objective="risk", target=0.1)
+    review = Threshold(name="review", confidence=0.4, objective="risk", target=0.3)
+    thresholds = (*evaluator.calibration.thresholds, own, review)
+    calibration = evaluator.calibration.model_copy(update={"thresholds": thresholds})
+    evaluator = SelfEvaluator(evaluator.aspire, evaluator.manifest, calibration)
+    assert evaluator.threshold_for("acme") == own
+    assert evaluator.threshold_for("other", "review") == review
+    assert evaluator.threshold_for(None, "unheard of") is None
+    policy = RoutingPolicy(bands=(Band("review", Accept()), Band(0, Abstain())))
+    assert policy.cuts(evaluator).least_accepted is not None
+    assert RoutingPolicy(group_by="tenant").cuts(evaluator, "acme").threshold == 0.9
