@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -127,12 +128,10 @@ def _compare(
 
 def _fit_platt(score: Numbers, right: _Labels) -> PlattCalibrator:
     """The line of most likelihood; flat at the base rate where the scores rank the wrong way round, or all tie."""
-    from sklearn.linear_model import LogisticRegression
-
     middle, spread = float(score.mean()), float(score.std())
     if spread > 0:
         # Of unit spread, so that the penalty is equally weak, and the search equally short, on every scale.
-        line = LogisticRegression(**_MOST_LIKELY).fit((score[:, None] - middle) / spread, right)
+        line = _fit_line((score[:, None] - middle) / spread, right)
         slope = float(line.coef_[0, 0]) / spread
         if slope > 0:
             return PlattCalibrator(slope=slope, intercept=float(line.intercept_[0]) - slope * middle)
@@ -148,11 +147,9 @@ def _fit_isotonic(score: Numbers, right: _Labels) -> IsotonicCalibrator:
 
 
 def _fit_temperature(score: Numbers, right: _Labels) -> TemperatureCalibrator:
-    from sklearn.linear_model import LogisticRegression
-
     odds = log_odds(score)
     spread = float(np.abs(odds).max()) or 1.0
-    line = LogisticRegression(**_MOST_LIKELY, fit_intercept=False).fit(odds[:, None] / spread, right)
+    line = _fit_line(odds[:, None] / spread, right, fit_intercept=False)
     low, high = _TEMPERATURES
     # Odds that point the wrong way have no temperature: the highest says ½ of everything.
     inverse = max(float(line.coef_[0, 0]) / spread, 1 / high)
@@ -180,3 +177,13 @@ def _checked(scores: ArrayLike, correct: ArrayLike) -> tuple[Numbers, _Labels]:
         found = f"{int(np.isinf(score).sum())} infinite ones"
         raise InputError(f"scores: expected finite numbers, found {found}; leave these answers out.")
     return score, right
+
+
+def _fit_line(score: Numbers, right: _Labels, **settings: Any) -> Any:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    with warnings.catch_warnings():
+        # The solver says so when it hands over to a slower one, which a few answers with far-off scores can make it do.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return LogisticRegression(**_MOST_LIKELY, **settings).fit(score, right)
