@@ -125,7 +125,8 @@ class _Columns:
             other = value.get(key)
             if type(other) is float and math.isfinite(other):
                 column.append(other)
-        self._add_group_and_cost(number, value)
+        if self.group is not None or self.cost is not None or "group" in value or "cost" in value:
+            self._add_group_and_cost(number, value)
 
     def _add_group_and_cost(self, number: int, value: dict[str, Any]) -> None:
         if len(self.lines) == 1:
