@@ -31,6 +31,10 @@ class Adapter(Protocol):
         """The model that runs what this adapter is active on; `lm` itself where only its input differs."""
         ...
 
+    def on(self, lm: LanguageModel) -> Self:
+        """The same adapter over the same weights in another precision."""
+        ...
+
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """What training moves, always float32."""
         ...

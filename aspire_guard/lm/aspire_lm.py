@@ -7,7 +7,7 @@ and its likelihood are the same whether or not θs is there.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -57,6 +57,11 @@ class AspireLM:
     def answering(self) -> LanguageModel:
         """The model under θp, which reads the prompt and answers."""
         return self.lm if self.task is None else self.task.adapted(self.lm)
+
+    def on(self, lm: LanguageModel) -> AspireLM:
+        """The same adapters over `lm`, the same model in another precision."""
+        task, self_eval = (adapter and adapter.on(lm) for adapter in (self.task, self.self_eval))
+        return replace(self, lm=lm, task=task, self_eval=self_eval)
 
     def prompt_states(self, prompts: Sequence[tuple[str, str | None]]) -> PrefixStates:
         """States of `[θp ; x]` for each (question, context); a context that several share is computed once."""
@@ -123,8 +128,8 @@ class AspireLM:
         """`(…, 2)`: logits of z_c and z_w after `hidden` `(…, hidden)`."""
         head = self.lm.model.get_output_embeddings()
         words = torch.cat([self._word(self.correct), self._word(self.wrong)])
-        bias = None if head.bias is None else head.bias[words]
-        return self.lm.capped(torch.nn.functional.linear(hidden, head.weight[words], bias))
+        bias = None if head.bias is None else head.bias[words].float()
+        return self.lm.capped(torch.nn.functional.linear(hidden.float(), head.weight[words].float(), bias))
 
     @torch.inference_mode()
     def decode(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,12 @@ class LanguageModel:
     def device(self) -> torch.device:
         """Where the model is."""
         return self.embedding_weight.device
+
+    def to(self, dtype: torch.dtype) -> LanguageModel:
+        """The same model with its weights in `dtype`; this one stays as it is."""
+        if self.embedding_weight.dtype == dtype:
+            return self
+        return LanguageModel(copy.deepcopy(self.model).to(dtype), self.tokenizer)
 
     @property
     def embedding_weight(self) -> Tensor:

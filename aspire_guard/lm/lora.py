@@ -43,6 +43,9 @@ class Lora:
         self._lm = LanguageModel(_sharing_copy(lm.model), lm.tokenizer)
         inject_adapter_in_model(config, self._lm.model)
         self.config = self._lm.model.peft_config["default"]
+        # PEFT makes them in the precision of the frozen weights, where small steps of training would be lost.
+        for _, value in self.named_parameters():
+            value.data = value.data.float()
 
     @classmethod
     def new(cls, lm: LanguageModel, text: str, *, rank: int, seed: int) -> Lora:
@@ -62,6 +65,12 @@ class Lora:
         """The copy with the changes; `lm` must be the model that it was made from."""
         return self._lm
 
+    def on(self, lm: LanguageModel) -> Self:
+        """The same changes in a copy of `lm`."""
+        other = type(self)(lm, self.config, self.text)
+        set_peft_model_state_dict(other._lm.model, self._state())
+        return other.requires_grad_(False)
+
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The low-rank matrices."""
         return ((name, value) for name, value in self._lm.model.named_parameters() if ".lora_" in name)
@@ -77,11 +86,12 @@ class Lora:
         folder.mkdir(parents=True, exist_ok=True)
         config = copy.copy(self.config)
         config.inference_mode = True
-        # A set has another order in every process, and equal adapters should be equal files.
+        # A set has another order in every process.
         config.target_modules = sorted(config.target_modules)
         config.save_pretrained(str(folder))
         tensors = {f"{_PREFIX}{name}": value.cpu().contiguous() for name, value in self._state().items()}
-        save_file(tensors, folder / _FILE, metadata={_TEXT: self.text, "format": "pt"})
+        # One entry alone: safetensors writes several in an order of its own, and equal adapters should be equal files.
+        save_file(tensors, folder / _FILE, metadata={_TEXT: self.text})
 
     @classmethod
     def load(cls, folder: Path, lm: LanguageModel) -> Lora:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from peft import PeftType, PromptTuningConfig, TaskType
@@ -45,6 +45,10 @@ class SoftPrompt(nn.Module):
     def adapted(self, lm: LanguageModel) -> LanguageModel:
         """`lm` itself: a soft prompt changes its input alone."""
         return lm
+
+    def on(self, lm: LanguageModel) -> Self:
+        """The prompt itself: it is float32 beside any weights."""
+        return self
 
     def __len__(self) -> int:
         return len(self.weight)

@@ -107,3 +107,18 @@ def test_answers_and_likelihoods_don_t_depend_on_the_self_evaluation(evaluator: 
     prompts = [(question, context) for question, context, _ in EXCHANGES]
     with_it, alone = (one.decode(one.prompt_states(prompts), k=3, max_new_tokens=6)[0] for one in (aspire, without))
     assert with_it == alone
+
+
+def test_another_precision_takes_the_same_adapters(evaluator: SelfEvaluator) -> None:
+    """To bfloat16 and back every score is as it was; in between it is the same to that precision."""
+    aspire = evaluator.aspire
+    half = aspire.on(aspire.lm.to(torch.bfloat16))
+    assert half.lm.embedding_weight.dtype == torch.bfloat16
+    assert half.self_eval is not None
+    assert all(value.dtype == torch.float32 for value in dict(half.self_eval.named_parameters()).values())
+    for before, within, after in zip(
+        aspire.score(EXCHANGES), half.score(EXCHANGES), half.on(aspire.lm).score(EXCHANGES), strict=True
+    ):
+        assert torch.equal(before, after)
+        assert not torch.equal(before, within)
+        assert torch.allclose(before, within, atol=0.3)

@@ -41,7 +41,7 @@ def _config(base: Path, **changes: Any) -> TrainingConfig:
         "model": str(base),
         "task": TaskTuningConfig(text="Answer", **fit),
         "sampling": SamplingConfig(k=3, max_new_tokens=5, batch_size=2),
-        "self_evaluation": SelfEvaluationConfig(method="soft_prompt", learning_rate=0.01, text="Right?", **fit),
+        "self_evaluation": SelfEvaluationConfig(text="Right?", **fit),
         "num_beams": 2,
     }
     return TrainingConfig(**(values | changes))
@@ -148,7 +148,7 @@ def test_progress_is_shown_for_every_stage(base: Path, tmp_path: Path, capsys: p
     config = _config(
         base,
         task=TaskTuningConfig(text="Answer", **fit),
-        self_evaluation=SelfEvaluationConfig(method="soft_prompt", learning_rate=0.01, text="Right?", **fit),
+        self_evaluation=SelfEvaluationConfig(text="Right?", **fit),
     )
     train_evaluator(config, DATA, tmp_path / "out")
     shown = capsys.readouterr().err
@@ -174,7 +174,7 @@ def test_without_validation_records_the_paper_s_alpha_stands(base: Path, tmp_pat
     config = _config(
         base,
         task=TaskTuningConfig(text="Answer", **fit),
-        self_evaluation=SelfEvaluationConfig(method="soft_prompt", learning_rate=0.01, text="Right?", **fit),
+        self_evaluation=SelfEvaluationConfig(text="Right?", **fit),
     )
     output = train_evaluator(config, TrainingData(("x",), _records(1, 3), ()), tmp_path / "out")
     evaluator = SelfEvaluator.from_pretrained(output)

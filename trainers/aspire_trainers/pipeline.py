@@ -16,6 +16,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from aspire_guard.errors import InputError
 from aspire_guard.evaluators.folder import MANIFEST, BaseModelId, Manifest, read_manifest, save_evaluator
 from aspire_guard.evaluators.self_evaluator import selection_score
@@ -95,7 +97,7 @@ def train_evaluator(config: TrainingConfig, data: TrainingData, output: Path) ->
         return output
     work = _open_work_folder(output, run)
     correctness = RougeL(config.correctness_threshold)
-    aspire = _tune(AspireLM(lm), config, data, work)
+    aspire = _tune(AspireLM(lm.to(getattr(torch, config.dtype))), config, data, work).on(lm)
     with Progress("α and calibration", "answers") as progress:
         judged = answer_and_judge(
             aspire,
