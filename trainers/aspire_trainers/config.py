@@ -98,9 +98,9 @@ class TrainingConfig(_Config):
         correctness_threshold: γ: the least Rouge-L F1 of an answer that counts as right.
         target_accuracy: the threshold is the lowest that reaches it on the validation records.
         num_beams: beams that decode an answer when the evaluator is used.
-        dtype: of the frozen weights and their states in the three stages. "bfloat16" halves the memory and is about three
-            times as fast on a GPU or a processor that computes in it, and slower on others. θp and θs are float32 always,
-            and so is the evaluator that is calibrated and saved.
+        dtype: of the frozen weights and their states in the three stages. "bfloat16" halves the memory and is about
+            three times as fast on a GPU or a processor that computes in it, and slower on others. θp and θs are float32
+            always, and so is the evaluator that is calibrated and saved.
         licences: of the training data, for the evaluator's card.
     """
 
