@@ -16,6 +16,7 @@ from aspire_guard.errors import InputError
 from aspire_guard.lm.adapter import Adapter
 from aspire_guard.lm.beam_search import Beams, beam_search
 from aspire_guard.lm.language_model import LanguageModel, pad
+from aspire_guard.lm.multinomial import Samples, multinomial
 from aspire_guard.lm.prefix_states import PrefixStates
 from aspire_guard.lm.template import PromptTemplate
 
@@ -137,14 +138,17 @@ class AspireLM:
     ) -> tuple[list[list[Answer]], Beams]:
         """The `k` best answers of each prompt by beam search, and the beams with the states they leave behind."""
         beams = beam_search(self.answering, prompts, k=k, max_new_tokens=max_new_tokens, early_stopping=early_stopping)
-        answers = [
-            [
-                Answer(self.lm.tokenizer.decode(ids[:length], skip_special_tokens=True).strip(), score)
-                for ids, length, score in zip(*row, strict=True)
-            ]
-            for row in zip(beams.tokens.tolist(), beams.lengths.tolist(), beams.scores.tolist(), strict=True)
-        ]
-        return answers, beams
+        return self._texts(beams), beams
+
+    @torch.inference_mode()
+    def sample(
+        self, prompts: PrefixStates, *, n: int, max_new_tokens: int, temperature: float, seeds: Sequence[str]
+    ) -> list[list[Answer]]:
+        """`n` answers to each prompt drawn from the model's distribution, equal seeds giving equal answers."""
+        samples = multinomial(
+            self.answering, prompts, n=n, max_new_tokens=max_new_tokens, temperature=temperature, seeds=seeds
+        )
+        return self._texts(samples)
 
     @torch.inference_mode()
     def score(self, exchanges: Sequence[tuple[str, str | None, str]]) -> tuple[Tensor, Tensor]:
@@ -174,6 +178,15 @@ class AspireLM:
         filled = [part for row in ids for part in (*row, *[nothing] * (branches - len(row)))]
         tokens, mask = (part.view(-1, branches, part.shape[-1]) for part in pad(filled))
         return self.answering.extend(states, self.lm.embed(tokens), mask)[0]
+
+    def _texts(self, found: Beams | Samples) -> list[list[Answer]]:
+        return [
+            [
+                Answer(self.lm.tokenizer.decode(ids[:length], skip_special_tokens=True).strip(), score)
+                for ids, length, score in zip(*row, strict=True)
+            ]
+            for row in zip(found.tokens.tolist(), found.lengths.tolist(), found.scores.tolist(), strict=True)
+        ]
 
     def _head(self, context: str | None) -> Tensor:
         parts = [] if self.task is None else [self._vectors(self.task)]
