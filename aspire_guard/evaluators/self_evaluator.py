@@ -100,13 +100,13 @@ class SelfEvaluator:
             prompts, k=self.manifest.num_beams, max_new_tokens=self.manifest.max_new_tokens, early_stopping=True
         )
         best = beams.states.branches(torch.zeros(1, 1, dtype=torch.long, device=beams.scores.device))
-        judgement = self.aspire.verdict_logits(best).log_softmax(-1)[0, 0, 0]
+        judgement = self.aspire.verdict_logits(best, [[(question, answers[0][0].text)]]).log_softmax(-1)[0, 0]
         return answers[0][0].text, self.blended(answers[0][0].log_likelihood, float(judgement))
 
     @torch.inference_mode()
     def open_answer(self, question: str, context: str | None = None) -> OpenAnswer:
         """An answer that is still being written, to be scored as it grows; the prompt is read once."""
-        return OpenAnswer(self, self.aspire.prompt_states([(question, context)]))
+        return OpenAnswer(self, question, self.aspire.prompt_states([(question, context)]))
 
     def blended(self, log_likelihood: float, log_p_correct: float) -> Score:
         """The score of an answer with this log f_norm and this log P(z_c | x, ŷ), both in nats."""
@@ -124,11 +124,12 @@ class OpenAnswer:
 
     Args:
         evaluator: what scores it.
+        question: what it answers.
         prompt: the states of `[θp ; x]`, one row.
     """
 
-    def __init__(self, evaluator: SelfEvaluator, prompt: PrefixStates) -> None:
-        self._evaluator, self._prompt, self._text = evaluator, prompt, ""
+    def __init__(self, evaluator: SelfEvaluator, question: str, prompt: PrefixStates) -> None:
+        self._evaluator, self._question, self._prompt, self._text = evaluator, question, prompt, ""
 
     @torch.inference_mode()
     def extend(self, text: str) -> Score:
@@ -136,7 +137,7 @@ class OpenAnswer:
         self._text += text
         aspire = self._evaluator.aspire
         states, total, count = aspire.answer_states(self._prompt, [[self._text]])
-        judgement = aspire.verdict_logits(states).log_softmax(-1)[0, 0, 0]
+        judgement = aspire.verdict_logits(states, [[(self._question, self._text)]]).log_softmax(-1)[0, 0]
         return self._evaluator.blended(float(total / count), float(judgement))
 
 

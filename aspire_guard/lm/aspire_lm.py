@@ -116,14 +116,20 @@ class AspireLM:
         states = self.answering.prefill(heads) if any(map(len, heads)) else self.lm.empty(len(heads))
         return self._branch(self._branch(states.fork(max(map(len, asked))), asked).branches(index), answers)
 
-    def verdict_logits(self, answers: PrefixStates) -> Tensor:
-        """`(batch, branches, 2)`: logits of z_c and z_w after `[θp ; x ; ŷ ; θs]` for each branch's answer."""
+    def verdict_logits(self, answers: PrefixStates, texts: Sequence[Sequence[tuple[str, str]]]) -> Tensor:
+        """`(answers, 2)`: logits of z_c and z_w after `[θp ; x ; ŷ ; θs]`, row by row.
+
+        Args:
+            answers: the states of `[θp ; x ; ŷ]`.
+            texts: (question, answer) of each row's branches; branches beyond those are left out.
+        """
         if self.self_eval is None:
             raise InputError("expected an evaluator with θs, found none; train stage 3 or load a whole evaluator")
-        suffix = self._vectors(self.self_eval).expand(*answers.visible.shape[:2], -1, -1)
-        mask = torch.ones(suffix.shape[:3], dtype=torch.bool, device=suffix.device)
-        states, _ = self.self_eval.adapted(self.lm).extend(answers, suffix, mask)
-        return self.word_logits(states.hidden)
+        places = [(row, branch) for row, pairs in enumerate(texts) for branch in range(len(pairs))]
+        before = answers.separate(torch.tensor(places, device=self.lm.device))
+        suffix, mask = pad([self._vectors(self.self_eval, *pair) for pairs in texts for pair in pairs])
+        states, _ = self.self_eval.adapted(self.lm).extend(before, suffix[:, None], mask[:, None])
+        return self.word_logits(states.hidden[:, 0])
 
     def word_logits(self, hidden: Tensor) -> Tensor:
         """`(…, 2)`: logits of z_c and z_w after `hidden` `(…, hidden)`."""
@@ -169,7 +175,8 @@ class AspireLM:
             [h[len(p) - 1 : len(p) + len(i)] for h, p, i in zip(hidden[:, 0], prompts, ids, strict=True)]
         )
         totals, counts = self._answer_likelihood(predictors, ids)
-        return totals / counts, self.verdict_logits(states)[:, 0].log_softmax(-1)[:, 0]
+        texts = [[(question, answer)] for question, _, answer in exchanges]
+        return totals / counts, self.verdict_logits(states, texts).log_softmax(-1)[:, 0]
 
     def _branch(self, states: PrefixStates, ids: Sequence[Sequence[Tensor]]) -> PrefixStates:
         """`states` with `ids[row][branch]` after each branch; branches beyond those given are left as they are."""
@@ -202,8 +209,8 @@ class AspireLM:
     def _answer_ids(self, answer: str) -> Tensor:
         return self.lm.token_ids(self.template.render_answer(answer))
 
-    def _vectors(self, adapter: Adapter) -> Tensor:
-        return adapter.vectors(self.lm).to(self.lm.embedding_weight.dtype)
+    def _vectors(self, adapter: Adapter, *texts: str) -> Tensor:
+        return adapter.vectors(self.lm, *texts).to(self.lm.embedding_weight.dtype)
 
     def _answer_likelihood(self, predictors: Tensor, ids: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Summed log-probabilities of `ids` and the end token after each, and how many tokens that is."""

@@ -122,7 +122,7 @@ def test_an_answer_comes_with_the_score_of_its_own_states(family: Family) -> Non
     with torch.inference_mode():
         prompts = aspire.prompt_states([("Who?", "Ada Lovelace.")])
         answers, beams = aspire.decode(prompts, k=3, max_new_tokens=6, early_stopping=True)
-        log_p = float(aspire.verdict_logits(beams.states).log_softmax(-1)[0, 0, 0])
+        log_p = float(aspire.verdict_logits(beams.states, [[("", "")]]).log_softmax(-1)[0, 0])
     assert text == answers[0][0].text
     assert score.log_likelihood == answers[0][0].log_likelihood
     assert score.p_correct == pytest.approx(math.exp(log_p), abs=1e-5)

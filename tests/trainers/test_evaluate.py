@@ -60,7 +60,7 @@ def test_answers_are_judged_on_the_states_of_their_generation(family: Family) ->
     for answer in judged:
         ((beams,), found) = decode_records(evaluator.aspire, [answer.record], k=3, max_new_tokens=6)
         with torch.no_grad():
-            log_p = evaluator.aspire.verdict_logits(found.states).log_softmax(-1)[0, 0, 0]
+            log_p = evaluator.aspire.verdict_logits(found.states, [[("", "")]]).log_softmax(-1)[0, 0]
         assert (answer.text, list(answer.beams)) == (beams[0].text, list(distinct(beams)))
         assert answer.log_likelihood == pytest.approx(beams[0].log_likelihood, abs=1e-4)
         assert answer.log_p_correct == pytest.approx(float(log_p), abs=1e-4)
