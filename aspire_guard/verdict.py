@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -25,6 +26,11 @@ class Score(BaseModel):
     confidence: float = Field(ge=0.0, le=1.0)
     log_likelihood: float | None = None
     p_correct: float | None = None
+
+
+def is_number(score: Score) -> bool:
+    """Whether a score can be compared: an unvalidated one may hold NaN."""
+    return not math.isnan(score.selection_score) and 0.0 <= score.confidence <= 1.0
 
 
 class Timings(BaseModel):

@@ -16,7 +16,7 @@ from langchain_core.output_parsers import StrOutputParser
 
 from aspire_guard.evaluators.constant import ConstantEvaluator
 from aspire_guard.guard import AspireGuard
-from aspire_guard.scripted import ScriptedChatModel
+from aspire_guard.testing import ScriptedChatModel
 
 ANSWER = " ".join(["The keeper of the key is Ada and she is always in."] * 8)
 CHAIN = ScriptedChatModel(ANSWER, pause=0.02) | StrOutputParser()
