@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 RouteName = Literal["accept", "abstain", "fallback", "human_review", "custom"]
+StepName = Literal["chain", "fallback", "human_review", "custom"]
 
 
 class Score(BaseModel):
@@ -56,7 +57,7 @@ class Step(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    route: Literal["chain", "fallback", "human_review", "custom"]
+    route: StepName
     name: str | None = None
     confidence: float | None = None
     error: str | None = None
