@@ -13,6 +13,7 @@ import torch
 from aspire_guard.evaluators.folder import Manifest, load_aspire_lm, read_calibration, read_manifest
 from aspire_guard.exchange import Exchange
 from aspire_guard.lm.aspire_lm import AspireLM
+from aspire_guard.lm.growing_answer import GrowingAnswer
 from aspire_guard.lm.language_model import LanguageModel
 from aspire_guard.lm.prefix_states import PrefixStates
 from aspire_guard.selection.calibration import Calibration, Threshold
@@ -105,7 +106,7 @@ class SelfEvaluator:
 
     @torch.inference_mode()
     def open_answer(self, question: str, context: str | None = None) -> OpenAnswer:
-        """An answer that is still being written, to be scored as it grows; the prompt is read once."""
+        """An answer that is still being written, to be scored as it grows; each token is read once."""
         return OpenAnswer(self, self.aspire.prompt_states([(question, context)]))
 
     def blended(self, log_likelihood: float, log_p_correct: float) -> Score:
@@ -120,7 +121,7 @@ class SelfEvaluator:
 
 
 class OpenAnswer:
-    """An answer that grows, scored on the states of its prompt; belongs to one call, not to several threads.
+    """An answer that grows, scored on the states that it has left so far; belongs to one call, not to several threads.
 
     Args:
         evaluator: what scores it.
@@ -128,16 +129,15 @@ class OpenAnswer:
     """
 
     def __init__(self, evaluator: SelfEvaluator, prompt: PrefixStates) -> None:
-        self._evaluator, self._prompt, self._text = evaluator, prompt, ""
+        self._evaluator, self._answer, self._text = evaluator, GrowingAnswer(evaluator.aspire, prompt), ""
 
     @torch.inference_mode()
     def extend(self, text: str) -> Score:
         """The score of the answer so far with `text` added, as if it ended there: what `score` gives for it."""
         self._text += text
-        aspire = self._evaluator.aspire
-        states, total, count = aspire.answer_states(self._prompt, [[self._text]])
-        judgement = aspire.verdict_logits(states).log_softmax(-1)[0, 0, 0]
-        return self._evaluator.blended(float(total / count), float(judgement))
+        likelihood = self._answer.become(self._text)
+        judgement = self._evaluator.aspire.verdict_logits(self._answer.states).log_softmax(-1)[0, 0, 0]
+        return self._evaluator.blended(likelihood, float(judgement))
 
 
 def _length(exchange: Exchange) -> int:
