@@ -85,7 +85,7 @@ class AspireLM:
             end token, in nats; and `(batch, answers)` how many tokens that sum is over.
         """
         branches = len(answers[0])
-        ids = [self._answer_ids(answer) for row in answers for answer in row]
+        ids = [self.answer_ids(answer) for row in answers for answer in row]
         tokens, mask = (part.view(-1, branches, part.shape[-1]) for part in pad(ids))
         before = prompts.fork(branches)
         states, hidden = self.answering.extend(before, self.lm.embed(tokens), mask)
@@ -105,7 +105,7 @@ class AspireLM:
         """
         questions = [list(dict.fromkeys(question for question, _ in pairs)) for _, pairs in passages]
         asked = [[self._question_ids(question) for question in row] for row in questions]
-        answers = [[self._answer_ids(answer) for _, answer in pairs] for _, pairs in passages]
+        answers = [[self.answer_ids(answer) for _, answer in pairs] for _, pairs in passages]
         index, _ = pad(
             [
                 torch.tensor([row.index(question) for question, _ in pairs], device=self.lm.device)
@@ -168,7 +168,7 @@ class AspireLM:
             both in nats.
         """
         prompts = [self._prompt(question, context) for question, context, _ in exchanges]
-        ids = [self._answer_ids(answer) for _, _, answer in exchanges]
+        ids = [self.answer_ids(answer) for _, _, answer in exchanges]
         rows, mask = pad([torch.cat([p, self.lm.embed(i)]) for p, i in zip(prompts, ids, strict=True)])
         states, hidden = self.answering.extend(self.lm.empty(len(rows)), rows[:, None], mask[:, None])
         predictors, _ = pad(
@@ -177,6 +177,10 @@ class AspireLM:
         totals, counts = self._answer_likelihood(predictors, ids)
         texts = [[(question, answer)] for question, _, answer in exchanges]
         return totals / counts, self.verdict_logits(states, texts).log_softmax(-1)[:, 0]
+
+    def answer_ids(self, answer: str) -> Tensor:
+        """`(tokens,)`: the ids of an answer after its prompt, without the end token."""
+        return self.lm.token_ids(self.template.render_answer(answer))
 
     def _branch(self, states: PrefixStates, ids: Sequence[Sequence[Tensor]]) -> PrefixStates:
         """`states` with `ids[row][branch]` after each branch; branches beyond those given are left as they are."""
@@ -205,9 +209,6 @@ class AspireLM:
 
     def _question_ids(self, question: str) -> Tensor:
         return self.lm.token_ids(self.template.render_question(question))
-
-    def _answer_ids(self, answer: str) -> Tensor:
-        return self.lm.token_ids(self.template.render_answer(answer))
 
     def _vectors(self, adapter: Adapter, *texts: str) -> Tensor:
         return adapter.vectors(self.lm, *texts).to(self.lm.embedding_weight.dtype)

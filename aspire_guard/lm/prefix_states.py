@@ -61,6 +61,11 @@ class PrefixStates:
         )
         return PrefixStates(layers, visible.gather(1, slots)[:, None], self.hidden[rows, branches][:, None])
 
+    def first(self, slots: int, hidden: Tensor) -> PrefixStates:
+        """The states as they were after the first `slots` slots, with the `hidden` that each branch had then."""
+        layers = tuple((k[:, :, :slots], v[:, :, :slots]) for k, v in self.layers)
+        return PrefixStates(layers, self.visible[..., :slots], hidden)
+
     def fork(self, n: int) -> PrefixStates:
         """`n` equal branches out of a single one."""
         return self.branches(torch.zeros(len(self.visible), n, dtype=torch.long, device=self.visible.device))

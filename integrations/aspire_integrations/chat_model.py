@@ -19,9 +19,9 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.prompts import ChatPromptTemplate
 from pydantic import Field
 
-from aspire_guard.chain_callbacks import SELF_SCORE_KEY
 from aspire_guard.errors import InputError
 from aspire_guard.exchange import message_text
+from aspire_guard.exchange.chain_watch import SELF_SCORE_KEY
 
 if TYPE_CHECKING:
     from aspire_guard.evaluators.self_evaluator import SelfEvaluator

@@ -17,11 +17,11 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.runnables import Runnable, RunnablePassthrough
 
-from aspire_guard.chain_callbacks import SELF_SCORE_KEY
 from aspire_guard.errors import InputError
 from aspire_guard.evaluators.folder import save_evaluator
 from aspire_guard.evaluators.self_evaluator import SelfEvaluator
 from aspire_guard.exchange import Exchange
+from aspire_guard.exchange.chain_watch import SELF_SCORE_KEY
 from aspire_guard.guard import AspireGuard
 from aspire_guard.lm.template import PromptTemplate
 from aspire_guard.testing import tiny_evaluator

@@ -96,9 +96,8 @@ def answer_and_judge(
     progress.start(len(records))
     for batch in by_context(records, _BATCH_SIZE, seed=0):
         answers, beams = decode_records(aspire, batch, k=num_beams, max_new_tokens=max_new_tokens)
-        best = torch.zeros(len(batch), 1, dtype=torch.long, device=beams.scores.device)
         texts = [[(record.question, row[0].text)] for record, row in zip(batch, answers, strict=True)]
-        log_p = aspire.verdict_logits(beams.states.branches(best), texts).log_softmax(-1)[:, 0].tolist()
+        log_p = aspire.verdict_logits(beams.states, texts).log_softmax(-1)[:, 0].tolist()
         for record, row, log_p_correct in zip(batch, answers, log_p, strict=True):
             judged[record.id] = JudgedAnswer(
                 record=record,
