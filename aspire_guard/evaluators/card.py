@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from aspire_guard.evaluators.correctness_rule import CorrectnessRule
 from aspire_guard.selection.calibration import Calibration, Threshold
 
 
@@ -22,6 +23,7 @@ def render_card(manifest: Mapping[str, Any], calibration: Calibration) -> str:
         f"| base model | {base['name']} (fingerprint `{base['fingerprint'][:12]}`) |",
         f"| θp | {_method(manifest['methods']['task'])} |",
         f"| θs | {_method(manifest['methods']['self_eval'])} |",
+        f"| right means | {_plain(CorrectnessRule.model_validate(manifest['correctness']))} |",
         f"| selection score | α = {manifest['alpha']:g} |",
         f"| threshold | confidence ≥ {calibration.threshold:.3f} |",
         f"| what it promises | {calibration.guarantee or _no_guarantee(calibration)} |",

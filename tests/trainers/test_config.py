@@ -106,7 +106,9 @@ def test_a_missing_recipe_is_an_input_error(tmp_path: Path) -> None:
             TrainingConfig.load(path)
 
 
-@pytest.mark.parametrize("values", [{"seed": "x"}, {"correctness_threshold": 0}, {"num_beams": 0}, {"nonsense": 1}])
+@pytest.mark.parametrize(
+    "values", [{"seed": "x"}, {"correctness": {"threshold": 0}}, {"num_beams": 0}, {"nonsense": 1}]
+)
 def test_settings_out_of_range_are_refused(values: dict[str, Any]) -> None:
     """Before anything is loaded or trained."""
     with pytest.raises(ValidationError):

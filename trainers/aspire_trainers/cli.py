@@ -53,9 +53,16 @@ def evaluate(
         Path | None, typer.Option(help="Evaluator folder; the starter evaluator where left out.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Use at most so many records.")] = None,
+    correctness: Annotated[
+        str | None,
+        typer.Option(
+            help="Which answers are right: rouge_l, exact_match, token_f1, package.module:name (a function, or a "
+            "runnable that judges) or labels.jsonl; the evaluator's own rule where left out."
+        ),
+    ] = None,
     threshold: Annotated[
-        float, typer.Option(min=0.01, max=1.0, help="γ: the least Rouge-L F1 of a right answer.")
-    ] = 0.7,
+        float | None, typer.Option(help="γ: the least F1 of a right answer, for rouge_l and token_f1.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
     save: Annotated[bool, typer.Option(help="Add the result to the evaluator's card.")] = False,
     answers: Annotated[
@@ -67,18 +74,23 @@ def evaluate(
     Example: aspire-guard evaluate --data squad_dev.jsonl --evaluator my-evaluator --json
     """
     from aspire_guard.cli import load_evaluator
-    from aspire_guard.evaluators.folder import add_metrics
+    from aspire_guard.evaluators.correctness_rule import CorrectnessRule
+    from aspire_guard.evaluators.folder import add_metrics, read_manifest
     from aspire_guard.evaluators.starter import starter_folder
     from aspire_trainers.batches import take
-    from aspire_trainers.correctness import RougeL
+    from aspire_trainers.correctness import correctness_of
     from aspire_trainers.dataset import load_dataset
     from aspire_trainers.evaluate import answer_records, scored_lines
     from aspire_trainers.evaluate import evaluate as compare
     from aspire_trainers.progress import Progress
 
     records = take(load_dataset(data), limit, seed=0)
+    rule = read_manifest(evaluator or starter_folder()).correctness
+    if correctness is not None or threshold is not None:
+        rule = CorrectnessRule.named(correctness or rule.method, threshold)
+    right = correctness_of(rule)
     judge = load_evaluator(evaluator)
-    judged = answer_records(judge, records, RougeL(threshold), Progress("answering", "questions"))
+    judged = answer_records(judge, records, right, Progress("answering", "questions"))
     if answers is not None:
         lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in scored_lines(judge, judged))
         answers.write_text("".join(lines), encoding="utf-8")

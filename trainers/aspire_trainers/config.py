@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from aspire_guard.errors import InputError
+from aspire_guard.evaluators.correctness_rule import CorrectnessRule
 
 
 class _Config(BaseModel):
@@ -78,7 +79,7 @@ class SamplingConfig(_Config):
         k: beams, and answers kept, a question; the paper takes 10.
         max_new_tokens: the longest answer, in tokens.
         batch_size: questions decoded together.
-        threshold: γ̂: the least Rouge-L F1 of a training answer that counts as right.
+        threshold: γ̂: the least F1 of a training answer that counts as right, where the rule has a threshold.
     """
 
     k: int = Field(default=5, ge=2)
@@ -95,7 +96,7 @@ class TrainingConfig(_Config):
         seed: of the order of the records and of every random choice.
         limit: use at most so many records of each training dataset, out of contexts drawn at random.
         validation_share: of the training contexts, set aside to stop early, to choose α and to calibrate.
-        correctness_threshold: γ: the least Rouge-L F1 of an answer that counts as right.
+        correctness: which answers count as right.
         target_accuracy: the threshold is the lowest that reaches it on the validation records.
         num_beams: beams that decode an answer when the evaluator is used.
         dtype: of the frozen weights and their states in the three stages. "bfloat16" halves the memory and is about
@@ -108,7 +109,7 @@ class TrainingConfig(_Config):
     seed: int = 0
     limit: int | None = Field(default=None, ge=1)
     validation_share: float = Field(default=0.1, ge=0, lt=1)
-    correctness_threshold: float = Field(default=0.7, gt=0, le=1)
+    correctness: CorrectnessRule = CorrectnessRule()
     target_accuracy: float = Field(default=0.8, gt=0, le=1)
     num_beams: int = Field(default=3, ge=1)
     dtype: Literal["float32", "bfloat16"] = "float32"

@@ -10,12 +10,12 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from aspire_guard.evaluators.self_evaluator import SelfEvaluator, selection_score
-from aspire_guard.lm.aspire_lm import AspireLM
+from aspire_guard.lm.aspire_lm import Answer, AspireLM
 from aspire_guard.selection.metrics import accuracy, auacc, auroc, bootstrap_interval, coverage_and_accuracy
 from aspire_trainers.answer_sampling import decode_records, distinct
 from aspire_trainers.baselines.p_true import p_true
 from aspire_trainers.batches import by_context
-from aspire_trainers.correctness import RougeL
+from aspire_trainers.correctness import Correctness
 from aspire_trainers.progress import Progress
 from aspire_trainers.record import QARecord
 
@@ -31,7 +31,7 @@ class JudgedAnswer:
         beams: all distinct beams, ŷ first.
         log_likelihood: log f_norm(ŷ), in nats.
         log_p_correct: log P(z_c | x, ŷ), in nats.
-        correct: whether Rouge-L calls it right.
+        correct: whether it is right.
     """
 
     record: QARecord
@@ -85,34 +85,38 @@ class Report(BaseModel):
 def answer_and_judge(
     aspire: AspireLM,
     records: Sequence[QARecord],
-    correctness: RougeL,
+    correctness: Correctness,
     *,
     num_beams: int,
     max_new_tokens: int,
     progress: Progress,
 ) -> list[JudgedAnswer]:
     """Answer every record under θp and judge the best beam with θs, on the states of its generation."""
-    judged: dict[str, JudgedAnswer] = {}
+    found: dict[str, tuple[list[Answer], float]] = {}
     progress.start(len(records))
     for batch in by_context(records, _BATCH_SIZE, seed=0):
         answers, beams = decode_records(aspire, batch, k=num_beams, max_new_tokens=max_new_tokens)
         best = torch.zeros(len(batch), 1, dtype=torch.long, device=beams.scores.device)
         log_p = aspire.verdict_logits(beams.states.branches(best)).log_softmax(-1)[:, 0, 0].tolist()
-        for record, row, log_p_correct in zip(batch, answers, log_p, strict=True):
-            judged[record.id] = JudgedAnswer(
-                record=record,
-                text=row[0].text,
-                beams=tuple(distinct(row)),
-                log_likelihood=row[0].log_likelihood,
-                log_p_correct=log_p_correct,
-                correct=correctness.is_correct(row[0].text, record.answers),
-            )
+        found |= zip((record.id for record in batch), zip(answers, log_p, strict=True), strict=True)
         progress.advance(by=len(batch))
-    return [judged[record.id] for record in records]
+    rows = [(record, *found[record.id]) for record in records]
+    correct = correctness.grade([(record, answers[0].text) for record, answers, _ in rows])
+    return [
+        JudgedAnswer(
+            record=record,
+            text=answers[0].text,
+            beams=tuple(distinct(answers)),
+            log_likelihood=answers[0].log_likelihood,
+            log_p_correct=log_p_correct,
+            correct=is_right,
+        )
+        for (record, answers, log_p_correct), is_right in zip(rows, correct, strict=True)
+    ]
 
 
 def answer_records(
-    evaluator: SelfEvaluator, records: Sequence[QARecord], correctness: RougeL, progress: Progress
+    evaluator: SelfEvaluator, records: Sequence[QARecord], correctness: Correctness, progress: Progress
 ) -> list[JudgedAnswer]:
     """Answer the records as the evaluator does by itself, and judge the answers."""
     manifest = evaluator.manifest
