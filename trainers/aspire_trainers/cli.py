@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from aspire_guard.evaluators.correctness_rule import CorrectnessRule
     from aspire_trainers.evaluate import Report
 
 
@@ -85,9 +86,9 @@ def evaluate(
     from aspire_trainers.progress import Progress
 
     records = take(load_dataset(data), limit, seed=0)
-    rule = read_manifest(evaluator or starter_folder()).correctness
-    if correctness is not None or threshold is not None:
-        rule = CorrectnessRule.named(correctness or rule.method, threshold)
+    own = read_manifest(evaluator or starter_folder()).correctness
+    asked = correctness is not None or threshold is not None
+    rule = CorrectnessRule.named(correctness or own.method, threshold) if asked else own
     right = correctness_of(rule)
     judge = load_evaluator(evaluator)
     judged = answer_records(judge, records, right, Progress("answering", "questions"))
@@ -95,24 +96,40 @@ def evaluate(
         lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in scored_lines(judge, judged))
         answers.write_text("".join(lines), encoding="utf-8")
     report = compare(judge, judged, Progress("asking for P(True)", "questions"))
+    result = report.model_dump(mode="json") | {"correctness": rule.model_dump()}
     if save:
-        add_metrics(evaluator or starter_folder(), {Path(data).stem: report.model_dump(mode="json")})
+        name = Path(data).stem if rule == own else f"{Path(data).stem} ({rule})"
+        add_metrics(evaluator or starter_folder(), {name: result})
     if as_json:
-        typer.echo(json.dumps(report.model_dump(mode="json")))
+        typer.echo(json.dumps(result))
     else:
-        _print_report(report)
+        _print_report(report, rule)
 
 
-def _print_report(report: Report) -> None:
+def _print_report(report: Report, rule: CorrectnessRule) -> None:
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
-    released = "–" if report.selective_accuracy is None else f"{report.selective_accuracy:.1%}"
-    console.print(f"{report.n} questions · accuracy of all answers {report.accuracy:.1%}")
-    console.print(f"released at the evaluator's threshold: coverage {report.coverage:.1%}, accuracy {released}")
+    released, withheld = (
+        "–" if share is None else f"{share:.1%}" for share in (report.selective_accuracy, report.wrong_withheld)
+    )
+    console.print(f"{report.n} questions · accuracy of all answers {report.accuracy:.1%} ({rule})")
+    console.print(
+        f"released at the evaluator's threshold: coverage {report.coverage:.1%}, accuracy {released}; "
+        f"of the wrong answers {withheld} withheld"
+    )
+    if report.unanswerable is not None:
+        without = report.unanswerable
+        console.print(
+            f"{without.n} of them without a reference: {without.declined:.1%} declined, "
+            f"{without.withheld:.1%} answered and withheld, {without.released:.1%} answered and released"
+        )
     table = Table("score", "AUROC", "AUACC", title="bootstrap 95 % intervals")
     for name, scores in report.scores.items():
-        cells = (f"{100 * e.value:.1f} [{100 * e.low:.1f}, {100 * e.high:.1f}]" for e in (scores.auroc, scores.auacc))
+        cells = (
+            "–" if e is None else f"{100 * e.value:.1f} [{100 * e.low:.1f}, {100 * e.high:.1f}]"
+            for e in (scores.auroc, scores.auacc)
+        )
         table.add_row(name, *cells)
     console.print(table)

@@ -6,10 +6,11 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from aspire_guard.errors import InputError
 from aspire_guard.evaluators.correctness_rule import CorrectnessRule
+from aspire_trainers.correctness import declines
 
 
 class _Config(BaseModel):
@@ -45,11 +46,24 @@ class FitConfig(_Config):
 
 
 class TaskTuningConfig(FitConfig):
-    """Stage 1: θp; with the method "none" the base model answers as it is, and the stage is left out."""
+    """Stage 1: θp; with the method "none" the base model answers as it is, and the stage is left out.
+
+    Attributes:
+        refusal: what θp learns to answer where there is no reference, and what θs sees there as a right answer; without
+            it θp learns from the questions with a reference alone, and it is left to θs to see which have no answer.
+    """
 
     method: Literal["soft_prompt", "lora", "none"] = "soft_prompt"  # type: ignore[assignment]
+    refusal: str | None = None
     learning_rate: float = Field(default=0.01, gt=0)
     text: str = "Answer the question with a few words copied from the passage, and nothing else."
+
+    @field_validator("refusal")
+    @classmethod
+    def _declines(cls, refusal: str | None) -> str | None:
+        if refusal is None or (refusal.strip() and declines(refusal)):
+            return refusal
+        raise ValueError(f"expected words that count as declining, such as 'unanswerable', found {refusal!r}")
 
 
 class SelfEvaluationConfig(FitConfig):

@@ -36,13 +36,18 @@ class LabelledAnswers:
 
 
 def label_answers(
-    sampled: Sequence[SampledAnswers], config: SelfEvaluationConfig, correctness: Correctness, *, seed: int
+    sampled: Sequence[SampledAnswers],
+    config: SelfEvaluationConfig,
+    correctness: Correctness,
+    *,
+    seed: int,
+    refusal: str | None = None,
 ) -> list[list[LabelledAnswers]]:
-    """Batches of labelled answers, at most `config.answers` a question."""
+    """Batches of labelled answers, at most `config.answers` a question; `refusal` stands in for a missing reference."""
     grades = iter(correctness.grade([(answers.record, text) for answers in sampled for text in answers.texts]))
     graded = {answers.record.id: (answers, list(islice(grades, len(answers.texts)))) for answers in sampled}
     batches = by_context([answers.record for answers in sampled], config.batch_size, seed)
-    return [[_label(*graded[record.id], config, seed) for record in batch] for batch in batches]
+    return [[_label(*graded[record.id], config, seed, refusal) for record in batch] for batch in batches]
 
 
 def by_passage(batch: Sequence[LabelledAnswers]) -> list[list[LabelledAnswers]]:
@@ -53,11 +58,13 @@ def by_passage(batch: Sequence[LabelledAnswers]) -> list[list[LabelledAnswers]]:
     return list(passages.values())
 
 
-def _label(answers: SampledAnswers, grades: Sequence[bool], config: SelfEvaluationConfig, seed: int) -> LabelledAnswers:
+def _label(
+    answers: SampledAnswers, grades: Sequence[bool], config: SelfEvaluationConfig, seed: int, refusal: str | None
+) -> LabelledAnswers:
     """Right and wrong answers in turn, each kind in random order but for its first, `config.answers` at most."""
     chance = random.Random(f"{seed}/{answers.record.id}")
-    references = answers.record.answers if config.references else ()
-    labelled = answers.labelled(grades, next(iter(references), None))
+    reference = answers.record.answers[0] if answers.record.answerable else refusal
+    labelled = answers.labelled(grades, reference if config.references else None)
     right, wrong = (
         [(text, is_right) for text in (kind[:1] + chance.sample(kind[1:], len(kind) - 1) if kind else [])]
         for kind, is_right in zip(labelled, (True, False), strict=True)

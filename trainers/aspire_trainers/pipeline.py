@@ -157,7 +157,7 @@ def _tune(aspire: AspireLM, config: TrainingConfig, data: TrainingData, work: Pa
             sampled: list[SampledAnswers] = sample_answers(
                 aspire, records, config.sampling, seed=seed, file=work / f"answers-{name}.jsonl", progress=progress
             )
-        batches[name] = label_answers(sampled, config.self_evaluation, labels, seed=seed)
+        batches[name] = label_answers(sampled, config.self_evaluation, labels, seed=seed, refusal=config.task.refusal)
     with Progress("3/3 self-evaluation") as progress:
         self_eval = tune_self_evaluation(
             aspire,
