@@ -76,7 +76,10 @@ class SelfEvaluator:
     @cached_property
     def fingerprint(self) -> str:
         """Tells this evaluator from every other: a digest (hex) of all that its scores depend on."""
-        contents = self.manifest.model_dump_json(exclude={"metrics", "provenance"}) + self.calibration.model_dump_json()
+        contents = (
+            self.manifest.model_dump_json(exclude={"metrics", "provenance", "correctness"})
+            + self.calibration.model_dump_json()
+        )
         return hashlib.sha256(contents.encode()).hexdigest()
 
     def score(self, exchanges: Sequence[Exchange]) -> list[Score]:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from aspire_guard.errors import DatasetError, InputError
+from aspire_guard.evaluators.correctness_rule import CorrectnessRule
 from aspire_guard.evaluators.folder import read_manifest
 from aspire_guard.evaluators.self_evaluator import SelfEvaluator, selection_score
 from aspire_guard.exchange import Exchange
@@ -43,6 +44,7 @@ def _config(base: Path, **changes: Any) -> TrainingConfig:
         "sampling": SamplingConfig(k=3, max_new_tokens=5, batch_size=2),
         "self_evaluation": SelfEvaluationConfig(text="Right?", **fit),
         "num_beams": 2,
+        "correctness": CorrectnessRule(method="token_f1", threshold=0.6),
     }
     return TrainingConfig(**(values | changes))
 
@@ -126,6 +128,7 @@ def test_the_manifest_tells_how_it_was_trained(base: Path, trained: Path) -> Non
     """Data, settings and versions are all there."""
     manifest = read_manifest(trained)
     assert (manifest.num_beams, manifest.max_new_tokens) == (2, 5)
+    assert manifest.correctness == CorrectnessRule(method="token_f1", threshold=0.6)
     provenance = manifest.provenance
     assert provenance["datasets"] == ["tiny.jsonl"]
     assert (provenance["train_records"], provenance["validation_records"]) == (20, 6)

@@ -28,7 +28,7 @@ from aspire_guard.selection.metrics import auroc
 from aspire_trainers.answer_sampling import SampledAnswers, sample_answers
 from aspire_trainers.batches import split_by_context, take
 from aspire_trainers.config import TrainingConfig
-from aspire_trainers.correctness import RougeL
+from aspire_trainers.correctness import correctness_of
 from aspire_trainers.dataset import load_dataset
 from aspire_trainers.evaluate import JudgedAnswer, answer_and_judge
 from aspire_trainers.labelled_answers import label_answers
@@ -87,6 +87,7 @@ def train_evaluator(config: TrainingConfig, data: TrainingData, output: Path) ->
         BaseModelError: the base model is not to be found.
         InputError: `output` holds something else than this run.
     """
+    correctness = correctness_of(config.correctness)
     lm = load_base_model(config.model)
     run: dict[str, Any] = {
         "config": config.model_dump(mode="json"),
@@ -96,7 +97,6 @@ def train_evaluator(config: TrainingConfig, data: TrainingData, output: Path) ->
     if _is_finished(output, run):
         return output
     work = _open_work_folder(output, run)
-    correctness = RougeL(config.correctness_threshold)
     aspire = _tune(AspireLM(lm.to(getattr(torch, config.dtype))), config, data, work).on(lm)
     with Progress("α and calibration", "answers") as progress:
         judged = answer_and_judge(
@@ -116,6 +116,7 @@ def train_evaluator(config: TrainingConfig, data: TrainingData, output: Path) ->
         alpha=alpha,
         num_beams=config.num_beams,
         max_new_tokens=config.sampling.max_new_tokens,
+        correctness=config.correctness,
         provenance=_provenance(run, data),
     )
     save_evaluator(output, aspire, manifest, calibration)
@@ -149,14 +150,14 @@ def _tune(aspire: AspireLM, config: TrainingConfig, data: TrainingData, work: Pa
                 progress=progress,
             )
         aspire = replace(aspire, task=task.requires_grad_(False))
-    labels = RougeL(config.sampling.threshold)
+    labels = correctness_of(config.correctness.at(config.sampling.threshold))
     batches = {}
     for name, records in (("train", data.train), ("validation", data.validation)):
         with Progress(f"2/3 answer sampling ({name})", "batches") as progress:
             sampled: list[SampledAnswers] = sample_answers(
                 aspire, records, config.sampling, seed=seed, file=work / f"answers-{name}.jsonl", progress=progress
             )
-        batches[name] = label_answers(sampled, config.self_evaluation, labels, seed=seed)
+        batches[name] = label_answers(sampled, config.self_evaluation, labels, seed=seed, refusal=config.task.refusal)
     with Progress("3/3 self-evaluation") as progress:
         self_eval = tune_self_evaluation(
             aspire,
