@@ -10,7 +10,7 @@ from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableLambda
 
 from aspire_guard.errors import InputError
-from aspire_guard.scripted import ScriptedChatModel
+from aspire_guard.testing import ScriptedChatModel
 from aspire_trainers.correctness import Judge
 from aspire_trainers.correctness.judge import judge_prompt
 from aspire_trainers.record import QARecord
