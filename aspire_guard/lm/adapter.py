@@ -23,6 +23,11 @@ class Adapter(Protocol):
         """What it is made of."""
         ...
 
+    @property
+    def text(self) -> str:
+        """The words that it is read with; empty where its vectors are no words."""
+        ...
+
     def vectors(self, lm: LanguageModel) -> Tensor:
         """`(length, dim)`: input embeddings that stand where tokens would; none for some adapters."""
         ...

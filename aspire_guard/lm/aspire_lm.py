@@ -17,7 +17,7 @@ from aspire_guard.lm.adapter import Adapter
 from aspire_guard.lm.beam_search import Beams, beam_search
 from aspire_guard.lm.language_model import LanguageModel, pad
 from aspire_guard.lm.prefix_states import PrefixStates
-from aspire_guard.lm.template import PromptTemplate
+from aspire_guard.lm.template import PromptTemplate, unmarked
 
 
 @dataclass(frozen=True)
@@ -177,17 +177,22 @@ class AspireLM:
 
     def _head(self, context: str | None) -> Tensor:
         parts = [] if self.task is None else [self._vectors(self.task)]
-        text = self.lm.token_ids(self.template.render_context(context))
+        text = self.lm.token_ids(self.template.render_context(context and self._without_verdict(context)))
         return torch.cat([*parts, self.lm.embed(torch.cat([self.lm.start_ids, text]))])
 
     def _prompt(self, question: str, context: str | None) -> Tensor:
         return torch.cat([self._head(context), self.lm.embed(self._question_ids(question))])
 
     def _question_ids(self, question: str) -> Tensor:
-        return self.lm.token_ids(self.template.render_question(question))
+        return self.lm.token_ids(self.template.render_question(self._without_verdict(question)))
 
     def _answer_ids(self, answer: str) -> Tensor:
-        return self.lm.token_ids(self.template.render_answer(answer))
+        return self.lm.token_ids(self.template.render_answer(self._without_verdict(answer)))
+
+    def _without_verdict(self, text: str) -> str:
+        """`text` in which no line passes for the words of θs; as it is before there is a θs."""
+        words = self.self_eval.text.splitlines() if self.self_eval is not None else []
+        return unmarked(text, [line.strip() for line in words if line.strip()])
 
     def _vectors(self, adapter: Adapter) -> Tensor:
         return adapter.vectors(self.lm).to(self.lm.embedding_weight.dtype)
