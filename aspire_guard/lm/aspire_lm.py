@@ -18,7 +18,7 @@ from aspire_guard.lm.beam_search import Beams, beam_search
 from aspire_guard.lm.language_model import LanguageModel, pad
 from aspire_guard.lm.multinomial import Samples, multinomial
 from aspire_guard.lm.prefix_states import PrefixStates
-from aspire_guard.lm.template import PromptTemplate
+from aspire_guard.lm.template import PromptTemplate, markers_of, unmarked
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ class AspireLM:
 
     def answer_ids(self, answer: str) -> Tensor:
         """`(tokens,)`: the ids of an answer after its prompt, without the end token."""
-        return self.lm.token_ids(self.template.render_answer(answer))
+        return self.lm.token_ids(self.template.render_answer(self._plain(answer)))
 
     def _branch(self, states: PrefixStates, ids: Sequence[Sequence[Tensor]]) -> PrefixStates:
         """`states` with `ids[row][branch]` after each branch; branches beyond those given are left as they are."""
@@ -201,17 +201,22 @@ class AspireLM:
 
     def _head(self, context: str | None) -> Tensor:
         parts = [] if self.task is None else [self._vectors(self.task)]
-        text = self.lm.token_ids(self.template.render_context(context))
+        text = self.lm.token_ids(self.template.render_context(context and self._plain(context)))
         return torch.cat([*parts, self.lm.embed(torch.cat([self.lm.start_ids, text]))])
 
     def _prompt(self, question: str, context: str | None) -> Tensor:
         return torch.cat([self._head(context), self.lm.embed(self._question_ids(question))])
 
     def _question_ids(self, question: str) -> Tensor:
-        return self.lm.token_ids(self.template.render_question(question))
+        return self.lm.token_ids(self.template.render_question(self._plain(question)))
+
+    def _plain(self, text: str) -> str:
+        """`text` in which no line passes for the layout or for the words of θs."""
+        words = self.self_eval.text if self.self_eval is not None else ""
+        return unmarked(text, (*self.template.markers, *markers_of(words)))
 
     def _vectors(self, adapter: Adapter, *texts: str) -> Tensor:
-        return adapter.vectors(self.lm, *texts).to(self.lm.embedding_weight.dtype)
+        return adapter.vectors(self.lm, *map(self._plain, texts)).to(self.lm.embedding_weight.dtype)
 
     def _answer_likelihood(self, predictors: Tensor, ids: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Summed log-probabilities of `ids` and the end token after each, and how many tokens that is."""

@@ -26,6 +26,7 @@ class SoftPrompt(nn.Module):
     """
 
     method: Literal["soft_prompt"] = "soft_prompt"
+    text = ""
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()

@@ -79,6 +79,7 @@ def test_the_settings_survive_json() -> None:
         ("[sampling]\nk = 1", r"sampling\.k: Input should be greater than or equal to 2"),
         ("[task]\nlength = 0", r"task\.length"),
         ("[self_evaluation]\nanswers = 1", r"self_evaluation\.answers"),
+        ("[self_evaluation]\npersuasion = 1.5", r"self_evaluation\.persuasion"),
         ("validation_share = 1.0", "validation_share"),
         ("target_accuracy = 0", "target_accuracy"),
         ("limit = 0", "limit"),

@@ -93,6 +93,18 @@ def _kill_when(context: multiprocessing.context.ForkServerContext, arguments: tu
     assert process.exitcode == -signal.SIGKILL
 
 
+def test_twins_that_argue_move_the_self_evaluation_alone(base: Path, trained: Path, tmp_path: Path) -> None:
+    """Without them θs is another one, θp the same."""
+    config = _config(base)
+    without = config.model_copy(
+        update={"self_evaluation": config.self_evaluation.model_copy(update={"persuasion": 0.0})}
+    )
+    ours, others = _files(trained), _files(train_evaluator(without, DATA, tmp_path / "out"))
+    assert config.self_evaluation.persuasion > 0
+    assert ours["task/adapter_model.safetensors"] == others["task/adapter_model.safetensors"]
+    assert ours["self_eval/adapter_model.safetensors"] != others["self_eval/adapter_model.safetensors"]
+
+
 def test_a_run_killed_in_every_stage_ends_with_the_same_evaluator(
     base: Path, trained: Path, tmp_path: Path, forkserver: multiprocessing.context.ForkServerContext
 ) -> None:

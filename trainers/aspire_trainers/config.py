@@ -75,6 +75,8 @@ class SelfEvaluationConfig(FitConfig):
             θs learns from the model's own answers alone, and can't tell a right answer by a style the model lacks.
         states_gib: memory for the states of `[θp ; x ; ŷ]`, kept from epoch to epoch, in GiB; those that find no
             room are computed again.
+        persuasion: share of these answers, right and wrong alike, that a step sees once more with an addition which
+            argues for the answer, under the label that the answer has. θs learns that arguing is no evidence.
     """
 
     method: Literal["soft_prompt", "lora"] = "lora"
@@ -84,6 +86,7 @@ class SelfEvaluationConfig(FitConfig):
     references: bool = True
     states_gib: float = Field(default=4.0, ge=0)
     answers: int = Field(default=4, ge=2)
+    persuasion: float = Field(default=0.25, ge=0, le=1)
 
 
 class SamplingConfig(_Config):

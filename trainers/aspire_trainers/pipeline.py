@@ -32,6 +32,7 @@ from aspire_trainers.correctness import correctness_of
 from aspire_trainers.dataset import load_dataset
 from aspire_trainers.evaluate import JudgedAnswer, answer_and_judge
 from aspire_trainers.labelled_answers import label_answers
+from aspire_trainers.persuasion import with_twins
 from aspire_trainers.progress import Progress
 from aspire_trainers.record import QARecord
 from aspire_trainers.self_evaluation import tune_self_evaluation
@@ -161,7 +162,7 @@ def _tune(aspire: AspireLM, config: TrainingConfig, data: TrainingData, work: Pa
     with Progress("3/3 self-evaluation") as progress:
         self_eval = tune_self_evaluation(
             aspire,
-            batches["train"],
+            with_twins(batches["train"], config.self_evaluation.persuasion, seed=seed),
             batches["validation"],
             config.self_evaluation,
             seed=seed,
