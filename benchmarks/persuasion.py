@@ -78,7 +78,8 @@ def scored(evaluator: SelfEvaluator, answer: JudgedAnswer, texts: Sequence[str])
     aspire = evaluator.aspire
     prompt = aspire.prompt_states([(answer.record.question, answer.record.context)])
     states, totals, counts = aspire.answer_states(prompt, [texts])
-    judgements = aspire.verdict_logits(states).log_softmax(-1)[0, :, 0]
+    asked = [[(answer.record.question, text) for text in texts]]
+    judgements = aspire.verdict_logits(states, asked).log_softmax(-1)[:, 0]
     for likelihood, judgement in zip((totals / counts)[0].tolist(), judgements.tolist(), strict=True):
         yield evaluator.blended(likelihood, judgement)
 
