@@ -156,6 +156,8 @@ class _Growing:
 class SentenceStream:
     """Streams a chain's answer sentence by sentence.
 
+    Evaluators work in the chain's silenced context: what they run themselves must not be heard either.
+
     Attributes:
         run: the chain, its evaluator and policy, and how an exchange is read.
     """
@@ -208,15 +210,16 @@ class SentenceStream:
                     if whole or not isinstance(chunk, str | AIMessageChunk):
                         whole.append(chunk)
                     elif (piece := gate.take(chunk)) and not gate.calls_tools:
-                        if not gate.judge(piece, evaluator):
+                        if not context.run(gate.judge, piece, evaluator):
                             break
                         yield gate.chunk(piece)
+            rest = None if whole else gate.rest
+            if rest is not None and context.run(gate.judge, rest, evaluator):
+                yield gate.chunk(rest)
         child = patch_config(config, callbacks=run.get_child())
         if whole:
             yield self._buffered(whole).invoke(input, child)
             return
-        if (rest := gate.rest) is not None and gate.judge(rest, evaluator):
-            yield gate.chunk(rest)
         yield from gate.ending(evaluator)
         if gate.verdict is not None:
             dispatch_custom_event(VERDICT_EVENT, gate.verdict.model_dump(mode="json"), config=child)
@@ -232,15 +235,16 @@ class SentenceStream:
                     if whole or not isinstance(chunk, str | AIMessageChunk):
                         whole.append(chunk)
                     elif (piece := gate.take(chunk)) and not gate.calls_tools:
-                        if not await run_in_executor(None, gate.judge, piece, evaluator):
+                        if not await run_in_executor(None, context.copy().run, gate.judge, piece, evaluator):
                             break
                         yield gate.chunk(piece)
+            rest = None if whole else gate.rest
+            if rest is not None and await run_in_executor(None, context.copy().run, gate.judge, rest, evaluator):
+                yield gate.chunk(rest)
         child = patch_config(config, callbacks=run.get_child())
         if whole:
             yield await self._buffered(whole).ainvoke(input, child)
             return
-        if (rest := gate.rest) is not None and await run_in_executor(None, gate.judge, rest, evaluator):
-            yield gate.chunk(rest)
         for piece in gate.ending(evaluator):
             yield piece
         if gate.verdict is not None:

@@ -16,6 +16,7 @@ from aspire_guard.exchange import Exchange
 from aspire_guard.execution.sentence_release import SENTENCE_END
 from aspire_guard.guard import AspireGuard
 from aspire_guard.routing.policy import RoutingPolicy
+from aspire_guard.routing.routes import Timeouts
 from aspire_guard.testing import ScriptedChatModel, tiny_evaluator
 
 ANSWER = "Ada keeps it. It is 3.5 m long. Zanq."
@@ -129,6 +130,25 @@ def test_only_what_is_released_is_in_the_events() -> None:
     assert "Zanq" not in shown
 
 
+@SYNC_AND_ASYNC
+def test_an_evaluator_that_runs_a_chain_is_not_heard(way: str) -> None:
+    """What it is given to judge is in no events of a chain around the guard, sync or async."""
+    judge = RunnableLambda(lambda answer: 0.0 if "Zanq" in answer else 1.0)
+    guard = by_sentence(TEXT, ConstantEvaluator(lambda exchange: judge.invoke(exchange.answer)))
+
+    async def asking(question: str) -> list[Any]:
+        return [chunk async for chunk in guard.astream(question)]
+
+    around = RunnableLambda(lambda question: list(guard.stream(question)), afunc=asking if way == "async" else None)
+
+    async def events() -> list[Any]:
+        return [event async for event in around.astream_events("Who?", version="v2")]
+
+    shown = str(asyncio.run(events()))
+    assert "It is 3.5 m long." in shown
+    assert "Zanq" not in shown
+
+
 def test_the_self_evaluator_scores_a_growing_answer_as_a_finished_one() -> None:
     """Its verdict at the end is the one that it gives on the whole answer."""
     evaluator = tiny_evaluator(threshold=0.0)
@@ -138,11 +158,13 @@ def test_the_self_evaluator_scores_a_growing_answer_as_a_finished_one() -> None:
     assert verdict["confidence"] == pytest.approx(score.confidence, abs=1e-4)
 
 
+@pytest.mark.parametrize("timeouts", [Timeouts(), Timeouts(chain=60, evaluator=60, overall=60)], ids=["", "timed"])
 @pytest.mark.parametrize("release", ["answer", "sentence"])
-def test_a_stream_that_is_left_midway_leaves_no_task(release: Any) -> None:
+def test_a_stream_that_is_left_midway_leaves_no_task(release: Any, timeouts: Timeouts) -> None:
     """The chain's work is cancelled with the consumer's."""
     slow = ScriptedChatModel("One. Two. Three. Four.", pause=0.05) | StrOutputParser()
-    guard = AspireGuard(slow, evaluator=ConstantEvaluator(1.0), release=release)
+    policy = RoutingPolicy(timeouts=timeouts)
+    guard = AspireGuard(slow, evaluator=ConstantEvaluator(1.0), policy=policy, release=release)
 
     async def consume() -> None:
         async for _ in guard.astream("Who?"):
