@@ -18,7 +18,13 @@ from aspire_trainers.record import QARecord
 
 BATCHES = [
     [
-        LabelledAnswers(f"Which {i}?", "A passage.", ("Ada", "Bob", "", "Eve"), (True, False, False, False))
+        LabelledAnswers(
+            f"Which {i}?",
+            "A passage.",
+            ("Ada", "Bob", "", "Eve"),
+            (True, False, False, False),
+            (1, 1 / 3, 1 / 3, 1 / 3),
+        )
         for i in range(n, n + 2)
     ]
     for n in range(0, 40, 2)
@@ -64,7 +70,7 @@ def test_every_answer_but_a_blank_one_can_have_a_twin() -> None:
 
 def test_the_two_expectations_hold_the_twins() -> None:
     """Right and wrong ones weigh as much as before, together with their twins."""
-    assert _twins(1.0)[0].weights == [1 / 2, 1 / 5, 1 / 5, 1 / 5, 1 / 2, 1 / 5, 1 / 5]
+    assert _twins(1.0)[0].weights == pytest.approx((1 / 2, 1 / 5, 1 / 5, 1 / 5, 1 / 2, 1 / 5, 1 / 5))
 
 
 def test_without_a_share_nothing_changes() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -36,9 +36,9 @@ CONFIG = SelfEvaluationConfig(
     checkpoint_every=1,
 )
 BATCH = [
-    LabelledAnswers("Who?", "A passage.", ("Ada", "Bob", "Ada L.", "Eve", ""), (True, False, True, False, False)),
-    LabelledAnswers("Who else?", "A passage.", ("nobody at all", "Bob"), (True, False)),
-    LabelledAnswers("Where?", None, ("", "here"), (False, False)),
+    LabelledAnswers("Who?", "A passage.", ("Ada", "Bob", "Eve"), (True, False, False), (1, 1 / 2, 1 / 2)),
+    LabelledAnswers("Who else?", "A passage.", ("nobody at all", "Bob"), (True, False), (1, 1)),
+    LabelledAnswers("Where?", None, ("", "here"), (False, False), (0.5, 0.5)),
 ]
 
 
@@ -53,8 +53,10 @@ def _sampled(n: int = 6) -> list[SampledAnswers]:
     ]
 
 
-def _labelled(seed: int = 0, answers: int = 3) -> list[list[LabelledAnswers]]:
-    config = CONFIG.model_copy(update={"answers": answers})
+def _labelled(
+    seed: int = 0, answers: int = 3, weighting: Literal["balanced", "best_answer"] = "balanced"
+) -> list[list[LabelledAnswers]]:
+    config = CONFIG.model_copy(update={"answers": answers, "weighting": weighting})
     return label_answers(_sampled(), config, RougeL(0.9), seed=seed)
 
 
@@ -192,8 +194,18 @@ def test_validation_keeps_the_best_weights(tmp_path: Path) -> None:
 
 def test_weights_are_the_two_expectations() -> None:
     """1/|S_c| for right answers and 1/|S_w| for wrong ones, so each kind sums to one."""
-    assert BATCH[0].weights == [1 / 2, 1 / 3, 1 / 2, 1 / 3, 1 / 3]
-    assert BATCH[2].weights == [1 / 2, 1 / 2]
+    for item in (item for batch in _labelled(answers=5) for item in batch):
+        right = sum(item.is_right)
+        expected = [1 / right if label else 1 / (len(item.texts) - right) for label in item.is_right]
+        assert list(item.weights) == expected
+
+
+def test_the_best_answer_may_weigh_as_much_as_all_others() -> None:
+    """Whatever is right: "Bob" is the likeliest of each question's five or, with its reference, six answers."""
+    for item in (item for batch in _labelled(answers=9, weighting="best_answer") for item in batch):
+        others = 1 / (len(item.texts) - 1)
+        assert list(item.weights) == [1.0 if text == "Bob" else others for text in item.texts]
+        assert sum(item.weights) == pytest.approx(2.0)
 
 
 def test_every_question_is_labelled_once_and_beside_its_context() -> None:

@@ -73,6 +73,9 @@ class SelfEvaluationConfig(FitConfig):
         answers: the most answers of one question that a step sees, right and wrong ones in turn.
         references: whether the first reference of a question counts among its right answers, as in the paper. Without,
             θs learns from the model's own answers alone, and can't tell a right answer by a style the model lacks.
+        weighting: "balanced": the right and the wrong answers of a question weigh the same, as in the paper;
+            "best_answer": the answer that the model gives weighs as much as all its others together, right or wrong,
+            so that θs also learns which questions are mostly answered wrongly.
         states_gib: memory for the states of `[θp ; x ; ŷ]`, kept from epoch to epoch, in GiB; those that find no
             room are computed again.
         persuasion: share of these answers, right and wrong alike, that a step sees once more with an addition which
@@ -84,6 +87,7 @@ class SelfEvaluationConfig(FitConfig):
     learning_rate: float = Field(default=0.002, gt=0)
     epochs: int = Field(default=3, ge=1)
     references: bool = True
+    weighting: Literal["balanced", "best_answer"] = "balanced"
     states_gib: float = Field(default=4.0, ge=0)
     answers: int = Field(default=4, ge=2)
     persuasion: float = Field(default=0.25, ge=0, le=1)

@@ -20,19 +20,14 @@ class LabelledAnswers:
     Attributes:
         texts: right and wrong answers.
         is_right: their labels.
+        weights: what each counts for in the loss.
     """
 
     question: str
     context: str | None
     texts: tuple[str, ...]
     is_right: tuple[bool, ...]
-
-    @property
-    def weights(self) -> list[float]:
-        """1/|S_c| for right answers, 1/|S_w| for wrong ones: the two expectations of the objective."""
-        n_right = sum(self.is_right)
-        n_wrong = len(self.is_right) - n_right
-        return [1 / n_right if right else 1 / n_wrong for right in self.is_right]
+    weights: tuple[float, ...]
 
 
 def label_answers(
@@ -71,4 +66,9 @@ def _label(
     )
     in_turn = [item for item in chain.from_iterable(zip_longest(right, wrong)) if item is not None][: config.answers]
     texts, labels = zip(*in_turn, strict=True)
-    return LabelledAnswers(answers.record.question, answers.record.context, texts, labels)
+    if config.weighting == "balanced":
+        # 1/|S_c| and 1/|S_w|: the two expectations of the paper's objective.
+        weights = [1 / labels.count(label) for label in labels]
+    else:
+        weights = [1.0 if text == answers.texts[0] else 1 / max(1, len(texts) - 1) for text in texts]
+    return LabelledAnswers(answers.record.question, answers.record.context, texts, labels, tuple(weights))

@@ -131,20 +131,27 @@ HELD_OUT: Phrases = {
 def with_twins(batches: Sequence[Sequence[LabelledAnswers]], share: float, *, seed: int) -> list[list[LabelledAnswers]]:
     """The batches, each question with the twins of a `share` of its answers behind them, labelled as these are.
 
-    A blank answer has no twin: an argument without an answer is no answer.
+    Right and wrong answers weigh as much as before, together with their twins. A blank answer has no twin: an argument
+    without an answer is no answer.
     """
     chance = random.Random(seed)
     return [[_with_twins(item, share, chance) for item in batch] for batch in batches]
 
 
 def _with_twins(item: LabelledAnswers, share: float, chance: random.Random) -> LabelledAnswers:
-    answers = zip(item.texts, item.is_right, strict=True)
-    twins = [(_persuasive(text, chance), right) for text, right in answers if text.strip() and chance.random() < share]
-    return replace(
-        item,
-        texts=(*item.texts, *(text for text, _ in twins)),
-        is_right=(*item.is_right, *(right for _, right in twins)),
+    answers = list(zip(item.texts, item.is_right, item.weights, strict=True))
+    twins = [
+        (_persuasive(text, chance), right, weight)
+        for text, right, weight in answers
+        if text.strip() and chance.random() < share
+    ]
+    texts, is_right, weights = zip(*answers, *twins, strict=True)
+    before, after = (
+        {label: sum(weight for _, right, weight in rows if right is label) for label in is_right}
+        for rows in (answers, [*answers, *twins])
     )
+    scaled = tuple(weight * before[right] / after[right] for right, weight in zip(is_right, weights, strict=True))
+    return replace(item, texts=texts, is_right=is_right, weights=scaled)
 
 
 def _persuasive(answer: str, chance: random.Random) -> str:
