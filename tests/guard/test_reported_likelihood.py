@@ -61,8 +61,8 @@ def test_the_mean_is_read_out_of_a_message(metadata: dict[str, Any], mean: float
 
 def test_the_chunks_of_a_stream_add_up() -> None:
     """LangChain joins their lists, so the mean is that of all tokens."""
-    whole = AIMessageChunk("A", response_metadata=reported(-0.5)) + AIMessageChunk("da", response_metadata=reported(-1))
-    assert reported_log_likelihood(whole) == -0.75
+    one, two = (AIMessageChunk(content="A", response_metadata=reported(value)) for value in (-0.5, -1.0))
+    assert reported_log_likelihood(one + two) == -0.75
 
 
 @pytest.mark.parametrize(
