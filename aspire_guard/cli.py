@@ -112,6 +112,8 @@ def build_app() -> typer.Typer:
 
 def main() -> None:
     """Run the command; a user's mistake ends in one line and the exit code 2."""
+    # A user's own modules are named on the command line; `python -m` would find them here too.
+    sys.path.append("")
     try:
         build_app()()
     except AspireGuardError as error:

@@ -15,12 +15,12 @@ from pydantic import ConfigDict
 
 from aspire_guard.errors import ExchangeError
 from aspire_guard.evaluators.protocol import Evaluator
-from aspire_guard.guard_fallbacks import GuardWithFallbacks
-from aspire_guard.guarded_run import GuardedRun, Take
-from aspire_guard.reading import Reader, Reading
+from aspire_guard.exchange import Reader, Reading
+from aspire_guard.execution.guarded_run import GuardedRun, Take
+from aspire_guard.execution.sentence_release import SentenceStream
+from aspire_guard.execution.with_fallbacks import GuardWithFallbacks
 from aspire_guard.routing.flow import Outcome
 from aspire_guard.routing.policy import RoutingPolicy
-from aspire_guard.streaming import SentenceStream
 from aspire_guard.verdict import Verdict
 
 if TYPE_CHECKING:

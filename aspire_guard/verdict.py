@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 RouteName = Literal["accept", "abstain", "fallback", "human_review", "custom"]
+StepName = Literal["chain", "fallback", "human_review", "custom"]
 
 
 class Score(BaseModel):
@@ -25,6 +27,11 @@ class Score(BaseModel):
     confidence: float = Field(ge=0.0, le=1.0)
     log_likelihood: float | None = None
     p_correct: float | None = None
+
+
+def is_number(score: Score) -> bool:
+    """Whether a score can be compared: an unvalidated one may hold NaN."""
+    return not math.isnan(score.selection_score) and 0.0 <= score.confidence <= 1.0
 
 
 class Timings(BaseModel):
@@ -50,7 +57,7 @@ class Step(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    route: Literal["chain", "fallback", "human_review", "custom"]
+    route: StepName
     name: str | None = None
     confidence: float | None = None
     error: str | None = None

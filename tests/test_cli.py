@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -162,6 +164,86 @@ def test_evaluate_prints_one_json_object_alone_on_standard_output(
         set(score[m]) == {"value", "low", "high"} for score in report["scores"].values() for m in ("auroc", "auacc")
     )
     assert "| data | 3 | 33.3 | aspire |" in (evaluator / "README.md").read_text("utf-8")
+
+
+@pytest.fixture
+def questions(evaluator: Path, tmp_path: Path) -> Path:
+    """Two questions that the tiny evaluator answers with a part of its reference, and one without a reference."""
+    answer = SelfEvaluator.from_pretrained(evaluator).answer("Which?")[0]
+    assert answer
+    references: tuple[list[str], ...] = ([f"{answer} or so"], [f"{answer} or so"], [])
+    rows = [{"id": f"{i}", "question": "Which?", "answers": answers} for i, answers in enumerate(references)]
+    data = tmp_path / "questions.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return data
+
+
+def _evaluated(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object) -> Any:
+    assert run(monkeypatch, "evaluate", *arguments, "--json") == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_evaluate_takes_the_evaluator_s_own_correctness_or_another(
+    evaluator: Path, questions: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its own by default; a measure, or a function from a module in the working folder, by name."""
+    monkeypatch.chdir(questions.parent)
+    (questions.parent / "my_grading.py").write_text("def right(record, answer):\n    return record.answerable\n")
+    options = ("--data", questions, "--evaluator", evaluator)
+    own = _evaluated(monkeypatch, capsys, *options)
+    assert own["correctness"] == {"method": "rouge_l", "threshold": 0.7}
+    exact = _evaluated(monkeypatch, capsys, *options, "--correctness", "exact_match", "--save")
+    assert (exact["correctness"], exact["accuracy"]) == ({"method": "exact_match", "threshold": None}, 0.0)
+    assert exact["scores"]["aspire"]["auroc"] is None
+    assert exact["unanswerable"]["n"] == 1
+    assert (
+        "| questions (exact match) | 3 | 0.0 | aspire | – | 0.0 [0.0, 0.0] |" in (evaluator / "README.md").read_text()
+    )
+    mine = _evaluated(monkeypatch, capsys, *options, "--correctness", "my_grading:right")
+    assert mine["accuracy"] == pytest.approx(2 / 3)
+    lenient = _evaluated(monkeypatch, capsys, *options, "--threshold", 0.01)
+    assert lenient["correctness"] == {"method": "rouge_l", "threshold": 0.01}
+    assert lenient["accuracy"] == pytest.approx(2 / 3)
+
+
+def test_evaluate_prints_a_dash_where_nothing_can_be_ranked(
+    evaluator: Path, questions: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And what became of the questions without a reference."""
+    options = ("--data", questions, "--evaluator", evaluator, "--correctness", "exact_match")
+    assert run(monkeypatch, "evaluate", *options) == 0
+    out = capsys.readouterr().out
+    assert "accuracy of all answers 0.0% (exact match)" in out
+    assert "1 of them without a reference: 0.0% declined" in out
+    assert re.search(r"aspire +│ –  ", out)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--correctness", "bleu"), "found 'bleu'; mend it"),
+        (("--correctness", "no_such_module:right"), "to be importable, found: No module named 'no_such_module'"),
+        (("--correctness", "exact_match", "--threshold", "0.5"), "exact_match has none; mend it"),
+        (("--threshold", "0"), "greater than 0; mend it"),
+        (("--correctness", "none.jsonl"), "none.jsonl: expected a JSONL file to read"),
+        (("--correctness", "labels.jsonl"), "expected a label for each of 3 answers, found none for 3"),
+    ],
+)
+def test_a_correctness_that_can_t_grade_is_one_line_and_exit_code_2(
+    options: tuple[str, ...],
+    said: str,
+    evaluator: Path,
+    questions: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The line says what is wrong and the way out."""
+    monkeypatch.chdir(questions.parent)
+    Path("labels.jsonl").write_text('{"id": "q", "answer": "a", "correct": true}\n')
+    assert run(monkeypatch, "evaluate", "--data", questions, "--evaluator", evaluator, *options) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: ")
+    assert said in error
 
 
 def save_tiny_evaluator(folder: Path, seed: int, likelihood: str = "own") -> Path:

@@ -27,6 +27,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
     [
         "import aspire_guard",
         "from aspire_guard import AspireGuard, RoutingPolicy, Verdict, Exchange, ConstantEvaluator",
+        "from aspire_guard.testing import ScriptedChatModel",
         "import aspire_guard.cli; aspire_guard.cli.build_app()",
         "import aspire_trainers, aspire_integrations",
     ],

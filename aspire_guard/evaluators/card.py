@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from aspire_guard.evaluators.correctness_rule import CorrectnessRule
 from aspire_guard.selection.calibration import Calibration, Threshold
 
 _OF_CHAIN = ", on the log-probabilities that the chain's model reports"
@@ -24,6 +25,7 @@ def render_card(manifest: Mapping[str, Any], calibration: Calibration) -> str:
         f"| base model | {base['name']} (fingerprint `{base['fingerprint'][:12]}`) |",
         f"| θp | {_method(manifest['methods']['task'])} |",
         f"| θs | {_method(manifest['methods']['self_eval'])} |",
+        f"| right means | {_plain(CorrectnessRule.model_validate(manifest['correctness']))} |",
         f"| selection score | α = {manifest['alpha']:g}{_OF_CHAIN if manifest['likelihood'] == 'chain' else ''} |",
         f"| threshold | confidence ≥ {calibration.threshold:.3f} |",
         f"| what it promises | {calibration.guarantee or _no_guarantee(calibration)} |",
@@ -70,6 +72,14 @@ def _plain(value: Any) -> str:
     return str(value).replace("\n", "\\n").replace("|", "\\|")
 
 
+def _estimate(estimate: Mapping[str, float] | None) -> str:
+    """In %, with its interval; a dash where the metric is undefined."""
+    if estimate is None:
+        return "–"
+    value, low, high = (100 * estimate[name] for name in ("value", "low", "high"))
+    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
+
+
 def metrics_table(metrics: Mapping[str, Any]) -> list[str]:
     """The lines of a Markdown table of held-out results by dataset."""
     rows = [
@@ -80,9 +90,6 @@ def metrics_table(metrics: Mapping[str, Any]) -> list[str]:
     ]
     for dataset, result in metrics.items():
         for score, values in result["scores"].items():
-            auroc, auacc = (
-                f"{100 * values[name]['value']:.1f} [{100 * values[name]['low']:.1f}, {100 * values[name]['high']:.1f}]"
-                for name in ("auroc", "auacc")
-            )
+            auroc, auacc = (_estimate(values[name]) for name in ("auroc", "auacc"))
             rows.append(f"| {dataset} | {result['n']} | {100 * result['accuracy']:.1f} | {score} | {auroc} | {auacc} |")
     return rows

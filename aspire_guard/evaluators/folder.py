@@ -28,6 +28,7 @@ from aspire_guard.errors import (
     SchemaVersionError,
 )
 from aspire_guard.evaluators.card import render_card
+from aspire_guard.evaluators.correctness_rule import CorrectnessRule
 from aspire_guard.lm.adapter import Adapter
 from aspire_guard.lm.aspire_lm import AspireLM
 from aspire_guard.lm.base_model import fingerprint, load_base_model
@@ -71,6 +72,7 @@ class Manifest(_Part):
             reports of its answers.
         num_beams: beams that decode an answer.
         max_new_tokens: the longest answer that is decoded, in tokens.
+        correctness: by which rule answers were right when it was calibrated.
         provenance: how it was trained: data, settings, seed, date.
         metrics: held-out results by dataset.
         files: SHA-256 of every other file, by its path within the folder.
@@ -86,6 +88,7 @@ class Manifest(_Part):
     num_beams: int = Field(ge=1)
     max_new_tokens: int = Field(ge=1)
     methods: Methods = Methods()
+    correctness: CorrectnessRule = CorrectnessRule()
     provenance: dict[str, Any]
     metrics: dict[str, Any] = {}
     files: dict[str, str] = {}

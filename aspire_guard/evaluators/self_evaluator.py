@@ -14,6 +14,7 @@ from aspire_guard.errors import InputError
 from aspire_guard.evaluators.folder import Manifest, load_aspire_lm, read_calibration, read_manifest
 from aspire_guard.exchange import Exchange
 from aspire_guard.lm.aspire_lm import AspireLM
+from aspire_guard.lm.growing_answer import GrowingAnswer
 from aspire_guard.lm.language_model import LanguageModel
 from aspire_guard.lm.prefix_states import PrefixStates
 from aspire_guard.selection.calibration import Calibration, Threshold
@@ -76,7 +77,10 @@ class SelfEvaluator:
     @cached_property
     def fingerprint(self) -> str:
         """Tells this evaluator from every other: a digest (hex) of all that its scores depend on."""
-        contents = self.manifest.model_dump_json(exclude={"metrics", "provenance"}) + self.calibration.model_dump_json()
+        contents = (
+            self.manifest.model_dump_json(exclude={"metrics", "provenance", "correctness"})
+            + self.calibration.model_dump_json()
+        )
         return hashlib.sha256(contents.encode()).hexdigest()
 
     def score(self, exchanges: Sequence[Exchange]) -> list[Score]:
@@ -113,19 +117,19 @@ class SelfEvaluator:
         answers, beams = self.aspire.decode(
             prompts, k=self.manifest.num_beams, max_new_tokens=self.manifest.max_new_tokens, early_stopping=True
         )
-        best = beams.states.branches(torch.zeros(1, 1, dtype=torch.long, device=beams.scores.device))
-        judgement = self.aspire.verdict_logits(best).log_softmax(-1)[0, 0, 0]
-        return answers[0][0].text, self.blended(answers[0][0].log_likelihood, float(judgement))
+        best = answers[0][0]
+        judgement = self.aspire.verdict_logits(beams.states, [[(question, best.text)]]).log_softmax(-1)[0, 0]
+        return best.text, self.blended(best.log_likelihood, float(judgement))
 
     @torch.inference_mode()
     def open_answer(self, question: str, context: str | None = None) -> OpenAnswer:
-        """An answer that is still being written, to be scored as it grows; the prompt is read once.
+        """An answer that is still being written, to be scored as it grows; each token is read once.
 
         Raises:
             InputError: the evaluator was fitted to the log-likelihoods of a chain.
         """
         self.expect_own_likelihood()
-        return OpenAnswer(self, self.aspire.prompt_states([(question, context)]))
+        return OpenAnswer(self, question, self.aspire.prompt_states([(question, context)]))
 
     def expect_own_likelihood(self) -> None:
         """Make sure that the selection score rests on the likelihood under this evaluator's own model.
@@ -151,24 +155,26 @@ class SelfEvaluator:
 
 
 class OpenAnswer:
-    """An answer that grows, scored on the states of its prompt; belongs to one call, not to several threads.
+    """An answer that grows, scored on the states that it has left so far; belongs to one call, not to several threads.
 
     Args:
         evaluator: what scores it.
+        question: what it answers.
         prompt: the states of `[θp ; x]`, one row.
     """
 
-    def __init__(self, evaluator: SelfEvaluator, prompt: PrefixStates) -> None:
-        self._evaluator, self._prompt, self._text = evaluator, prompt, ""
+    def __init__(self, evaluator: SelfEvaluator, question: str, prompt: PrefixStates) -> None:
+        self._evaluator, self._question, self._text = evaluator, question, ""
+        self._answer = GrowingAnswer(evaluator.aspire, prompt)
 
     @torch.inference_mode()
     def extend(self, text: str) -> Score:
         """The score of the answer so far with `text` added, as if it ended there: what `score` gives for it."""
         self._text += text
-        aspire = self._evaluator.aspire
-        states, total, count = aspire.answer_states(self._prompt, [[self._text]])
-        judgement = aspire.verdict_logits(states).log_softmax(-1)[0, 0, 0]
-        return self._evaluator.blended(float(total / count), float(judgement))
+        likelihood = self._answer.become(self._text)
+        texts = [[(self._question, self._text)]]
+        judgement = self._evaluator.aspire.verdict_logits(self._answer.states, texts).log_softmax(-1)[0, 0]
+        return self._evaluator.blended(likelihood, float(judgement))
 
 
 def _length(exchange: Exchange) -> int:

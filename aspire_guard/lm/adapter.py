@@ -23,8 +23,13 @@ class Adapter(Protocol):
         """What it is made of."""
         ...
 
-    def vectors(self, lm: LanguageModel) -> Tensor:
-        """`(length, dim)`: input embeddings that stand where tokens would; none for some adapters."""
+    @property
+    def text(self) -> str:
+        """The words that it is read with; empty where its vectors are no words."""
+        ...
+
+    def vectors(self, lm: LanguageModel, question: str = "", answer: str = "") -> Tensor:
+        """`(length, dim)`: input embeddings that stand where tokens would; θs may repeat question and answer."""
         ...
 
     def adapted(self, lm: LanguageModel) -> LanguageModel:

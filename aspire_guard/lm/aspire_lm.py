@@ -18,7 +18,7 @@ from aspire_guard.lm.beam_search import Beams, beam_search
 from aspire_guard.lm.language_model import LanguageModel, pad
 from aspire_guard.lm.multinomial import Samples, multinomial
 from aspire_guard.lm.prefix_states import PrefixStates
-from aspire_guard.lm.template import PromptTemplate
+from aspire_guard.lm.template import PromptTemplate, markers_of, unmarked
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class AspireLM:
             end token, in nats; and `(batch, answers)` how many tokens that sum is over.
         """
         branches = len(answers[0])
-        ids = [self._answer_ids(answer) for row in answers for answer in row]
+        ids = [self.answer_ids(answer) for row in answers for answer in row]
         tokens, mask = (part.view(-1, branches, part.shape[-1]) for part in pad(ids))
         before = prompts.fork(branches)
         states, hidden = self.answering.extend(before, self.lm.embed(tokens), mask)
@@ -105,7 +105,7 @@ class AspireLM:
         """
         questions = [list(dict.fromkeys(question for question, _ in pairs)) for _, pairs in passages]
         asked = [[self._question_ids(question) for question in row] for row in questions]
-        answers = [[self._answer_ids(answer) for _, answer in pairs] for _, pairs in passages]
+        answers = [[self.answer_ids(answer) for _, answer in pairs] for _, pairs in passages]
         index, _ = pad(
             [
                 torch.tensor([row.index(question) for question, _ in pairs], device=self.lm.device)
@@ -116,14 +116,20 @@ class AspireLM:
         states = self.answering.prefill(heads) if any(map(len, heads)) else self.lm.empty(len(heads))
         return self._branch(self._branch(states.fork(max(map(len, asked))), asked).branches(index), answers)
 
-    def verdict_logits(self, answers: PrefixStates) -> Tensor:
-        """`(batch, branches, 2)`: logits of z_c and z_w after `[θp ; x ; ŷ ; θs]` for each branch's answer."""
+    def verdict_logits(self, answers: PrefixStates, texts: Sequence[Sequence[tuple[str, str]]]) -> Tensor:
+        """`(answers, 2)`: logits of z_c and z_w after `[θp ; x ; ŷ ; θs]`, row by row.
+
+        Args:
+            answers: the states of `[θp ; x ; ŷ]`.
+            texts: (question, answer) of each row's branches; branches beyond those are left out.
+        """
         if self.self_eval is None:
             raise InputError("expected an evaluator with θs, found none; train stage 3 or load a whole evaluator")
-        suffix = self._vectors(self.self_eval).expand(*answers.visible.shape[:2], -1, -1)
-        mask = torch.ones(suffix.shape[:3], dtype=torch.bool, device=suffix.device)
-        states, _ = self.self_eval.adapted(self.lm).extend(answers, suffix, mask)
-        return self.word_logits(states.hidden)
+        places = [(row, branch) for row, pairs in enumerate(texts) for branch in range(len(pairs))]
+        before = answers.separate(torch.tensor(places, device=self.lm.device))
+        suffix, mask = pad([self._vectors(self.self_eval, *pair) for pairs in texts for pair in pairs])
+        states, _ = self.self_eval.adapted(self.lm).extend(before, suffix[:, None], mask[:, None])
+        return self.word_logits(states.hidden[:, 0])
 
     def word_logits(self, hidden: Tensor) -> Tensor:
         """`(…, 2)`: logits of z_c and z_w after `hidden` `(…, hidden)`."""
@@ -162,14 +168,19 @@ class AspireLM:
             both in nats.
         """
         prompts = [self._prompt(question, context) for question, context, _ in exchanges]
-        ids = [self._answer_ids(answer) for _, _, answer in exchanges]
+        ids = [self.answer_ids(answer) for _, _, answer in exchanges]
         rows, mask = pad([torch.cat([p, self.lm.embed(i)]) for p, i in zip(prompts, ids, strict=True)])
         states, hidden = self.answering.extend(self.lm.empty(len(rows)), rows[:, None], mask[:, None])
         predictors, _ = pad(
             [h[len(p) - 1 : len(p) + len(i)] for h, p, i in zip(hidden[:, 0], prompts, ids, strict=True)]
         )
         totals, counts = self._answer_likelihood(predictors, ids)
-        return totals / counts, self.verdict_logits(states)[:, 0].log_softmax(-1)[:, 0]
+        texts = [[(question, answer)] for question, _, answer in exchanges]
+        return totals / counts, self.verdict_logits(states, texts).log_softmax(-1)[:, 0]
+
+    def answer_ids(self, answer: str) -> Tensor:
+        """`(tokens,)`: the ids of an answer after its prompt, without the end token."""
+        return self.lm.token_ids(self.template.render_answer(self._plain(answer)))
 
     def _branch(self, states: PrefixStates, ids: Sequence[Sequence[Tensor]]) -> PrefixStates:
         """`states` with `ids[row][branch]` after each branch; branches beyond those given are left as they are."""
@@ -190,20 +201,22 @@ class AspireLM:
 
     def _head(self, context: str | None) -> Tensor:
         parts = [] if self.task is None else [self._vectors(self.task)]
-        text = self.lm.token_ids(self.template.render_context(context))
+        text = self.lm.token_ids(self.template.render_context(context and self._plain(context)))
         return torch.cat([*parts, self.lm.embed(torch.cat([self.lm.start_ids, text]))])
 
     def _prompt(self, question: str, context: str | None) -> Tensor:
         return torch.cat([self._head(context), self.lm.embed(self._question_ids(question))])
 
     def _question_ids(self, question: str) -> Tensor:
-        return self.lm.token_ids(self.template.render_question(question))
+        return self.lm.token_ids(self.template.render_question(self._plain(question)))
 
-    def _answer_ids(self, answer: str) -> Tensor:
-        return self.lm.token_ids(self.template.render_answer(answer))
+    def _plain(self, text: str) -> str:
+        """`text` in which no line passes for the layout or for the words of θs."""
+        words = self.self_eval.text if self.self_eval is not None else ""
+        return unmarked(text, (*self.template.markers, *markers_of(words)))
 
-    def _vectors(self, adapter: Adapter) -> Tensor:
-        return adapter.vectors(self.lm).to(self.lm.embedding_weight.dtype)
+    def _vectors(self, adapter: Adapter, *texts: str) -> Tensor:
+        return adapter.vectors(self.lm, *map(self._plain, texts)).to(self.lm.embedding_weight.dtype)
 
     def _answer_likelihood(self, predictors: Tensor, ids: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Summed log-probabilities of `ids` and the end token after each, and how many tokens that is."""

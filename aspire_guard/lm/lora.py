@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -33,7 +34,8 @@ class Lora:
     Args:
         lm: the frozen model.
         config: rank, scale and target modules, as in PEFT.
-        text: read before the prompt (θp) or after the answer (θs).
+        text: read before the prompt (θp) or after the answer (θs), where it may repeat `{question}` and `{answer}`:
+            the model under θs then reads them itself, with the passage's states before its eyes.
     """
 
     method: Literal["lora"] = "lora"
@@ -57,9 +59,10 @@ class Lora:
             torch.manual_seed(seed)
             return cls(lm, config, text)
 
-    def vectors(self, lm: LanguageModel) -> Tensor:
-        """`(tokens, dim)`: the embeddings of `text`."""
-        return lm.embed(lm.token_ids(self.text))
+    def vectors(self, lm: LanguageModel, question: str = "", answer: str = "") -> Tensor:
+        """`(tokens, dim)`: the embeddings of `text` with question and answer filled in."""
+        parts = {"{question}": question, "{answer}": answer}
+        return lm.embed(lm.token_ids(re.sub(r"{question}|{answer}", lambda part: parts[part[0]], self.text)))
 
     def adapted(self, lm: LanguageModel) -> LanguageModel:
         """The copy with the changes; `lm` must be the model that it was made from."""

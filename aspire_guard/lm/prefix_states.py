@@ -46,6 +46,26 @@ class PrefixStates:
             hidden=gather_branches(self.hidden, index),
         )
 
+    def separate(self, index: Tensor) -> PrefixStates:
+        """The branches at `index` `(n, 2)`, of (row, branch), as rows of their own: copies of the slots each sees.
+
+        Many tokens after many branches cost less this way, since attention goes over no slot that only others see.
+        """
+        rows, branches = index.unbind(-1)
+        visible = self.visible[rows, branches]
+        seen = visible.sum(-1)
+        slots = visible.int().sort(dim=-1, descending=True, stable=True).indices[:, : int(seen.max())]
+        layers = tuple(
+            (k[rows[:, None], :, slots].transpose(1, 2), v[rows[:, None], :, slots].transpose(1, 2))
+            for k, v in self.layers
+        )
+        return PrefixStates(layers, visible.gather(1, slots)[:, None], self.hidden[rows, branches][:, None])
+
+    def first(self, slots: int, hidden: Tensor) -> PrefixStates:
+        """The states as they were after the first `slots` slots, with the `hidden` that each branch had then."""
+        layers = tuple((k[:, :, :slots], v[:, :, :slots]) for k, v in self.layers)
+        return PrefixStates(layers, self.visible[..., :slots], hidden)
+
     def fork(self, n: int) -> PrefixStates:
         """`n` equal branches out of a single one."""
         return self.branches(torch.zeros(len(self.visible), n, dtype=torch.long, device=self.visible.device))

@@ -26,6 +26,7 @@ class SoftPrompt(nn.Module):
     """
 
     method: Literal["soft_prompt"] = "soft_prompt"
+    text = ""
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
@@ -38,8 +39,8 @@ class SoftPrompt(nn.Module):
         repeated = ids.repeat(-(-length // len(ids)))
         return cls(lm.embed(repeated[len(repeated) - length :]))
 
-    def vectors(self, lm: LanguageModel) -> Tensor:
-        """`(length, dim)`: the trained embeddings themselves."""
+    def vectors(self, lm: LanguageModel, question: str = "", answer: str = "") -> Tensor:
+        """`(length, dim)`: the trained embeddings themselves, whatever question and answer."""
         return self.weight
 
     def adapted(self, lm: LanguageModel) -> LanguageModel:

@@ -20,7 +20,7 @@ from sqlalchemy.pool import NullPool
 from aspire_guard.errors import InputError, ReviewConflictError, ReviewQueueError
 from aspire_guard.review.item import Decision, ReviewItem, Status, Ticket
 from aspire_guard.review.tables import prepare, tickets
-from aspire_guard.timed import in_thread
+from aspire_guard.time_limits import in_thread
 
 Result = TypeVar("Result")
 

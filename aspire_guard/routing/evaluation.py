@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from aspire_guard.errors import AspireGuardError, EvaluationError
 from aspire_guard.evaluators.protocol import Evaluator
 from aspire_guard.exchange import Exchange
 from aspire_guard.routing.interrupts import is_interrupt
-from aspire_guard.verdict import Score
+from aspire_guard.verdict import Score, is_number
 
 
 @dataclass(frozen=True)
@@ -48,11 +47,6 @@ def evaluate(evaluator: Evaluator, exchanges: Sequence[Exchange]) -> list[Evalua
     if errors:
         return [Evaluated(error=error, seconds=seconds) for error in errors]
     return [_checked(score, seconds) for score in scores]
-
-
-def is_number(score: Score) -> bool:
-    """Whether a score can be compared: an unvalidated one may hold NaN."""
-    return not math.isnan(score.selection_score) and 0.0 <= score.confidence <= 1.0
 
 
 def _checked(score: Score, seconds: float) -> Evaluated:

@@ -14,14 +14,16 @@ from typing import Any, Literal
 from langchain_core.documents import Document
 from langchain_core.messages import AIMessage
 
-from aspire_guard.errors import ExchangeError, ReviewQueueError, RouteTimeoutError
+from aspire_guard.errors import ExchangeError, RouteTimeoutError
 from aspire_guard.evaluators.protocol import Evaluator
 from aspire_guard.exchange import Exchange, answer_in
 from aspire_guard.review.item import Decision, ReviewItem
 from aspire_guard.routing.abstain import abstain, attach
 from aspire_guard.routing.evaluation import Evaluated
 from aspire_guard.routing.interrupts import is_interrupt
+from aspire_guard.routing.limits import NO_TIME, Limits
 from aspire_guard.routing.policy import RoutingPolicy
+from aspire_guard.routing.record import Candidate, Record
 from aspire_guard.routing.requests import (
     Answered,
     Applied,
@@ -35,23 +37,7 @@ from aspire_guard.routing.requests import (
     RunFallback,
 )
 from aspire_guard.routing.routes import Abstain, Accept, Custom, Fallback, HumanReview, Route, Routes
-from aspire_guard.verdict import RouteName, Score, Step, Timings, Verdict
-
-__all__ = [
-    "Answered",
-    "Applied",
-    "Apply",
-    "Ask",
-    "Evaluate",
-    "Extract",
-    "Failed",
-    "Flow",
-    "Generate",
-    "Generated",
-    "Outcome",
-    "RunFallback",
-    "answer_flow",
-]
+from aspire_guard.verdict import RouteName, Verdict
 
 Extract = Callable[[Any, Any, Sequence[Document]], Exchange]
 
@@ -61,8 +47,6 @@ _DECIDED = {
     "reject": "a reviewer rejected the answer",
     "respond": "a reviewer responded in place of the answer",
 }
-# Errors of ours that never hold an answer; any other may quote one.
-_SPEAKING = (ExchangeError, ReviewQueueError, RouteTimeoutError)
 
 
 @dataclass(frozen=True)
@@ -101,51 +85,32 @@ def answer_flow(
         EvaluationError: scoring failed, and the policy says to raise then.
         PolicyError: the policy names a threshold that the evaluator does not have.
     """
-    return _Way(input, evaluator, policy, metadata or {}, extract, clock).flow()
+    group = policy.group(metadata or {})
+    limits = Limits(policy.budget, policy.timeouts, clock)
+    record = Record(policy.cuts(evaluator, group))
+    return (yield from _Way(input, evaluator, policy, group, extract, limits, record).flow())
 
 
 @dataclass(frozen=True)
-class _Candidate:
-    """A scored answer; `own` where the chain itself gave it."""
-
-    output: Any
-    exchange: Exchange
-    score: Score | None
-    own: bool
-
-
 class _Way:
-    """One answer on its way: what was tried, what it cost, and the answers so far."""
+    """The routes that an answer takes, one after another."""
 
-    def __init__(
-        self,
-        input: Any,
-        evaluator: Evaluator,
-        policy: RoutingPolicy,
-        metadata: Mapping[str, Any],
-        extract: Extract,
-        clock: Callable[[], float],
-    ) -> None:
-        self.input, self.evaluator, self.policy, self.extract, self.clock = input, evaluator, policy, extract, clock
-        self.group = policy.group(metadata)
-        self.started = clock()
-        self.steps: list[Step] = []
-        self.candidates: list[_Candidate] = []
-        self.timings = _NO_TIMINGS
-        self.hops, self.cost = 0, 0.0
-        self.ticket: str | None = None
-        self.chain_error: Exception | None = None
-        self.review_reason: str | None = None
+    input: Any
+    evaluator: Evaluator
+    policy: RoutingPolicy
+    group: str | None
+    extract: Extract
+    limits: Limits
+    record: Record
 
     def flow(self) -> Flow:
-        self.cuts = self.policy.cuts(self.evaluator, self.group)
         try:
-            generated: Generated = yield Generate(self._limit(self.policy.timeouts.chain))
+            generated: Generated = yield Generate(self.limits.within(self.policy.timeouts.chain))
         except Exception as error:
             if self.policy.on_chain_error == "raise" or is_interrupt(error):
                 raise
-            self.chain_error = error
-            self.steps.append(Step(route="chain", error=_told(error, "chain")))
+            self.record.failed("chain", error)
+            self.record.chain_error = error
         else:
             outcome = yield from self._consider(generated, "chain")
             if outcome is not None:
@@ -169,46 +134,29 @@ class _Way:
             evaluated = yield from self._evaluate(exchange)
         if evaluated.error is not None and self.policy.on_error == "raise":
             raise evaluated.error
-        self._note(generated, evaluated, source, name)
-        candidate = _Candidate(generated.output, exchange, evaluated.score, own=source == "chain")
-        self.candidates.append(candidate)
-        if self.cuts.accepts(evaluated.score):
+        candidate = self.record.answered(source, generated, exchange, evaluated, name)
+        if self.record.cuts.accepts(evaluated.score):
             return self._release(candidate, "accept" if candidate.own else "fallback")
         return None
 
     def _evaluate(self, exchange: Exchange) -> Generator[Request, Any, Evaluated]:
-        if self._late:
-            return Evaluated(error=RouteTimeoutError(_NO_TIME))
-        evaluated: Evaluated = yield Evaluate(exchange, self._limit(self.policy.timeouts.evaluator))
+        if self.limits.is_late:
+            return Evaluated(error=RouteTimeoutError(NO_TIME))
+        evaluated: Evaluated = yield Evaluate(exchange, self.limits.within(self.policy.timeouts.evaluator))
         return evaluated
 
-    def _note(
-        self, generated: Generated, evaluated: Evaluated, source: Literal["chain", "fallback"], name: str | None
-    ) -> None:
-        spent = [seconds for seconds in (generated.seconds, evaluated.seconds) if seconds is not None]
-        self.steps.append(
-            Step(
-                route=source,
-                name=name,
-                confidence=evaluated.score.confidence if evaluated.score else None,
-                error=None if evaluated.error is None else str(evaluated.error),
-                seconds=sum(spent) if spent else None,
-                retries=generated.retries,
-            )
-        )
-        if source == "chain":
-            self.timings = Timings(generate=generated.seconds, score=evaluated.seconds)
-
     def _routes(self) -> Routes:
-        score = self.candidates[0].score if self.candidates else None
-        failed = bool(self.candidates) and score is None
-        return () if failed and self.policy.on_error == "abstain" else self.cuts.routes(score)
+        candidates = self.record.candidates
+        score = candidates[0].score if candidates else None
+        unscored = bool(candidates) and score is None
+        return () if unscored and self.policy.on_error == "abstain" else self.record.cuts.routes(score)
 
     def _take(self, route: Route) -> _Part:
         if isinstance(route, Abstain):
             return self._abstain(route)
         if isinstance(route, Accept):
-            return self._release(self.best, "accept") if self.best is not None and self.best.score else None
+            best = self.record.best
+            return self._release(best, "accept") if best is not None and best.score else None
         if isinstance(route, Fallback):
             return (yield from self._fall_back(route))
         if isinstance(route, HumanReview):
@@ -216,33 +164,19 @@ class _Way:
         return (yield from self._apply(route))
 
     def _fall_back(self, route: Fallback) -> _Part:
-        refusal = self._refusal(route)
+        refusal = self.limits.refusal(route)
         if refusal is not None:
-            self.steps.append(Step(route="fallback", name=route.label, error=refusal))
+            self.record.passed_over("fallback", refusal, route.label)
             return None
-        self.hops, self.cost = self.hops + 1, self.cost + route.cost
-        timeout = self._limit(route.timeout or self.policy.timeouts.fallback)
-        reply: Generated | Failed = yield RunFallback(route, timeout, self._left)
+        self.limits.spend(route)
+        timeout = self.limits.within(route.timeout or self.policy.timeouts.fallback)
+        reply: Generated | Failed = yield RunFallback(route, timeout, self.limits.left)
         if isinstance(reply, Generated):
             try:
                 return (yield from self._consider(reply, "fallback", route.label))
             except ExchangeError as error:
                 reply = Failed(error, reply.seconds, reply.retries)
-        told, seconds, retries = _told(reply.error, "fallback"), reply.seconds, reply.retries
-        self.steps.append(Step(route="fallback", name=route.label, error=told, seconds=seconds, retries=retries))
-        return None
-
-    def _refusal(self, route: Fallback) -> str | None:
-        """Why a fallback may not be asked; None where it may."""
-        budget = self.policy.budget
-        if self._late:
-            return _NO_TIME
-        if self.hops >= budget.hops:
-            return f"the budget of {budget.hops} hops is used up"
-        if budget.seconds is not None and self.clock() - self.started >= budget.seconds:
-            return f"the budget of {budget.seconds:g} s is used up"
-        if budget.cost is not None and self.cost + route.cost > budget.cost:
-            return f"its cost of {route.cost:g} is more than the budget has left"
+        self.record.failed("fallback", reply.error, name=route.label, seconds=reply.seconds, retries=reply.retries)
         return None
 
     def _review(self, route: HumanReview) -> _Part:
@@ -252,63 +186,63 @@ class _Way:
         return outcome
 
     def _ask(self, route: HumanReview) -> _Part:
-        best = self.best
+        best = self.record.best
         if best is None:
             return None
-        if self._late:
-            self.steps.append(Step(route="human_review", error=_NO_TIME))
+        if self.limits.is_late:
+            self.record.passed_over("human_review", NO_TIME)
             return None
         item = ReviewItem(
             **best.exchange.model_dump(),
             confidence=best.score.confidence if best.score else None,
-            reason=self.cuts.reason(best.score),
+            reason=self.record.cuts.reason(best.score),
             group=self.group,
         )
-        reply: Answered | Failed = yield Ask(route.queue, item, route.wait and self._limit(route.wait), self._left)
-        self.ticket = reply.ticket
+        wait = route.wait and self.limits.within(route.wait)
+        reply: Answered | Failed = yield Ask(route.queue, item, wait, self.limits.left)
+        self.record.ticket = reply.ticket
         if isinstance(reply, Failed):
-            told = _told(reply.error, "review queue")
-            self.steps.append(Step(route="human_review", error=told, seconds=reply.seconds))
+            self.record.failed("human_review", reply.error, seconds=reply.seconds)
             return None
-        self.steps.append(Step(route="human_review", seconds=reply.seconds))
+        self.record.done("human_review", reply.seconds)
         return None if reply.decision is None else self._decided(best, reply.decision)
 
-    def _decided(self, candidate: _Candidate, decision: Decision) -> Outcome | None:
-        self.review_reason = _DECIDED[decision.action]
+    def _decided(self, candidate: Candidate, decision: Decision) -> Outcome | None:
+        self.record.reviewed = _DECIDED[decision.action]
         if decision.action == "reject":
             return None
         if decision.text is None:
             return self._release(candidate, "human_review")
         output = abstain(candidate.output, decision.text, candidate.exchange.answer)
-        verdict = self._verdict(candidate, "human_review", released=True)
+        verdict = self.record.verdict(candidate, "human_review", released=True)
         return Outcome(attach(output, verdict), verdict)
 
     def _apply(self, route: Custom) -> _Part:
-        if self._late:
-            self.steps.append(Step(route="custom", error=_NO_TIME))
+        if self.limits.is_late:
+            self.record.passed_over("custom", NO_TIME)
             return None
-        best = self.best
+        best = self.record.best
         output = None if best is None else best.output
-        so_far = self._verdict(best, "custom", released=False)
-        reply: Applied | Failed = yield Apply(route, output, so_far, self._left)
+        so_far = self.record.verdict(best, "custom", released=False)
+        reply: Applied | Failed = yield Apply(route, output, so_far, self.limits.left)
         if isinstance(reply, Failed):
-            self.steps.append(Step(route="custom", error=_told(reply.error, "custom route"), seconds=reply.seconds))
+            self.record.failed("custom", reply.error, seconds=reply.seconds)
             return None
-        self.steps.append(Step(route="custom", seconds=reply.seconds))
+        self.record.done("custom", reply.seconds)
         answer = answer_in(reply.output)
-        verdict = self._verdict(best, "custom", released=best is not None and answer == answer_in(best.output))
+        verdict = self.record.verdict(best, "custom", released=best is not None and answer == answer_in(best.output))
         return Outcome(attach(reply.output, verdict), verdict)
 
-    def _release(self, candidate: _Candidate, route: RouteName) -> Outcome:
-        verdict = self._verdict(candidate, route, released=True, accepted=candidate.own)
+    def _release(self, candidate: Candidate, route: RouteName) -> Outcome:
+        verdict = self.record.verdict(candidate, route, released=True, accepted=candidate.own)
         return Outcome(attach(candidate.output, verdict), verdict)
 
     def _abstain(self, route: Abstain) -> Outcome:
-        if not self.candidates:
-            assert self.chain_error is not None
+        if not self.record.candidates:
+            assert self.record.chain_error is not None
             # There is no output whose type the abstention could take.
-            raise self.chain_error
-        verdict = self._verdict(self.best, "abstain", released=False)
+            raise self.record.chain_error
+        verdict = self.record.verdict(self.record.best, "abstain", released=False)
         message = route.message
         if not isinstance(message, str):
             try:
@@ -318,57 +252,5 @@ class _Way:
                     raise
                 told = f"the abstention's function raised {type(error).__name__}"
                 message, verdict = self.policy.abstention, verdict.model_copy(update={"error": told})
-        first = self.candidates[0]
+        first = self.record.candidates[0]
         return Outcome(attach(abstain(first.output, message, first.exchange.answer), verdict), verdict)
-
-    def _verdict(
-        self, candidate: _Candidate | None, route: RouteName, *, released: bool, accepted: bool = False
-    ) -> Verdict:
-        score = None if candidate is None else candidate.score
-        least = self.cuts.least_accepted
-        # What the evaluator promises is about the chain's own answers that reach the threshold.
-        promised = least is not None and (route == "abstain" or (route == "accept" and self.cuts.accepts(score)))
-        return Verdict(
-            accepted=accepted,
-            released=released,
-            route=route,
-            confidence=None if score is None else score.confidence,
-            threshold=self.cuts.threshold,
-            score=score,
-            reason=self.review_reason or ("the chain failed" if candidate is None else self.cuts.reason(score)),
-            guarantee=least.guarantee if least is not None and promised else None,
-            error=next((step.error for step in reversed(self.steps) if step.error is not None), None),
-            timings=self.timings,
-            steps=tuple(self.steps),
-            ticket=self.ticket,
-        )
-
-    @property
-    def best(self) -> _Candidate | None:
-        """The best-scored answer so far, of equals the first; None where there is none."""
-        return max(self.candidates, key=lambda one: one.score.confidence if one.score else -1.0, default=None)
-
-    @property
-    def _left(self) -> float | None:
-        """Seconds that are left of all; None where there is no limit."""
-        overall = self.policy.timeouts.overall
-        return None if overall is None else max(0.0, overall - (self.clock() - self.started))
-
-    @property
-    def _late(self) -> bool:
-        return self._left == 0.0
-
-    def _limit(self, seconds: float | None) -> float | None:
-        """A time limit that also keeps to the overall one."""
-        left = self._left
-        if seconds is None or left is None:
-            return left if seconds is None else seconds
-        return min(seconds, left)
-
-
-_NO_TIME, _NO_TIMINGS = "the overall time is used up", Timings()
-
-
-def _told(error: Exception, who: str) -> str:
-    """What went wrong, without the words of errors that may quote an answer: those are in the trace."""
-    return str(error) if isinstance(error, _SPEAKING) else f"the {who} raised {type(error).__name__}"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from aspire_guard.chain_callbacks import ChainWatch
 from aspire_guard.exchange import Exchange
+from aspire_guard.exchange.chain_watch import ChainWatch
 from aspire_guard.review.item import Decision, ReviewItem
 from aspire_guard.routing.routes import Custom, Fallback, ReviewDesk
 from aspire_guard.verdict import Verdict

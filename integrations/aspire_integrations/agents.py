@@ -30,7 +30,7 @@ from langgraph.types import Command, TracePolicy, omit_payload
 
 from aspire_guard.evaluators.protocol import Evaluator
 from aspire_guard.exchange import Exchange, answer_text, context_text, message_text, question_text
-from aspire_guard.guarded_run import GuardedRun
+from aspire_guard.execution.guarded_run import GuardedRun
 from aspire_guard.review.item import Ticket
 from aspire_guard.routing.policy import RoutingPolicy
 from aspire_integrations.graph_review import holding, pending, reviewed

@@ -16,12 +16,13 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatResult
-from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.prompts import ChatPromptTemplate, HumanMessagePromptTemplate
 from pydantic import Field
 
-from aspire_guard.chain_callbacks import SELF_SCORE_KEY
 from aspire_guard.errors import InputError
 from aspire_guard.exchange import message_text
+from aspire_guard.exchange.chain_watch import SELF_SCORE_KEY
+from aspire_guard.lm.template import unmarked
 
 if TYPE_CHECKING:
     from aspire_guard.evaluators.self_evaluator import SelfEvaluator
@@ -71,10 +72,14 @@ class AspireChatModel(BaseChatModel):
 
     @property
     def prompt(self) -> ChatPromptTemplate:
-        """Takes `context` and `question`, and renders them as in training."""
+        """Takes `context` and `question`, and renders them as in training, none able to pass for the other."""
         template = self.evaluator.manifest.template
         text = _f_string(template.context, "context") + _f_string(template.question, "question")
-        return ChatPromptTemplate.from_messages([("human", text)])
+        return _LayoutPrompt(
+            messages=[HumanMessagePromptTemplate.from_template(text)],
+            input_variables=["context", "question"],
+            markers=template.markers,
+        )
 
     @property
     def model_name(self) -> str:
@@ -118,6 +123,25 @@ class AspireChatModel(BaseChatModel):
         read = len(lm.token_ids(template.render(question, context)))
         written = len(lm.token_ids(template.render_answer(answer)))
         return UsageMetadata(input_tokens=read, output_tokens=written, total_tokens=read + written)
+
+
+class _LayoutPrompt(ChatPromptTemplate):
+    """A prompt whose values can't pass for a piece of its layout."""
+
+    markers: tuple[str, ...]
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        return False
+
+    def format_messages(self, **kwargs: Any) -> list[BaseMessage]:
+        return super().format_messages(**self._unmarked(kwargs))
+
+    async def aformat_messages(self, **kwargs: Any) -> list[BaseMessage]:
+        return await super().aformat_messages(**self._unmarked(kwargs))
+
+    def _unmarked(self, values: dict[str, Any]) -> dict[str, Any]:
+        return {name: unmarked(str(value), self.markers) for name, value in values.items()}
 
 
 def _last_human_text(messages: Sequence[BaseMessage]) -> str:

@@ -175,7 +175,7 @@ def run_demo(guard: AspireGuard, questions: Sequence[QARecord], console: Console
         answer = DemoAnswer(
             answerable=record.answerable,
             released=guarded.verdict.accepted,
-            correct=correctness.is_correct(guarded.answer, record.answers),
+            correct=correctness.grade([(record, guarded.answer)])[0],
         )
         show_answer(guarded, console, f"{number}/{len(questions)}", _judgement(answer, record))
         answers.append(answer)

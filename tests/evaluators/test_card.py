@@ -24,6 +24,7 @@ PROMISED = Threshold(
 MANIFEST: dict[str, Any] = {
     "base_model": {"name": "smollm2-135m", "fingerprint": "0123456789abcdef" * 4},
     "methods": {"task": "soft_prompt", "self_eval": "lora"},
+    "correctness": {"method": "token_f1", "threshold": 0.6},
     "alpha": 0.25,
     "likelihood": "own",
     "provenance": {
@@ -44,6 +45,7 @@ def test_a_card_names_base_model_alpha_and_threshold() -> None:
     assert "| base model | smollm2-135m (fingerprint `0123456789ab`) |" in card
     assert "| θp | soft prompt |" in card
     assert "| θs | LoRA |" in card
+    assert "| right means | token F1 ≥ 0.6 |" in card
     assert "| selection score | α = 0.25 |" in card
     assert "| threshold | confidence ≥ 0.625 |" in card
 

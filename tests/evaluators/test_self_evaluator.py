@@ -122,7 +122,7 @@ def test_an_answer_comes_with_the_score_of_its_own_states(family: Family) -> Non
     with torch.inference_mode():
         prompts = aspire.prompt_states([("Who?", "Ada Lovelace.")])
         answers, beams = aspire.decode(prompts, k=3, max_new_tokens=6, early_stopping=True)
-        log_p = float(aspire.verdict_logits(beams.states).log_softmax(-1)[0, 0, 0])
+        log_p = float(aspire.verdict_logits(beams.states, [[("", "")]]).log_softmax(-1)[0, 0])
     assert text == answers[0][0].text
     assert score.log_likelihood == answers[0][0].log_likelihood
     assert score.p_correct == pytest.approx(math.exp(log_p), abs=1e-5)
@@ -187,14 +187,32 @@ def test_the_model_at_hand_is_used(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("self_eval", ["soft_prompt", "lora"])
 def test_an_open_answer_scores_as_the_finished_one_would(family: Family, self_eval: Any) -> None:
-    """At every boundary the score is that of the answer so far; the prompt is read once."""
+    """At every boundary the score is that of the answer so far, also where a token grows across it."""
     evaluator = tiny_evaluator(family, self_eval=self_eval)
-    parts = ["Harrow built it.", " In 1998.", "", " Perhaps."]
+    parts = ["", "Harrow built it.", " In 1998.", "", " It is cor", "rect", "", "ly said."]
     answer = evaluator.open_answer("Which yard?", "A passage.")
     found = [answer.extend(part) for part in parts]
-    whole = [Exchange(question="Which yard?", context="A passage.", answer="".join(parts[: i + 1])) for i in range(4)]
+    texts = ["".join(parts[: i + 1]) for i in range(len(parts))]
+    whole = [Exchange(question="Which yard?", context="A passage.", answer=text) for text in texts]
     for one, expected in zip(found, evaluator.score(whole), strict=True):
         assert one.model_dump() == pytest.approx(expected.model_dump(), abs=1e-4)
+
+
+def test_an_open_answer_reads_each_token_once() -> None:
+    """Only the tokens that are new, or are others than before, are run, beside the three embeddings of θs."""
+    evaluator = tiny_evaluator()
+    answer = evaluator.open_answer("Which yard?", "A passage.")
+    run: list[int] = []
+
+    def note(module: Any, args: Any, kwargs: Any) -> None:
+        run.append(kwargs["inputs_embeds"].shape[1])
+
+    hook = evaluator.aspire.lm.model.base_model.register_forward_pre_hook(note, with_kwargs=True)
+    for part in ("Yes.", " It is cor", "rect", "", "."):
+        answer.extend(part)
+    hook.remove()
+    # " Yes." is five bytes, " It is" six and " cor" a token, in whose place comes the token " correct".
+    assert run == [5, 3, 7, 3, 1, 3, 3, 1, 3]
 
 
 def test_groups_and_bands_have_thresholds_of_their_own() -> None:

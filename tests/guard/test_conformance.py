@@ -33,7 +33,7 @@ from aspire_guard.exchange import answer_in, answer_text
 from aspire_guard.guard import AspireGuard
 from aspire_guard.routing.policy import RoutingPolicy
 from aspire_guard.routing.routes import Fallback
-from aspire_guard.scripted import ScriptedChatModel
+from aspire_guard.testing import ScriptedChatModel
 
 ABSTENTION = "I can't answer this question."
 TRUSTING = ConstantEvaluator(confidence=1.0)

@@ -15,8 +15,7 @@ from aspire_guard.evaluators.self_evaluator import SelfEvaluator, selection_scor
 from aspire_guard.exchange import Exchange, reported_log_likelihood
 from aspire_guard.guard import AspireGuard
 from aspire_guard.observe import AspireCallbackHandler, Observation
-from aspire_guard.scripted import ScriptedChatModel
-from aspire_guard.testing import tiny_evaluator
+from aspire_guard.testing import ScriptedChatModel, tiny_evaluator
 
 ABSTENTION = "I can't answer this question."
 

@@ -24,11 +24,11 @@ from langgraph.config import get_stream_writer
 from langgraph.graph import START, StateGraph
 from langgraph.graph.message import add_messages
 
-from aspire_guard import chain_callbacks
 from aspire_guard.evaluators.constant import ConstantEvaluator
 from aspire_guard.exchange import answer_in, answer_text
+from aspire_guard.execution import silence
 from aspire_guard.guard import AspireGuard
-from aspire_guard.scripted import ScriptedChatModel
+from aspire_guard.testing import ScriptedChatModel
 
 ANSWER = "zanq ziwx barq"
 TOKENS = ANSWER.split()
@@ -267,7 +267,7 @@ def take_out_the_cure(patch: pytest.MonkeyPatch, surface: str) -> None:
             yield chunk
 
     if surface in SILENCED:
-        patch.setattr(chain_callbacks, "silenced", lambda config: config)
+        patch.setattr(silence, "silenced", lambda config: config)
     else:
         patch.setattr(AspireGuard, "stream", stream)
         patch.setattr(AspireGuard, "astream", astream)

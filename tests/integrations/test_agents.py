@@ -25,7 +25,7 @@ from aspire_guard.guard import AspireGuard
 from aspire_guard.review import ReviewQueue
 from aspire_guard.routing.policy import RoutingPolicy
 from aspire_guard.routing.routes import Fallback, HumanReview
-from aspire_guard.scripted import ScriptedChatModel
+from aspire_guard.testing import ScriptedChatModel
 from aspire_integrations.agents import AspireGuardMiddleware
 from aspire_integrations.graph_review import InterruptReview
 from aspire_integrations.langgraph import GuardedState

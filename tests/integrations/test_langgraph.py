@@ -21,7 +21,7 @@ from aspire_guard.guard import AspireGuard
 from aspire_guard.review import ReviewQueue
 from aspire_guard.routing.policy import RoutingPolicy
 from aspire_guard.routing.routes import Abstain, HumanReview
-from aspire_guard.scripted import ScriptedChatModel
+from aspire_guard.testing import ScriptedChatModel
 from aspire_integrations.graph_review import InterruptReview
 from aspire_integrations.langgraph import GuardedState, answer_node, review_node
 

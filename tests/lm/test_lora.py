@@ -92,6 +92,12 @@ def test_its_vectors_are_the_embeddings_of_its_text(lm: LanguageModel) -> None:
     assert _random(lm, text="").vectors(lm).shape == (0, 32)
 
 
+def test_its_text_may_repeat_question_and_answer(lm: LanguageModel) -> None:
+    """Each stands where it is named; what they say themselves is no placeholder."""
+    found = _random(lm, text="{question} {answer}? {answer}!").vectors(lm, "{answer}", "{question}")
+    assert torch.equal(found, lm.embed(lm.token_ids("{answer} {question}? {question}!")))
+
+
 def test_saving_and_loading_keeps_every_bit(family: Family, tmp_path: Path) -> None:
     """Matrices and text come back as they were, in two files and no pickle, and are frozen."""
     lm = tiny_lm(family)

@@ -58,7 +58,8 @@ def _by_hand(aspire: AspireLM, question: str, context: str | None, answer: str) 
     output = aspire.answering.model(inputs_embeds=layout, use_cache=True)
     log_p = output.logits[0, len(before) + len(prompt) - 1 :].log_softmax(-1)
     likelihood = log_p.gather(-1, torch.cat([torch.tensor(ids, dtype=torch.long), end])[:, None]).mean()
-    judging, suffix = aspire.self_eval.adapted(aspire.lm).model, aspire.self_eval.vectors(aspire.lm)[None]
+    judging = aspire.self_eval.adapted(aspire.lm).model
+    suffix = aspire.self_eval.vectors(aspire.lm, question, answer)[None]
     logits = judging(inputs_embeds=suffix, past_key_values=output.past_key_values).logits[0, -1]
     words = [tokenizer(word, add_special_tokens=False).input_ids[0] for word in (" correct", " wrong")]
     return likelihood, logits[words].log_softmax(-1)[0]
@@ -81,9 +82,10 @@ def test_shared_states_judge_as_a_pass_each_does(evaluator: SelfEvaluator) -> No
     """The questions of a passage share its states, and the answers of a question theirs."""
     aspire = evaluator.aspire
     passages = [(CONTEXT, [(q, a) for q, c, a in EXCHANGES if c]), (None, [(q, a) for q, c, a in EXCHANGES if not c])]
-    log_p = aspire.verdict_logits(aspire.answer_branches(passages)).log_softmax(-1)[..., 0]
+    texts = [pairs for _, pairs in passages]
+    log_p = aspire.verdict_logits(aspire.answer_branches(passages), texts).log_softmax(-1)[:, 0]
     expected = aspire.score([EXCHANGES[i] for i in (0, 2, 3, 1)])[1]
-    torch.testing.assert_close(torch.cat([log_p[0], log_p[1, :1]]), expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(log_p, expected, atol=1e-4, rtol=0)
 
 
 def test_an_evaluator_saved_and_loaded_gives_the_same_scores(evaluator: SelfEvaluator, tmp_path: Path) -> None:

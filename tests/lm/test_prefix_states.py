@@ -185,3 +185,19 @@ def test_pad_stacks_rows_and_marks_what_is_real() -> None:
     values, mask = pad([torch.tensor([1, 2]), torch.tensor([], dtype=torch.long), torch.tensor([3])])
     assert values.tolist() == [[1, 2], [0, 0], [3, 0]]
     assert mask.tolist() == [[True, True], [False, False], [True, False]]
+
+
+def test_branches_become_rows_that_hold_what_they_see_alone(lm: LanguageModel) -> None:
+    """Branches of different lengths, a branch twice, and one left out: each goes on as it would among its own."""
+    prompts, tokens = _prompts(lm)[:2], _embeddings(lm, 2, 3, 2, seed=1)
+    mask = torch.tensor([[[1, 1], [1, 0], [0, 0]], [[1, 1], [1, 1], [1, 0]]], dtype=torch.bool)
+    states, _ = lm.extend(lm.prefill(prompts).fork(3), tokens, mask)
+    places = [(1, 2), (0, 1), (0, 2), (1, 2)]
+    rows = states.separate(torch.tensor(places))
+    assert rows.lengths[:, 0].tolist() == [int(states.lengths[place]) for place in places]
+    assert rows.visible.shape[-1] == int(rows.lengths.max())
+    after = _embeddings(lm, 4, 1, 3, seed=2)
+    longer, _ = lm.extend(rows, after, _all(4, 1, 3))
+    for i, (row, branch) in enumerate(places):
+        expected = _full(lm, prompts[row], tokens[row, branch, mask[row, branch]], after[i, 0])[-1]
+        _assert_close(lm.logits(longer.hidden)[i, 0], expected)

@@ -35,7 +35,8 @@ def _sample(file: Path, aspire: AspireLM | None = None) -> list[SampledAnswers]:
 
 def _labelled(texts: list[str], *references: str) -> tuple[list[str], list[str]]:
     record = QARecord("id", "Who?", "A passage.", references)
-    return SampledAnswers(record, tuple(texts), (0.0,) * len(texts)).labelled(RougeL(0.9))
+    grades = RougeL(0.9).grade([(record, text) for text in texts])
+    return SampledAnswers(record, tuple(texts), (0.0,) * len(texts)).labelled(grades, next(iter(references), None))
 
 
 def test_answers_are_those_of_each_record_alone(family: Family, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from aspire_guard.errors import InputError
-from aspire_trainers.config import SamplingConfig, TrainingConfig
+from aspire_trainers.config import SamplingConfig, TaskTuningConfig, TrainingConfig
 
 RECIPE = """
 model = "some/model"
@@ -79,9 +79,12 @@ def test_the_settings_survive_json() -> None:
         ("[sampling]\nk = 1", r"sampling\.k: Input should be greater than or equal to 2"),
         ("[task]\nlength = 0", r"task\.length"),
         ("[self_evaluation]\nanswers = 1", r"self_evaluation\.answers"),
+        ("[self_evaluation]\npersuasion = 1.5", r"self_evaluation\.persuasion"),
         ("validation_share = 1.0", "validation_share"),
         ("target_accuracy = 0", "target_accuracy"),
         ("limit = 0", "limit"),
+        ('[correctness]\nmethod = "bleu"', r"correctness\.method: Value error, expected rouge_l, .* found 'bleu'"),
+        ('[correctness]\nmethod = "exact_match"\nthreshold = 0.5', r"correctness\.threshold: .*exact_match has none"),
     ],
 )
 def test_a_recipe_with_a_wrong_setting_names_it(recipe: Path, text: str, found: str) -> None:
@@ -106,8 +109,19 @@ def test_a_missing_recipe_is_an_input_error(tmp_path: Path) -> None:
             TrainingConfig.load(path)
 
 
-@pytest.mark.parametrize("values", [{"seed": "x"}, {"correctness_threshold": 0}, {"num_beams": 0}, {"nonsense": 1}])
+@pytest.mark.parametrize(
+    "values", [{"seed": "x"}, {"correctness": {"threshold": 0}}, {"num_beams": 0}, {"nonsense": 1}]
+)
 def test_settings_out_of_range_are_refused(values: dict[str, Any]) -> None:
     """Before anything is loaded or trained."""
     with pytest.raises(ValidationError):
         TrainingConfig.model_validate(values)
+
+
+def test_a_refusal_must_count_as_declining() -> None:
+    """Else θp would learn an answer that is graded wrong."""
+    for refusal in (None, "unanswerable", "I don't know."):
+        assert TaskTuningConfig(refusal=refusal).refusal == refusal
+    for refusal in ("", " ", "ask the harbour master"):
+        with pytest.raises(ValidationError, match="expected words that count as declining"):
+            TaskTuningConfig(refusal=refusal)

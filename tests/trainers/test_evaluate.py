@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from aspire_guard.errors import InputError
 from aspire_guard.evaluators.self_evaluator import SelfEvaluator
 from aspire_guard.selection.metrics import auacc, auroc
 from aspire_guard.testing import Family, tiny_evaluator, tiny_lm
@@ -16,8 +15,10 @@ from aspire_trainers.answer_sampling import decode_records, distinct
 from aspire_trainers.baselines.p_true import p_true
 from aspire_trainers.correctness import RougeL
 from aspire_trainers.evaluate import (
+    Estimate,
     JudgedAnswer,
     Report,
+    UnanswerableReport,
     answer_and_judge,
     answer_records,
     evaluate,
@@ -60,7 +61,7 @@ def test_answers_are_judged_on_the_states_of_their_generation(family: Family) ->
     for answer in judged:
         ((beams,), found) = decode_records(evaluator.aspire, [answer.record], k=3, max_new_tokens=6)
         with torch.no_grad():
-            log_p = evaluator.aspire.verdict_logits(found.states).log_softmax(-1)[0, 0, 0]
+            log_p = evaluator.aspire.verdict_logits(found.states, [[("", "")]]).log_softmax(-1)[0, 0]
         assert (answer.text, list(answer.beams)) == (beams[0].text, list(distinct(beams)))
         assert answer.log_likelihood == pytest.approx(beams[0].log_likelihood, abs=1e-4)
         assert answer.log_p_correct == pytest.approx(float(log_p), abs=1e-4)
@@ -83,7 +84,10 @@ def test_the_report_is_complete() -> None:
     evaluator = tiny_evaluator(num_beams=3, max_new_tokens=6)
     report = _evaluate(evaluator, _records(evaluator)).model_dump()
     assert (report["n"], report["accuracy"]) == (10, 0.5)
-    assert set(report) == {"n", "accuracy", "coverage", "selective_accuracy", "scores"}
+    assert set(report) == {
+        *("n", "accuracy", "coverage", "selective_accuracy", "wrong_withheld", "unanswerable", "scores")
+    }
+    assert report["unanswerable"] is None
     assert set(report["scores"]) == {"aspire", "perplexity", "p_true"}
     for metrics in report["scores"].values():
         assert set(metrics) == {"auroc", "auacc"}
@@ -107,7 +111,9 @@ def test_the_report_ranks_the_same_answers_by_each_score() -> None:
     }
     report = _evaluate(evaluator, records)
     for name, values in scores.items():
-        assert report.scores[name].auroc.value == pytest.approx(auroc(values, correct), abs=1e-12)
+        ranked = report.scores[name].auroc
+        assert ranked is not None
+        assert ranked.value == pytest.approx(auroc(values, correct), abs=1e-12)
         assert report.scores[name].auacc.value == pytest.approx(auacc(values, correct), abs=1e-12)
     confidence = [1 / (1 + math.exp(-(0.5 * g + 1.0))) for g in scores["aspire"]]
     released = [right for right, value in zip(correct, confidence, strict=True) if value >= 0.5]
@@ -129,10 +135,44 @@ def test_a_threshold_that_releases_nothing_has_no_selective_accuracy() -> None:
     assert (report.coverage, report.selective_accuracy) == (0.0, None)
 
 
-def test_answers_that_are_all_wrong_can_t_be_ranked() -> None:
-    """It is an input error, not a division by zero."""
-    with pytest.raises(InputError):
-        _evaluate(tiny_evaluator(num_beams=3, max_new_tokens=6), QUESTIONS)
+@pytest.mark.parametrize("threshold", [0.0, 1.0])
+def test_answers_that_are_all_wrong_are_reported_and_not_ranked(threshold: float) -> None:
+    """No AUROC, an AUACC of 0, and how often wrong answers are withheld: never, or always."""
+    evaluator = tiny_evaluator(threshold=threshold, num_beams=3, max_new_tokens=6)
+    records = [replace(answer.record, answers=()) for answer in _judge(evaluator, QUESTIONS) if answer.text]
+    assert len(records) == 8
+    report = _evaluate(evaluator, records)
+    assert (report.accuracy, report.coverage, report.wrong_withheld) == (0.0, 1 - threshold, threshold)
+    assert report.selective_accuracy == (None if threshold else 0.0)
+    assert report.unanswerable == UnanswerableReport(n=8, declined=0.0, withheld=threshold, released=1 - threshold)
+    assert all(score.auroc is None for score in report.scores.values())
+    assert all(score.auacc == Estimate(value=0.0, low=0.0, high=0.0) for score in report.scores.values())
+
+
+def test_answers_that_are_all_right_are_reported_and_not_ranked() -> None:
+    """No wrong answer could be withheld."""
+    evaluator = tiny_evaluator(num_beams=3, max_new_tokens=6)
+    records = [record for i, record in enumerate(_records(evaluator)) if i % 2]
+    report = _evaluate(evaluator, records)
+    assert (report.accuracy, report.wrong_withheld) == (1.0, None)
+    assert all(score.auroc is None and score.auacc.value == 1.0 for score in report.scores.values())
+
+
+def test_a_mixed_file_tells_what_became_of_questions_without_a_reference() -> None:
+    """Declining is right there, answering is wrong, and both are counted apart from the rest."""
+    evaluator = tiny_evaluator(threshold=0.5)
+    without, with_one = QARecord("q1", "?"), QARecord("q2", "?", answers=("Ada",))
+    rows = [(without, "unanswerable"), (without, "Ada"), (without, "Bob"), (without, "Eve"), (with_one, "Ada")]
+    grades = CORRECTNESS.grade(rows)
+    assert grades == [True, False, False, False, True]
+    judged = [
+        JudgedAnswer(replace(record, id=f"{i}"), text, (text,), -9.0 if text == "Eve" else -0.1, -0.1, is_right)
+        for i, ((record, text), is_right) in enumerate(zip(rows, grades, strict=True))
+    ]
+    report = evaluate(evaluator, judged, Progress("asking"))
+    assert report.wrong_withheld == pytest.approx(1 / 3)
+    assert report.unanswerable == UnanswerableReport(n=4, declined=0.25, withheld=0.25, released=0.5)
+    assert all(score.auroc is not None for score in report.scores.values())
 
 
 def test_p_true_is_that_of_a_full_forward_pass(family: Family) -> None:

@@ -78,8 +78,8 @@ def test_every_reference_is_correct_and_a_refusal_is_not() -> None:
     """References pass the correctness rule; declining passes exactly where there is no reference."""
     rouge = RougeL(threshold=0.7)
     for question in QUESTIONS:
-        assert all(rouge.is_correct(reference, question.answers) for reference in question.answers)
-        assert rouge.is_correct("I can't answer this question.", question.answers) == (not question.answerable)
+        assert all(rouge.grade([(question, reference) for reference in question.answers]))
+        assert rouge.grade([(question, "I can't answer this question.")]) == [not question.answerable]
 
 
 def test_no_question_repeats() -> None:

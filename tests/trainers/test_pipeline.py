@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from aspire_guard.errors import DatasetError, InputError
+from aspire_guard.evaluators.correctness_rule import CorrectnessRule
 from aspire_guard.evaluators.folder import read_manifest
 from aspire_guard.evaluators.self_evaluator import SelfEvaluator, selection_score
 from aspire_guard.exchange import Exchange
@@ -29,6 +30,7 @@ def _config(base: Path, **changes: Any) -> TrainingConfig:
         "sampling": SamplingConfig(k=3, max_new_tokens=5, batch_size=2),
         "self_evaluation": SelfEvaluationConfig(text="Right?", **fit),
         "num_beams": 2,
+        "correctness": CorrectnessRule(method="token_f1", threshold=0.6),
     }
     return TrainingConfig(**(values | changes))
 
@@ -52,6 +54,18 @@ def _files(folder: Path) -> dict[str, bytes]:
 def trained(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The evaluator of an uninterrupted run."""
     return train_evaluator(_config(base), DATA, tmp_path_factory.mktemp("trained") / "out")
+
+
+def test_twins_that_argue_move_the_self_evaluation_alone(base: Path, trained: Path, tmp_path: Path) -> None:
+    """Without them θs is another one, θp the same."""
+    config = _config(base)
+    without = config.model_copy(
+        update={"self_evaluation": config.self_evaluation.model_copy(update={"persuasion": 0.0})}
+    )
+    ours, others = _files(trained), _files(train_evaluator(without, DATA, tmp_path / "out"))
+    assert config.self_evaluation.persuasion > 0
+    assert ours["task/adapter_model.safetensors"] == others["task/adapter_model.safetensors"]
+    assert ours["self_eval/adapter_model.safetensors"] != others["self_eval/adapter_model.safetensors"]
 
 
 def test_a_run_killed_in_every_stage_ends_with_the_same_evaluator(
@@ -89,6 +103,7 @@ def test_the_manifest_tells_how_it_was_trained(base: Path, trained: Path) -> Non
     """Data, settings and versions are all there."""
     manifest = read_manifest(trained)
     assert (manifest.num_beams, manifest.max_new_tokens) == (2, 5)
+    assert manifest.correctness == CorrectnessRule(method="token_f1", threshold=0.6)
     provenance = manifest.provenance
     assert provenance["datasets"] == ["tiny.jsonl"]
     assert (provenance["train_records"], provenance["validation_records"]) == (20, 6)

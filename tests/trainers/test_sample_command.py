@@ -15,7 +15,7 @@ MODULE = """
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableLambda
 
-from aspire_guard.scripted import ScriptedChatModel
+from aspire_guard.testing import ScriptedChatModel
 
 USAGE = {"input_tokens": 1000, "output_tokens": 2, "total_tokens": 1002}
 NUMBER = 7
@@ -91,13 +91,13 @@ def test_failures_are_named_and_end_in_exit_code_1(
 @pytest.mark.parametrize(
     ("chain", "said"),
     [
-        ("sampled_app", "--chain: expected package.module:factory, found 'sampled_app'; name both"),
-        (":chain", "--chain: expected package.module:factory, found ':chain'; name both"),
-        ("no_such_app:chain", "expected a module to import, found ModuleNotFoundError: No module named 'no_such_app'"),
-        ("sampled_app:chian", "expected a function chian in sampled_app, found nothing of that name"),
-        ("sampled_app:NUMBER", "expected a function NUMBER in sampled_app, found a value of type int"),
-        ("sampled_app:number", "expected a factory that gives a runnable, found a value of type int"),
-        ("sampled_app:broken", "expected a factory that gives a chain, found that it raised KeyError: 'API_KEY'"),
+        ("sampled_app", "expected a function, named as package.module:factory, found: a module; mend it or its name"),
+        (":chain", "expected a function, named as package.module:factory, found: invalid format: ':chain'"),
+        ("no_such_app:chain", "named as package.module:factory, found: No module named 'no_such_app'"),
+        ("sampled_app:chian", "found: module 'sampled_app' has no attribute 'chian'"),
+        ("sampled_app:NUMBER", "expected a function, named as package.module:factory, found: a int"),
+        ("sampled_app:number", "expected a factory that gives a runnable, found TypeError: Expected a Runnable"),
+        ("sampled_app:broken", "expected a factory that gives a runnable, found KeyError: 'API_KEY'"),
     ],
 )
 def test_a_chain_that_is_not_there_is_one_line_and_exit_code_2(

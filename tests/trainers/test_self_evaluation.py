@@ -58,6 +58,30 @@ def _labelled(seed: int = 0, answers: int = 3) -> list[list[LabelledAnswers]]:
     return label_answers(_sampled(), config, RougeL(0.9), seed=seed)
 
 
+def test_a_refusal_is_the_right_answer_where_there_is_no_reference() -> None:
+    """It is among the right answers there, once, and nowhere else; without references S_c holds sampled ones alone."""
+    sampled = [
+        SampledAnswers(QARecord("0", "0?"), ("Bob", "Eve"), (-0.1, -0.2)),
+        SampledAnswers(QARecord("1", "1?"), ("no answer", "unanswerable"), (-0.1, -0.2)),
+        SampledAnswers(QARecord("2", "2?", answers=("Ada",)), ("unanswerable", "Bob"), (-0.1, -0.2)),
+    ]
+
+    def right_and_wrong(refusal: str | None, references: bool = True) -> list[tuple[set[str], set[str]]]:
+        config = CONFIG.model_copy(update={"answers": 9, "references": references})
+        batches = label_answers(sampled, config, RougeL(0.9), seed=0, refusal=refusal)
+        rows = sorted((item for batch in batches for item in batch), key=lambda item: item.question)
+        return [
+            tuple({t for t, r in zip(row.texts, row.is_right, strict=True) if r is kind} for kind in (True, False))  # type: ignore[misc]
+            for row in rows
+        ]
+
+    answerable = ({"Ada"}, {"unanswerable", "Bob"})
+    declined: tuple[set[str], set[str]] = ({"no answer", "unanswerable"}, set())
+    assert right_and_wrong("unanswerable") == [({"unanswerable"}, {"Bob", "Eve"}), declined, answerable]
+    assert right_and_wrong(None) == [(set(), {"Bob", "Eve"}), declined, answerable]
+    assert right_and_wrong("unanswerable", references=False)[0] == (set(), {"Bob", "Eve"})
+
+
 def _tune(aspire: AspireLM, folder: Path, **changes: Any) -> Adapter:
     folder.mkdir(exist_ok=True)
     values: dict[str, Any] = {"train": _labelled(), "validation": [], "config": CONFIG, "seed": 0} | changes

@@ -139,3 +139,22 @@ def test_records_without_reference_are_left_out(tmp_path: Path) -> None:
         torch.equal(a, b)
         for (_, a), (_, b) in zip(with_them.named_parameters(), without.named_parameters(), strict=True)
     )
+
+
+def test_a_refusal_is_the_target_where_there_is_no_reference(tmp_path: Path) -> None:
+    """θp is the same, bit by bit, as if the refusal stood in the data; without one those records are left out."""
+    aspire = _aspire()
+    unanswerable = [replace(record, answers=()) for record in RECORDS[:3]]
+    spelled_out = [replace(record, answers=("unanswerable",)) for record in RECORDS[:3]]
+    rest = RECORDS[3:]
+    config = CONFIG.model_copy(update={"refusal": "unanswerable"})
+
+    def weights(folder: str, **changes: Any) -> list[Tensor]:
+        return [weight for _, weight in _tune(aspire, tmp_path / folder, **changes).named_parameters()]
+
+    (taught,) = weights("taught", train=[*unanswerable, *rest], validation=unanswerable, config=config)
+    (expected,) = weights("spelled", train=[*spelled_out, *rest], validation=spelled_out)
+    assert torch.equal(taught, expected)
+    (untaught,) = weights("untaught", train=[*unanswerable, *rest], validation=[*unanswerable, *rest])
+    (expected,) = weights("left out", train=rest, validation=rest)
+    assert torch.equal(untaught, expected)

@@ -1,7 +1,7 @@
 """Stage 2, answer sampling: what the tuned model answers to its training questions, right and wrong.
 
-Beam search with k beams, or k draws, under θp; each of the k outputs is labelled by Rouge-L against the references
-with the training threshold γ̂. S_c = the first reference and the right outputs, S_w = the wrong ones.
+Beam search with k beams, or k draws, under θp; each of the k outputs is graded, with the training threshold γ̂ where
+the correctness rule has one. S_c = the first reference and the right outputs, S_w = the wrong ones.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from aspire_guard.lm.aspire_lm import Answer, AspireLM
 from aspire_guard.lm.beam_search import Beams
 from aspire_trainers.batches import by_context
 from aspire_trainers.config import SamplingConfig
-from aspire_trainers.correctness import RougeL
 from aspire_trainers.line_log import LineLog
 from aspire_trainers.progress import Progress
 from aspire_trainers.record import QARecord
@@ -37,14 +36,18 @@ class SampledAnswers:
     texts: tuple[str, ...]
     log_likelihoods: tuple[float | None, ...]
 
-    def labelled(self, correctness: RougeL, *, with_reference: bool = True) -> tuple[list[str], list[str]]:
-        """S_c and S_w of the paper, S_c with the first reference in front where that is asked for."""
-        references = self.record.answers
-        right = [text for text in self.texts if correctness.is_correct(text, references)]
+    def labelled(self, grades: Sequence[bool], reference: str | None = None) -> tuple[list[str], list[str]]:
+        """S_c and S_w of the paper.
+
+        Args:
+            grades: whether each of the texts is right.
+            reference: stands in front in S_c, if it isn't there already.
+        """
+        right = [text for text, is_right in zip(self.texts, grades, strict=True) if is_right]
         wrong = [text for text in self.texts if text not in right]
-        if with_reference and references and references[0] not in right:
-            right.insert(0, references[0])
-        if not wrong and not correctness.is_correct(DEFAULT_WRONG_ANSWER, references):
+        if reference is not None and reference not in right:
+            right.insert(0, reference)
+        if not wrong and self.record.answerable:
             wrong.append(DEFAULT_WRONG_ANSWER)
         return right, wrong
 

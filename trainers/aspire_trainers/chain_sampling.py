@@ -20,10 +20,10 @@ from typing import Any
 from langchain_core.rate_limiters import InMemoryRateLimiter
 from langchain_core.runnables import Runnable, RunnableLambda
 
-from aspire_guard.chain_callbacks import ChainWatch
-from aspire_guard.chain_runs import ChainRuns
 from aspire_guard.errors import InputError
 from aspire_guard.exchange import Exchange
+from aspire_guard.exchange.chain_watch import ChainWatch
+from aspire_guard.execution.chain_runs import ChainRuns
 from aspire_guard.jsonl import shown
 from aspire_trainers.line_log import LineLog
 from aspire_trainers.model_use import ModelUse

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from aspire_guard.evaluators.correctness_rule import CorrectnessRule
     from aspire_trainers.evaluate import Report
 
 
@@ -67,9 +68,16 @@ def evaluate(
         Path | None, typer.Option(help="Evaluator folder; the starter evaluator where left out.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Use at most so many records.")] = None,
+    correctness: Annotated[
+        str | None,
+        typer.Option(
+            help="Which answers are right: rouge_l, exact_match, token_f1, package.module:name (a function, or a "
+            "runnable that judges) or labels.jsonl; the evaluator's own rule where left out."
+        ),
+    ] = None,
     threshold: Annotated[
-        float, typer.Option(min=0.01, max=1.0, help="γ: the least Rouge-L F1 of a right answer.")
-    ] = 0.7,
+        float | None, typer.Option(help="γ: the least F1 of a right answer, for rouge_l and token_f1.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
     save: Annotated[bool, typer.Option(help="Add the result to the evaluator's card.")] = False,
     answers: Annotated[
@@ -81,40 +89,61 @@ def evaluate(
     Example: aspire-guard evaluate --data squad_dev.jsonl --evaluator my-evaluator --json
     """
     from aspire_guard.cli import load_evaluator
-    from aspire_guard.evaluators.folder import add_metrics
+    from aspire_guard.evaluators.correctness_rule import CorrectnessRule
+    from aspire_guard.evaluators.folder import add_metrics, read_manifest
     from aspire_guard.evaluators.starter import starter_folder
     from aspire_trainers.batches import take
-    from aspire_trainers.correctness import RougeL
+    from aspire_trainers.correctness import correctness_of
     from aspire_trainers.dataset import load_dataset
     from aspire_trainers.evaluate import answer_records, scored_lines
     from aspire_trainers.evaluate import evaluate as compare
     from aspire_trainers.progress import Progress
 
     records = take(load_dataset(data), limit, seed=0)
+    own = read_manifest(evaluator or starter_folder()).correctness
+    asked = correctness is not None or threshold is not None
+    rule = CorrectnessRule.named(correctness or own.method, threshold) if asked else own
+    right = correctness_of(rule)
     judge = load_evaluator(evaluator)
-    judged = answer_records(judge, records, RougeL(threshold), Progress("answering", "questions"))
+    judged = answer_records(judge, records, right, Progress("answering", "questions"))
     if answers is not None:
         lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in scored_lines(judge, judged))
         answers.write_text("".join(lines), encoding="utf-8")
     report = compare(judge, judged, Progress("asking for P(True)", "questions"))
+    result = report.model_dump(mode="json") | {"correctness": rule.model_dump()}
     if save:
-        add_metrics(evaluator or starter_folder(), {Path(data).stem: report.model_dump(mode="json")})
+        name = Path(data).stem if rule == own else f"{Path(data).stem} ({rule})"
+        add_metrics(evaluator or starter_folder(), {name: result})
     if as_json:
-        typer.echo(json.dumps(report.model_dump(mode="json")))
+        typer.echo(json.dumps(result))
     else:
-        _print_report(report)
+        _print_report(report, rule)
 
 
-def _print_report(report: Report) -> None:
+def _print_report(report: Report, rule: CorrectnessRule) -> None:
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
-    released = "–" if report.selective_accuracy is None else f"{report.selective_accuracy:.1%}"
-    console.print(f"{report.n} questions · accuracy of all answers {report.accuracy:.1%}")
-    console.print(f"released at the evaluator's threshold: coverage {report.coverage:.1%}, accuracy {released}")
+    released, withheld = (
+        "–" if share is None else f"{share:.1%}" for share in (report.selective_accuracy, report.wrong_withheld)
+    )
+    console.print(f"{report.n} questions · accuracy of all answers {report.accuracy:.1%} ({rule})")
+    console.print(
+        f"released at the evaluator's threshold: coverage {report.coverage:.1%}, accuracy {released}; "
+        f"of the wrong answers {withheld} withheld"
+    )
+    if report.unanswerable is not None:
+        without = report.unanswerable
+        console.print(
+            f"{without.n} of them without a reference: {without.declined:.1%} declined, "
+            f"{without.withheld:.1%} answered and withheld, {without.released:.1%} answered and released"
+        )
     table = Table("score", "AUROC", "AUACC", title="bootstrap 95 % intervals")
     for name, scores in report.scores.items():
-        cells = (f"{100 * e.value:.1f} [{100 * e.low:.1f}, {100 * e.high:.1f}]" for e in (scores.auroc, scores.auacc))
+        cells = (
+            "–" if e is None else f"{100 * e.value:.1f} [{100 * e.low:.1f}, {100 * e.high:.1f}]"
+            for e in (scores.auroc, scores.auacc)
+        )
         table.add_row(name, *cells)
     console.print(table)

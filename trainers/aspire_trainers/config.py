@@ -6,9 +6,11 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from aspire_guard.errors import InputError
+from aspire_guard.evaluators.correctness_rule import CorrectnessRule
+from aspire_trainers.correctness import declines
 
 
 class _Config(BaseModel):
@@ -44,11 +46,24 @@ class FitConfig(_Config):
 
 
 class TaskTuningConfig(FitConfig):
-    """Stage 1: θp; with the method "none" the base model answers as it is, and the stage is left out."""
+    """Stage 1: θp; with the method "none" the base model answers as it is, and the stage is left out.
+
+    Attributes:
+        refusal: what θp learns to answer where there is no reference, and what θs sees there as a right answer; without
+            it θp learns from the questions with a reference alone, and it is left to θs to see which have no answer.
+    """
 
     method: Literal["soft_prompt", "lora", "none"] = "soft_prompt"  # type: ignore[assignment]
+    refusal: str | None = None
     learning_rate: float = Field(default=0.01, gt=0)
     text: str = "Answer the question with a few words copied from the passage, and nothing else."
+
+    @field_validator("refusal")
+    @classmethod
+    def _declines(cls, refusal: str | None) -> str | None:
+        if refusal is None or (refusal.strip() and declines(refusal)):
+            return refusal
+        raise ValueError(f"expected words that count as declining, such as 'unanswerable', found {refusal!r}")
 
 
 class SelfEvaluationConfig(FitConfig):
@@ -60,6 +75,8 @@ class SelfEvaluationConfig(FitConfig):
             θs learns from the model's own answers alone, and can't tell a right answer by a style the model lacks.
         states_gib: memory for the states of `[θp ; x ; ŷ]`, kept from epoch to epoch, in GiB; those that find no
             room are computed again.
+        persuasion: share of these answers, right and wrong alike, that a step sees once more with an addition which
+            argues for the answer, under the label that the answer has. θs learns that arguing is no evidence.
     """
 
     method: Literal["soft_prompt", "lora"] = "lora"
@@ -69,6 +86,7 @@ class SelfEvaluationConfig(FitConfig):
     references: bool = True
     states_gib: float = Field(default=4.0, ge=0)
     answers: int = Field(default=4, ge=2)
+    persuasion: float = Field(default=0.25, ge=0, le=1)
 
 
 class SamplingConfig(_Config):
@@ -82,7 +100,7 @@ class SamplingConfig(_Config):
             answered under a θp that was fitted on the other folds, so that it errs as on questions it has not seen.
         max_new_tokens: the longest answer, in tokens.
         batch_size: questions decoded together.
-        threshold: γ̂: the least Rouge-L F1 of a training answer that counts as right.
+        threshold: γ̂: the least F1 of a training answer that counts as right, where the rule has a threshold.
     """
 
     method: Literal["beam", "multinomial"] = "beam"
@@ -102,7 +120,7 @@ class TrainingConfig(_Config):
         seed: of the order of the records and of every random choice.
         limit: use at most so many records of each training dataset, out of contexts drawn at random.
         validation_share: of the training contexts, set aside to stop early, to choose α and to calibrate.
-        correctness_threshold: γ: the least Rouge-L F1 of an answer that counts as right.
+        correctness: which answers count as right.
         target_accuracy: the threshold is the lowest that reaches it on the validation records.
         num_beams: beams that decode an answer when the evaluator is used.
         dtype: of the frozen weights and their states in the three stages. "bfloat16" halves the memory and is about
@@ -115,7 +133,7 @@ class TrainingConfig(_Config):
     seed: int = 0
     limit: int | None = Field(default=None, ge=1)
     validation_share: float = Field(default=0.1, ge=0, lt=1)
-    correctness_threshold: float = Field(default=0.7, gt=0, le=1)
+    correctness: CorrectnessRule = CorrectnessRule()
     target_accuracy: float = Field(default=0.8, gt=0, le=1)
     num_beams: int = Field(default=3, ge=1)
     dtype: Literal["float32", "bfloat16"] = "float32"

@@ -10,12 +10,12 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from aspire_guard.evaluators.self_evaluator import SelfEvaluator, selection_score
-from aspire_guard.lm.aspire_lm import AspireLM
-from aspire_guard.selection.metrics import accuracy, auacc, auroc, bootstrap_interval, coverage_and_accuracy
+from aspire_guard.lm.aspire_lm import Answer, AspireLM
+from aspire_guard.selection.metrics import Metric, accuracy, auacc, auroc, bootstrap_interval, coverage_and_accuracy
 from aspire_trainers.answer_sampling import decode_records, distinct
 from aspire_trainers.baselines.p_true import p_true
 from aspire_trainers.batches import by_context
-from aspire_trainers.correctness import RougeL
+from aspire_trainers.correctness import Correctness
 from aspire_trainers.progress import Progress
 from aspire_trainers.record import QARecord
 
@@ -31,7 +31,7 @@ class JudgedAnswer:
         beams: all distinct beams, ŷ first.
         log_likelihood: log f_norm(ŷ), in nats.
         log_p_correct: log P(z_c | x, ŷ), in nats.
-        correct: whether Rouge-L calls it right.
+        correct: whether it is right.
     """
 
     record: QARecord
@@ -53,12 +53,30 @@ class Estimate(BaseModel):
 
 
 class ScoreReport(BaseModel):
-    """How well one score ranks the answers."""
+    """How well one score ranks the answers; the AUROC is None where all are right or all are wrong."""
 
     model_config = ConfigDict(frozen=True)
 
-    auroc: Estimate
+    auroc: Estimate | None
     auacc: Estimate
+
+
+class UnanswerableReport(BaseModel):
+    """What became of the questions without a reference.
+
+    Attributes:
+        n: how many.
+        declined: share that the model rightly declined to answer, in [0, 1].
+        withheld: share that it answered, and that were withheld.
+        released: share that it answered, and that were released.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    n: int
+    declined: float
+    withheld: float
+    released: float
 
 
 class Report(BaseModel):
@@ -69,6 +87,8 @@ class Report(BaseModel):
         accuracy: of all answers.
         coverage: share of answers that the evaluator's threshold releases.
         selective_accuracy: accuracy of those; None where nothing is released.
+        wrong_withheld: share of wrong answers that it withholds; None where none is wrong.
+        unanswerable: what became of the questions without a reference; None where there are none.
         scores: by score: aspire, perplexity, p_true.
     """
 
@@ -78,6 +98,8 @@ class Report(BaseModel):
     accuracy: float
     coverage: float
     selective_accuracy: float | None
+    wrong_withheld: float | None
+    unanswerable: UnanswerableReport | None
     scores: dict[str, ScoreReport]
 
 
@@ -85,34 +107,38 @@ class Report(BaseModel):
 def answer_and_judge(
     aspire: AspireLM,
     records: Sequence[QARecord],
-    correctness: RougeL,
+    correctness: Correctness,
     *,
     num_beams: int,
     max_new_tokens: int,
     progress: Progress,
 ) -> list[JudgedAnswer]:
     """Answer every record under θp and judge the best beam with θs, on the states of its generation."""
-    judged: dict[str, JudgedAnswer] = {}
+    found: dict[str, tuple[list[Answer], float]] = {}
     progress.start(len(records))
     for batch in by_context(records, _BATCH_SIZE, seed=0):
         answers, beams = decode_records(aspire, batch, k=num_beams, max_new_tokens=max_new_tokens)
-        best = torch.zeros(len(batch), 1, dtype=torch.long, device=beams.scores.device)
-        log_p = aspire.verdict_logits(beams.states.branches(best)).log_softmax(-1)[:, 0, 0].tolist()
-        for record, row, log_p_correct in zip(batch, answers, log_p, strict=True):
-            judged[record.id] = JudgedAnswer(
-                record=record,
-                text=row[0].text,
-                beams=tuple(distinct(row)),
-                log_likelihood=row[0].log_likelihood,
-                log_p_correct=log_p_correct,
-                correct=correctness.is_correct(row[0].text, record.answers),
-            )
+        texts = [[(record.question, row[0].text)] for record, row in zip(batch, answers, strict=True)]
+        log_p = aspire.verdict_logits(beams.states, texts).log_softmax(-1)[:, 0].tolist()
+        found |= zip((record.id for record in batch), zip(answers, log_p, strict=True), strict=True)
         progress.advance(by=len(batch))
-    return [judged[record.id] for record in records]
+    rows = [(record, *found[record.id]) for record in records]
+    correct = correctness.grade([(record, answers[0].text) for record, answers, _ in rows])
+    return [
+        JudgedAnswer(
+            record=record,
+            text=answers[0].text,
+            beams=tuple(distinct(answers)),
+            log_likelihood=answers[0].log_likelihood,
+            log_p_correct=log_p_correct,
+            correct=is_right,
+        )
+        for (record, answers, log_p_correct), is_right in zip(rows, correct, strict=True)
+    ]
 
 
 def answer_records(
-    evaluator: SelfEvaluator, records: Sequence[QARecord], correctness: RougeL, progress: Progress
+    evaluator: SelfEvaluator, records: Sequence[QARecord], correctness: Correctness, progress: Progress
 ) -> list[JudgedAnswer]:
     """Answer the records as the evaluator does by itself, and judge the answers.
 
@@ -141,15 +167,13 @@ def scored_lines(evaluator: SelfEvaluator, judged: Sequence[JudgedAnswer]) -> It
 
 
 def evaluate(evaluator: SelfEvaluator, judged: Sequence[JudgedAnswer], asking: Progress) -> Report:
-    """Compare ASPIRE's score with perplexity and P(True) on the same answers.
-
-    Raises:
-        InputError: all answers are right, or all are wrong: no ranking can be measured.
-    """
+    """Compare ASPIRE's score with perplexity and P(True) on the same answers."""
     correct = [answer.correct for answer in judged]
     aspire = [selection_score(a.log_likelihood, a.log_p_correct, evaluator.manifest.alpha) for a in judged]
     confidence = [evaluator.calibration.confidence(g) for g in aspire]
-    released = coverage_and_accuracy(confidence, correct, evaluator.threshold)
+    point = coverage_and_accuracy(confidence, correct, evaluator.threshold)
+    released = [value >= evaluator.threshold for value in confidence]
+    withheld = [not out for out, is_right in zip(released, correct, strict=True) if not is_right]
     with asking:
         scores = {
             "aspire": aspire,
@@ -159,8 +183,10 @@ def evaluate(evaluator: SelfEvaluator, judged: Sequence[JudgedAnswer], asking: P
     return Report(
         n=len(judged),
         accuracy=accuracy(correct),
-        coverage=released.coverage,
-        selective_accuracy=released.accuracy,
+        coverage=point.coverage,
+        selective_accuracy=point.accuracy,
+        wrong_withheld=sum(withheld) / len(withheld) if withheld else None,
+        unanswerable=_unanswerable(judged, released),
         scores={name: _report(values, correct) for name, values in scores.items()},
     )
 
@@ -176,8 +202,26 @@ def _p_true(aspire: AspireLM, judged: Sequence[JudgedAnswer], progress: Progress
     return [scores[answer.record.id] for answer in judged]
 
 
-def _report(scores: Sequence[float], correct: Sequence[bool]) -> ScoreReport:
-    return ScoreReport(
-        auroc=Estimate(**bootstrap_interval(auroc, scores, correct)._asdict()),
-        auacc=Estimate(**bootstrap_interval(auacc, scores, correct)._asdict()),
+def _unanswerable(judged: Sequence[JudgedAnswer], released: Sequence[bool]) -> UnanswerableReport | None:
+    rows = [(a.correct, out) for a, out in zip(judged, released, strict=True) if not a.record.answerable]
+    if not rows:
+        return None
+    n, wrong = len(rows), [out for correct, out in rows if not correct]
+    return UnanswerableReport(
+        n=n,
+        declined=(n - len(wrong)) / n,
+        withheld=(len(wrong) - sum(wrong)) / n,
+        released=sum(wrong) / n,
     )
+
+
+def _report(scores: Sequence[float], correct: Sequence[bool]) -> ScoreReport:
+    can_rank = len(set(correct)) == 2
+    return ScoreReport(
+        auroc=_estimate(auroc, scores, correct) if can_rank else None,
+        auacc=_estimate(auacc, scores, correct),
+    )
+
+
+def _estimate(metric: Metric, scores: Sequence[float], correct: Sequence[bool]) -> Estimate:
+    return Estimate(**bootstrap_interval(metric, scores, correct)._asdict())

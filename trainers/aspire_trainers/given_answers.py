@@ -26,7 +26,7 @@ from aspire_guard.jsonl import (
 )
 from aspire_guard.lm.aspire_lm import AspireLM
 from aspire_trainers.answer_sampling import SampledAnswers
-from aspire_trainers.correctness import RougeL
+from aspire_trainers.correctness import Correctness
 from aspire_trainers.dataset import references_field
 from aspire_trainers.evaluate import JudgedAnswer
 from aspire_trainers.progress import Progress
@@ -95,7 +95,7 @@ def reports_likelihoods(given: Sequence[GivenAnswers]) -> bool:
 
 
 def judge_given(
-    aspire: AspireLM, given: Sequence[GivenAnswers], correctness: RougeL, progress: Progress
+    aspire: AspireLM, given: Sequence[GivenAnswers], correctness: Correctness, progress: Progress
 ) -> list[JudgedAnswer]:
     """Judge every given answer; with the likelihoods that the chain's model reported if all have one, else our own."""
     reported = reports_likelihoods(given)
@@ -104,6 +104,7 @@ def judge_given(
         for answers in given
         for text, likelihood in zip(answers.texts, answers.log_likelihoods, strict=True)
     ]
+    grades = iter(correctness.grade([(record, text) for record, text, _ in answers]))
     judged = []
     progress.start(len(answers))
     for start in range(0, len(answers), _BATCH_SIZE):
@@ -119,7 +120,7 @@ def judge_given(
                     beams=(text,),
                     log_likelihood=likelihood if reported and likelihood is not None else own_likelihood,
                     log_p_correct=log_p_correct,
-                    correct=correctness.is_correct(text, record.answers),
+                    correct=next(grades),
                 )
             )
         progress.advance(by=len(batch))

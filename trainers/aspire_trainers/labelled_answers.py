@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, zip_longest
+from itertools import chain, islice, zip_longest
 
 from aspire_trainers.answer_sampling import SampledAnswers
 from aspire_trainers.batches import by_context
 from aspire_trainers.config import SelfEvaluationConfig
-from aspire_trainers.correctness import RougeL
+from aspire_trainers.correctness import Correctness
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,18 @@ class LabelledAnswers:
 
 
 def label_answers(
-    sampled: Sequence[SampledAnswers], config: SelfEvaluationConfig, correctness: RougeL, *, seed: int
+    sampled: Sequence[SampledAnswers],
+    config: SelfEvaluationConfig,
+    correctness: Correctness,
+    *,
+    seed: int,
+    refusal: str | None = None,
 ) -> list[list[LabelledAnswers]]:
-    """Batches of labelled answers, at most `config.answers` a question."""
-    by_id = {answers.record.id: answers for answers in sampled}
+    """Batches of labelled answers, at most `config.answers` a question; `refusal` stands in for a missing reference."""
+    grades = iter(correctness.grade([(answers.record, text) for answers in sampled for text in answers.texts]))
+    graded = {answers.record.id: (answers, list(islice(grades, len(answers.texts)))) for answers in sampled}
     batches = by_context([answers.record for answers in sampled], config.batch_size, seed)
-    return [[_label(by_id[record.id], config, correctness, seed) for record in batch] for batch in batches]
+    return [[_label(*graded[record.id], config, seed, refusal) for record in batch] for batch in batches]
 
 
 def by_passage(batch: Sequence[LabelledAnswers]) -> list[list[LabelledAnswers]]:
@@ -52,10 +58,13 @@ def by_passage(batch: Sequence[LabelledAnswers]) -> list[list[LabelledAnswers]]:
     return list(passages.values())
 
 
-def _label(answers: SampledAnswers, config: SelfEvaluationConfig, correctness: RougeL, seed: int) -> LabelledAnswers:
+def _label(
+    answers: SampledAnswers, grades: Sequence[bool], config: SelfEvaluationConfig, seed: int, refusal: str | None
+) -> LabelledAnswers:
     """Right and wrong answers in turn, each kind in random order but for its first, `config.answers` at most."""
     chance = random.Random(f"{seed}/{answers.record.id}")
-    labelled = answers.labelled(correctness, with_reference=config.references)
+    reference = answers.record.answers[0] if answers.record.answerable else refusal
+    labelled = answers.labelled(grades, reference if config.references else None)
     right, wrong = (
         [(text, is_right) for text in (kind[:1] + chance.sample(kind[1:], len(kind) - 1) if kind else [])]
         for kind, is_right in zip(labelled, (True, False), strict=True)

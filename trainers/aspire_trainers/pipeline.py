@@ -27,10 +27,11 @@ from aspire_guard.selection.metrics import auroc
 from aspire_trainers.answer_sampling import SampledAnswers, sample_answers
 from aspire_trainers.batches import folds_by_context
 from aspire_trainers.config import TrainingConfig
-from aspire_trainers.correctness import RougeL
+from aspire_trainers.correctness import correctness_of
 from aspire_trainers.evaluate import JudgedAnswer, answer_and_judge
 from aspire_trainers.given_answers import judge_given, reports_likelihoods
 from aspire_trainers.labelled_answers import label_answers
+from aspire_trainers.persuasion import with_twins
 from aspire_trainers.progress import Progress
 from aspire_trainers.record import QARecord
 from aspire_trainers.self_evaluation import tune_self_evaluation
@@ -51,6 +52,7 @@ def train_evaluator(config: TrainingConfig, data: TrainingData, output: Path) ->
         BaseModelError: the base model is not to be found.
         InputError: `output` holds something else than this run.
     """
+    correctness = correctness_of(config.correctness)
     lm = load_base_model(config.model)
     run: dict[str, Any] = {
         "config": config.model_dump(mode="json"),
@@ -60,7 +62,6 @@ def train_evaluator(config: TrainingConfig, data: TrainingData, output: Path) ->
     if _is_finished(output, run):
         return output
     work = _open_work_folder(output, run)
-    correctness = RougeL(config.correctness_threshold)
     aspire = _tune(AspireLM(lm.to(getattr(torch, config.dtype))), config, data, work).on(lm)
     given = data.given_of(data.validation)
     with Progress("α and calibration", "answers") as progress:
@@ -86,6 +87,7 @@ def train_evaluator(config: TrainingConfig, data: TrainingData, output: Path) ->
         likelihood="chain" if given and reports_likelihoods(given) and alpha < 1 else "own",
         num_beams=config.num_beams,
         max_new_tokens=config.sampling.max_new_tokens,
+        correctness=config.correctness,
         provenance=_provenance(run, data),
     )
     save_evaluator(output, aspire, manifest, calibration)
@@ -108,7 +110,7 @@ def choose_alpha(judged: Sequence[JudgedAnswer], target_accuracy: float) -> tupl
 def _tune(aspire: AspireLM, config: TrainingConfig, data: TrainingData, work: Path) -> AspireLM:
     seed = config.seed
     tuned = _with_task(aspire, config, data.train, data.validation, work)
-    labels = RougeL(config.sampling.threshold)
+    labels = correctness_of(config.correctness.at(config.sampling.threshold))
     batches = {}
     for name, records in (("train", data.train), ("validation", data.validation)):
         if (given := data.given_of(records)) is not None:
@@ -117,11 +119,11 @@ def _tune(aspire: AspireLM, config: TrainingConfig, data: TrainingData, work: Pa
             sampled = _cross_fitted(aspire, config, data, work)
         else:
             sampled = _sampled(tuned, config, records, work, name)
-        batches[name] = label_answers(sampled, config.self_evaluation, labels, seed=seed)
+        batches[name] = label_answers(sampled, config.self_evaluation, labels, seed=seed, refusal=config.task.refusal)
     with Progress("3/3 self-evaluation") as progress:
         self_eval = tune_self_evaluation(
             tuned,
-            batches["train"],
+            with_twins(batches["train"], config.self_evaluation.persuasion, seed=seed),
             batches["validation"],
             config.self_evaluation,
             seed=seed,

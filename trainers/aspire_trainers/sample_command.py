@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -74,36 +72,19 @@ def load_chain(name: str) -> Runnable[Any, Any]:
     """
     from langchain_core.runnables.base import coerce_to_runnable
 
-    factory = _factory(name)
     try:
-        chain = factory()
+        factory: Any = resolve_name(name)
+        if not callable(factory):
+            raise TypeError(f"a {type(factory).__name__}")
     except Exception as error:
-        found = f"that it raised {type(error).__name__}: {error}"
-        raise InputError(f"--chain {name}: expected a factory that gives a chain, found {found}; mend it") from error
+        expected = "expected a function, named as package.module:factory"
+        raise InputError(f"--chain {name}: {expected}, found: {error}; mend it or its name") from error
     try:
-        runnable: Runnable[Any, Any] = coerce_to_runnable(chain)
-    except TypeError as error:
-        found = f"a value of type {type(chain).__name__}"
-        raise InputError(f"--chain {name}: expected a factory that gives a runnable, found {found}; mend it") from error
-    return runnable
-
-
-def _factory(name: str) -> Callable[[], Any]:
-    module_name, _, attribute = name.partition(":")
-    if not module_name or not attribute:
-        raise InputError(f"--chain: expected package.module:factory, found {name!r}; name both, with a colon between")
-    # A script's own folder is on the path, not the one it is called from.
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    try:
-        factory = getattr(import_module(module_name), attribute, None)
+        runnable: Runnable[Any, Any] = coerce_to_runnable(factory())
     except Exception as error:
         found = f"{type(error).__name__}: {error}"
-        raise InputError(f"--chain {name}: expected a module to import, found {found}; mend it or its name") from error
-    if not callable(factory):
-        found = "nothing of that name" if factory is None else f"a value of type {type(factory).__name__}"
-        raise InputError(f"--chain {name}: expected a function {attribute} in {module_name}, found {found}; mend it")
-    return factory  # type: ignore[no-any-return]
+        raise InputError(f"--chain {name}: expected a factory that gives a runnable, found {found}; mend it") from error
+    return runnable
 
 
 def _report(ended: ChainSample) -> None:

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from aspire_guard.lm.adapter import Adapter
 from aspire_guard.lm.aspire_lm import AspireLM
-from aspire_guard.lm.language_model import pad
 from aspire_guard.lm.prefix_states import PrefixStates
 from aspire_trainers.adapters import new_adapter
 from aspire_trainers.config import SelfEvaluationConfig
@@ -54,12 +53,13 @@ def tune_self_evaluation(
 
 def self_evaluation_loss(aspire: AspireLM, batch: Sequence[LabelledAnswers], states: PrefixStates) -> Tensor:
     """The objective of stage 3, mean over the questions of `batch`, in nats; `states` as `KeptStates.of` gives them."""
-    log_p = aspire.verdict_logits(states).log_softmax(-1)
     rows = by_passage(batch)
-    labels, _ = pad([torch.tensor([int(not right) for item in row for right in item.is_right]) for row in rows])
-    weights, _ = pad([torch.tensor([weight for item in row for weight in item.weights]) for row in rows])
-    chosen = log_p.gather(-1, labels.to(log_p.device)[..., None])[..., 0]
-    return -(chosen * weights.to(log_p.device)).sum() / len(batch)
+    texts = [[(item.question, text) for item in row for text in item.texts] for row in rows]
+    log_p = aspire.verdict_logits(states, texts).log_softmax(-1)
+    items = [item for row in rows for item in row]
+    labels = torch.tensor([int(not right) for item in items for right in item.is_right], device=log_p.device)
+    weights = torch.tensor([weight for item in items for weight in item.weights], device=log_p.device)
+    return -(log_p.gather(-1, labels[:, None])[:, 0] * weights).sum() / len(batch)
 
 
 @torch.inference_mode()

@@ -32,13 +32,14 @@ def tune_task(
     checkpoint: Path,
     progress: Progress,
 ) -> Adapter:
-    """Train θp on the records that have a reference, from the last checkpoint where there is one."""
+    """Train θp on the records that have a reference or get the refusal, from the last checkpoint where there is one."""
+    train, validation = (_with_target(records, config.refusal) for records in (train, validation))
     task = new_adapter(aspire.lm, config, seed=seed)
     aspire = replace(aspire, task=task)
-    held_out = by_context([r for r in validation if r.answerable], config.batch_size, seed)
+    held_out = by_context(validation, config.batch_size, seed)
     Fit(
         adapter=task,
-        batches=by_context([r for r in train if r.answerable], config.batch_size, seed),
+        batches=by_context(train, config.batch_size, seed),
         loss=lambda batch: task_loss(aspire, batch),
         validate=(lambda: _mean_loss(aspire, held_out)) if held_out else None,
         config=config,
@@ -47,6 +48,13 @@ def tune_task(
         progress=progress,
     ).run()
     return task
+
+
+def _with_target(records: Sequence[QARecord], refusal: str | None) -> list[QARecord]:
+    """The records whose target is known: their first reference, or else the refusal, if there is one."""
+    if refusal is None:
+        return [record for record in records if record.answerable]
+    return [record if record.answerable else replace(record, answers=(refusal,)) for record in records]
 
 
 def task_loss(aspire: AspireLM, batch: Sequence[QARecord]) -> Tensor:

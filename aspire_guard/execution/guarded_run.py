@@ -19,7 +19,7 @@ from langchain_core.runnables.utils import coro_with_context
 
 from aspire_guard.evaluators.protocol import Evaluator
 from aspire_guard.exchange import Exchange
-from aspire_guard.flow_work import FlowWork, GuardedCall
+from aspire_guard.execution.flow_work import FlowWork, GuardedCall
 from aspire_guard.routing.flow import Extract, Flow, Outcome, answer_flow
 from aspire_guard.routing.policy import RoutingPolicy
 from aspire_guard.routing.together import Round, together

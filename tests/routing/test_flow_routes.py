@@ -14,21 +14,19 @@ from aspire_guard.evaluators.constant import ConstantEvaluator
 from aspire_guard.exchange import Exchange
 from aspire_guard.review.item import Decision, ReviewItem
 from aspire_guard.routing.evaluation import Evaluated
-from aspire_guard.routing.flow import (
+from aspire_guard.routing.flow import Flow, Outcome, answer_flow
+from aspire_guard.routing.policy import RoutingPolicy
+from aspire_guard.routing.requests import (
     Answered,
     Applied,
     Apply,
     Ask,
     Evaluate,
     Failed,
-    Flow,
     Generate,
     Generated,
-    Outcome,
     RunFallback,
-    answer_flow,
 )
-from aspire_guard.routing.policy import RoutingPolicy
 from aspire_guard.routing.routes import Abstain, Accept, Band, Budget, Custom, Fallback, HumanReview, Route, Timeouts
 from aspire_guard.verdict import Score, Step, Verdict
 

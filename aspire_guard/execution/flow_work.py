@@ -13,10 +13,11 @@ from langchain_core.callbacks.manager import AsyncCallbackManagerForChainRun, Ca
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import run_in_executor
 
-from aspire_guard.chain_callbacks import ChainWatch, silent_surroundings, watched
-from aspire_guard.chain_runs import ChainRuns
 from aspire_guard.errors import RouteTimeoutError
 from aspire_guard.evaluators.protocol import Evaluator
+from aspire_guard.exchange.chain_watch import ChainWatch
+from aspire_guard.execution.chain_runs import ChainRuns
+from aspire_guard.execution.silence import silent_surroundings, watched
 from aspire_guard.routing.evaluation import Evaluated, evaluate
 from aspire_guard.routing.interrupts import is_interrupt
 from aspire_guard.routing.requests import (
@@ -30,7 +31,7 @@ from aspire_guard.routing.requests import (
     Generated,
     RunFallback,
 )
-from aspire_guard.timed import in_thread, timed
+from aspire_guard.time_limits import in_thread, timed
 
 Run = TypeVar("Run", CallbackManagerForChainRun, AsyncCallbackManagerForChainRun)
 

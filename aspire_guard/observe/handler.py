@@ -6,11 +6,7 @@ chain.invoke(question, {"callbacks": [handler]})    # answers as ever; `log` hea
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from queue import Full, Queue
-from threading import Lock, Thread
 from typing import Any, Self
 from uuid import UUID
 
@@ -19,61 +15,10 @@ from langchain_core.documents import Document
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 
-from aspire_guard.chain_callbacks import ChainWatch
 from aspire_guard.evaluators.protocol import Evaluator
-from aspire_guard.exchange import Exchange, answer_in
-from aspire_guard.reading import Reader, Reading
-from aspire_guard.routing.evaluation import Evaluated, evaluate
-from aspire_guard.verdict import Score
-
-logger = logging.getLogger(__name__)
-
-# Runs that began and never ended, of a process that lost their threads, must not stay for ever.
-_MOST_OPEN_RUNS = 10_000
-
-
-@dataclass(frozen=True)
-class Observation:
-    """What an answer was scored as.
-
-    Attributes:
-        run_id: of the chain's run.
-        exchange: what was judged.
-        score: what the evaluator said; None where it failed.
-        error: why it failed; None where it did not.
-        tags: of the run.
-        metadata: of the run.
-    """
-
-    run_id: UUID
-    exchange: Exchange
-    score: Score | None
-    error: Exception | None
-    tags: tuple[str, ...]
-    metadata: dict[str, Any]
-
-    @classmethod
-    def _of(cls, one: _Waiting, evaluated: Evaluated) -> Self:
-        run = one.run
-        return cls(run.run_id, one.exchange, evaluated.score, evaluated.error, run.tags, run.metadata)
-
-
-class _OpenRun:
-    """An outermost run that goes on: its input, the runs inside it, and what was seen in them."""
-
-    def __init__(self, run_id: UUID, input: Any, tags: Sequence[str] | None, metadata: dict[str, Any] | None) -> None:
-        self.run_id, self.input, self.tags, self.metadata = run_id, input, tuple(tags or ()), dict(metadata or {})
-        self.watch = ChainWatch()
-        self.inner: set[UUID] = set()
-
-
-@dataclass(frozen=True)
-class _Waiting:
-    """An answer that waits to be scored."""
-
-    run: _OpenRun
-    exchange: Exchange
-    carried: Score | None
+from aspire_guard.exchange import Reader, Reading, answer_in
+from aspire_guard.observe.background import BackgroundScoring, Observation, Waiting
+from aspire_guard.observe.open_runs import OpenRuns
 
 
 class AspireCallbackHandler(BaseCallbackHandler):
@@ -91,11 +36,6 @@ class AspireCallbackHandler(BaseCallbackHandler):
         question: where the question is, as for AspireGuard.
         context: where the context is, as for AspireGuard.
         answer: where the answer is, as for AspireGuard.
-
-    Attributes:
-        scored: how many answers were scored.
-        dropped: how many were left unscored because too many waited, or the handler was closed.
-        failed: for how many the evaluator or `on_score` failed.
     """
 
     # Its methods only take notes, which is quicker than handing them to a thread, and keeps their order.
@@ -112,34 +52,36 @@ class AspireCallbackHandler(BaseCallbackHandler):
         context: Reader | None = None,
         answer: Reader | None = None,
     ) -> None:
-        self.scored = self.dropped = self.failed = 0
-        self._evaluator, self._on_score, self._batch = evaluator, on_score, batch
+        self._evaluator = evaluator
         self._reading = Reading(question, context, answer)
-        self._waiting: Queue[_Waiting | None] = Queue(capacity)
-        self._lock = Lock()
-        # Every run that goes on, by its id, with the outermost one that it belongs to.
-        self._open: dict[UUID, _OpenRun] = {}
-        self._closed = False
-        self._worker = Thread(target=self._work, name="aspire-guard-observe", daemon=True)
-        self._worker.start()
+        self._runs = OpenRuns()
+        self._scoring = BackgroundScoring(evaluator, on_score, capacity, batch)
+
+    @property
+    def scored(self) -> int:
+        """How many answers were scored."""
+        return self._scoring.scored
+
+    @property
+    def dropped(self) -> int:
+        """How many answers were left unscored because too many waited, or the handler was closed."""
+        return self._scoring.dropped + self._runs.lost
+
+    @property
+    def failed(self) -> int:
+        """For how many answers the evaluator or `on_score` failed."""
+        return self._scoring.failed
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until all answers that wait are scored; False where that took longer than `timeout` seconds."""
-        done = self._waiting.all_tasks_done
-        with done:
-            return done.wait_for(lambda: not self._waiting.unfinished_tasks, timeout)
+        return self._scoring.flush(timeout)
 
     def close(self, timeout: float | None = None) -> bool:
         """Score what waits and end the thread; False where that took longer than `timeout` seconds.
 
         Later answers are dropped, and counted as such.
         """
-        with self._lock:
-            first, self._closed = not self._closed, True
-        if first:
-            self._waiting.put(None)
-        self._worker.join(timeout)
-        return not self._worker.is_alive()
+        return self._scoring.close(timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -159,7 +101,7 @@ class AspireCallbackHandler(BaseCallbackHandler):
         **kwargs: Any,
     ) -> None:
         """Notes the run."""
-        self._began(run_id, parent_run_id, inputs, tags, metadata)
+        self._runs.began(run_id, parent_run_id, inputs, tags, metadata)
 
     def on_chat_model_start(
         self,
@@ -173,13 +115,13 @@ class AspireCallbackHandler(BaseCallbackHandler):
         **kwargs: Any,
     ) -> None:
         """Notes the run; a chat model may be all that there is of a chain."""
-        self._began(run_id, parent_run_id, messages[0], tags, metadata)
+        self._runs.began(run_id, parent_run_id, messages[0], tags, metadata)
 
     def on_retriever_start(
         self, serialized: dict[str, Any], query: str, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
     ) -> None:
         """Notes the retriever, so that those inside it are known as such."""
-        if parent_run_id is not None and (run := self._began(run_id, parent_run_id)) is not None:
+        if parent_run_id is not None and (run := self._runs.began(run_id, parent_run_id)) is not None:
             run.watch.on_retriever_start(serialized, query, run_id=run_id)
 
     def on_tool_start(
@@ -193,20 +135,20 @@ class AspireCallbackHandler(BaseCallbackHandler):
     ) -> None:
         """Notes the run, in which documents may be retrieved."""
         if parent_run_id is not None:
-            self._began(run_id, parent_run_id)
+            self._runs.began(run_id, parent_run_id)
 
     def on_retriever_end(
         self, documents: Sequence[Document], *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
     ) -> None:
         """Keeps what an outermost retriever of a chain returned."""
-        if (run := self._open.get(run_id)) is not None:
+        if (run := self._runs.get(run_id)) is not None:
             run.watch.on_retriever_end(documents, run_id=run_id, parent_run_id=parent_run_id)
 
     def on_llm_end(
         self, response: LLMResult, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
     ) -> None:
         """Keeps a message that carries its own score; of a chat model that stands alone it is the answer."""
-        if (run := self._open.get(run_id)) is None:
+        if (run := self._runs.get(run_id)) is None:
             return
         run.watch.on_llm_end(response, run_id=run_id)
         if parent_run_id is None and isinstance(chat := response.generations[0][0], ChatGeneration):
@@ -222,43 +164,14 @@ class AspireCallbackHandler(BaseCallbackHandler):
 
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """Forgets the run."""
-        self._forgotten(run_id)
+        self._runs.ended(run_id)
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """Forgets the run."""
-        self._forgotten(run_id)
-
-    def _began(
-        self,
-        run_id: UUID,
-        parent_run_id: UUID | None,
-        input: Any = None,
-        tags: list[str] | None = None,
-        metadata: dict[str, Any] | None = None,
-    ) -> _OpenRun | None:
-        with self._lock:
-            run = _OpenRun(run_id, input, tags, metadata) if parent_run_id is None else self._open.get(parent_run_id)
-            if run is not None:
-                run.inner.add(run_id)
-                self._open[run_id] = run
-            if len(self._open) > _MOST_OPEN_RUNS:
-                self._forget(next(iter(self._open)))
-                self.dropped += 1
-        return run
-
-    def _forgotten(self, run_id: UUID) -> _OpenRun | None:
-        with self._lock:
-            return self._forget(run_id)
-
-    def _forget(self, run_id: UUID) -> _OpenRun | None:
-        run = self._open.pop(run_id, None)
-        if run is not None and run_id == run.run_id:
-            for inner in run.inner:
-                self._open.pop(inner, None)
-        return run
+        self._runs.ended(run_id)
 
     def _ended(self, run_id: UUID, output: Any, input: Any = None) -> None:
-        run = self._forgotten(run_id)
+        run = self._runs.ended(run_id)
         answer = answer_in(output)
         if run is None or (isinstance(answer, AIMessage) and answer.tool_calls):
             return
@@ -268,42 +181,4 @@ class AspireCallbackHandler(BaseCallbackHandler):
         except Exception:
             return
         carried = run.watch.self_score(output, getattr(self._evaluator, "fingerprint", None))
-        with self._lock:
-            try:
-                if self._closed:
-                    raise Full
-                self._waiting.put_nowait(_Waiting(run, exchange, carried))
-            except Full:
-                self.dropped += 1
-
-    def _work(self) -> None:
-        going = True
-        while going:
-            waiting = [self._waiting.get()]
-            while len(waiting) < self._batch and not self._waiting.empty():
-                waiting.append(self._waiting.get())
-            going = None not in waiting
-            try:
-                self._score([one for one in waiting if one is not None])
-            finally:
-                for _ in waiting:
-                    self._waiting.task_done()
-
-    def _score(self, waiting: list[_Waiting]) -> None:
-        unscored = [one for one in waiting if one.carried is None]
-        results = iter(evaluate(self._evaluator, [one.exchange for one in unscored]) if unscored else [])
-        for one in waiting:
-            evaluated = next(results) if one.carried is None else Evaluated(one.carried)
-            self._tell(Observation._of(one, evaluated))
-
-    def _tell(self, observation: Observation) -> None:
-        failed = observation.score is None
-        try:
-            if self._on_score is not None:
-                self._on_score(observation)
-        except Exception:
-            logger.exception("on_score failed")
-            failed = True
-        with self._lock:
-            self.failed += failed
-            self.scored += observation.score is not None
+        self._scoring.put(Waiting(run, exchange, carried))

@@ -16,7 +16,7 @@ from langchain_core.runnables.config import get_executor_for_config
 from langchain_core.runnables.utils import gather_with_concurrency
 
 from aspire_guard.routing.interrupts import is_interrupt
-from aspire_guard.timed import atimed, timed
+from aspire_guard.time_limits import atimed, timed
 
 # Pauses between tries, in seconds: they double from the first, with some chance added, up to the longest.
 _FIRST_PAUSE, _CHANCE, _LONGEST_PAUSE = 0.1, 0.1, 10.0

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
 from aspire_guard.errors import InputError
-from aspire_trainers.correctness import RougeL, UnicodeTokenizer, declines
+from aspire_trainers.correctness import RougeL, declines
+from aspire_trainers.correctness.tokenizer import UnicodeTokenizer
+from aspire_trainers.record import QARecord
 
 DEFAULT_SCORER = RougeScorer(["rougeL"])
 ENGLISH = st.text(alphabet="abC dE09 .,'-_/&%", max_size=30).filter(lambda text: any(map(str.isalnum, text)))
@@ -103,14 +105,15 @@ def test_the_best_reference_counts() -> None:
 
 def test_an_answer_is_correct_from_the_threshold_on() -> None:
     """The F1 of 4/5 passes γ = 0.8 and fails γ = 0.81."""
-    assert RougeL(threshold=0.8).is_correct("the Harrow & Lund", ["Harrow & Lund"])
-    assert not RougeL(threshold=0.81).is_correct("the Harrow & Lund", ["Harrow & Lund"])
+    answers = [(QARecord("q", "Which yard?", answers=("Harrow & Lund",)), "the Harrow & Lund")]
+    assert RougeL(threshold=0.8).grade(answers) == [True]
+    assert RougeL(threshold=0.81).grade(answers) == [False]
 
 
 @pytest.mark.parametrize("threshold", [0.0, -1.0, 1.1, float("nan")])
 def test_a_threshold_outside_its_range_is_an_error(threshold: float) -> None:
     """γ = 0 would call every answer correct."""
-    with pytest.raises(InputError, match=r"Rouge-L threshold: expected 0 < γ ≤ 1, found .*; the paper takes 0\.7\."):
+    with pytest.raises(InputError, match=r"threshold: expected 0 < γ ≤ 1, found .*; the paper takes 0\.7\."):
         RougeL(threshold=threshold)
 
 
@@ -143,7 +146,7 @@ def test_texts_without_tokens_are_compared_as_they_stand(answer: str, reference:
 def test_a_refusal_is_right_where_there_is_no_reference(answer: str) -> None:
     """Declining scores 1 without references and 0 with one."""
     assert declines(answer)
-    assert RougeL().is_correct(answer, [])
+    assert RougeL().score(answer, []) == 1.0
     assert RougeL().score(answer, ["Tern"]) == 0.0
 
 
@@ -156,4 +159,4 @@ def test_an_answer_is_wrong_where_there_is_no_reference(answer: str) -> None:
 
 def test_a_refusal_can_be_the_reference() -> None:
     """A dataset may spell the refusal out as its reference."""
-    assert RougeL().is_correct("Unanswerable.", ["unanswerable"])
+    assert RougeL().score("Unanswerable.", ["unanswerable"]) == 1.0

@@ -13,12 +13,11 @@ from pydantic import BaseModel
 
 from aspire_guard.errors import ExchangeError
 from aspire_guard.evaluators.constant import ConstantEvaluator
-from aspire_guard.exchange import Exchange
+from aspire_guard.exchange import Exchange, Reading
 from aspire_guard.guard import AspireGuard
-from aspire_guard.reading import Reading
 from aspire_guard.routing.policy import RoutingPolicy
 from aspire_guard.routing.routes import Custom
-from aspire_guard.scripted import ScriptedChatModel
+from aspire_guard.testing import ScriptedChatModel
 
 TRUSTING = ConstantEvaluator(confidence=1.0)
 REFUSING = ConstantEvaluator(confidence=0.0)

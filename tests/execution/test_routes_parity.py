@@ -16,7 +16,7 @@ from langchain_core.runnables.config import ensure_config
 from aspire_guard.errors import EvaluationError
 from aspire_guard.evaluators.constant import ConstantEvaluator
 from aspire_guard.exchange import Exchange
-from aspire_guard.guarded_run import GuardedRun
+from aspire_guard.execution.guarded_run import GuardedRun
 from aspire_guard.review.item import Decision, ReviewItem
 from aspire_guard.review.queue import ReviewQueue
 from aspire_guard.routing.flow import Outcome

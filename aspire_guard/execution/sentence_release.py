@@ -23,10 +23,11 @@ from langchain_core.runnables.config import (
 )
 from langchain_core.runnables.utils import coro_with_context
 
-from aspire_guard.chain_callbacks import ChainWatch, watched
 from aspire_guard.evaluators.protocol import Evaluator
 from aspire_guard.exchange import message_text
-from aspire_guard.guarded_run import VERDICT_EVENT, GuardedRun
+from aspire_guard.exchange.chain_watch import ChainWatch
+from aspire_guard.execution.guarded_run import VERDICT_EVENT, GuardedRun
+from aspire_guard.execution.silence import watched
 from aspire_guard.routing.abstain import attach
 from aspire_guard.routing.evaluation import Evaluated, evaluate
 from aspire_guard.routing.routes import Abstain

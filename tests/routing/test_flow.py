@@ -11,8 +11,9 @@ from aspire_guard.errors import EvaluationError, ExchangeError
 from aspire_guard.evaluators.constant import ConstantEvaluator
 from aspire_guard.exchange import Exchange
 from aspire_guard.routing.evaluation import Evaluated, evaluate
-from aspire_guard.routing.flow import Evaluate, Flow, Generate, Generated, Outcome, answer_flow
+from aspire_guard.routing.flow import Flow, Outcome, answer_flow
 from aspire_guard.routing.policy import RoutingPolicy
+from aspire_guard.routing.requests import Evaluate, Generate, Generated
 from aspire_guard.routing.together import together
 from aspire_guard.verdict import Score, Timings
 

@@ -1,4 +1,4 @@
-"""What is judged: a question, the context it was answered from, and the answer, and how a chain's run is read."""
+"""Where chains keep the question, the context and the answer: the usual places in their input and output."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 from langchain_core.documents import Document
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, convert_to_messages
 from langchain_core.prompt_values import PromptValue
-from pydantic import BaseModel, ConfigDict
 
 from aspire_guard.errors import ExchangeError
 
@@ -17,41 +16,6 @@ QUESTION_KEYS = ("question", "query", "input", "messages")
 ANSWER_KEYS = ("answer", "output", "result", "messages")
 INPUT_CONTEXT_KEYS = ("context", "documents")
 OUTPUT_CONTEXT_KEYS = ("context", "source_documents")
-
-
-class Exchange(BaseModel):
-    """One question with its answer.
-
-    Attributes:
-        question: what was asked.
-        context: the passage the answer should rest on; None for a closed-book question.
-        answer: the answer as text, which may be empty.
-        log_likelihood: the mean log-probability of the answer's tokens, in nats, as the model that wrote it reported
-            it; None where it reported none.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    question: str
-    context: str | None = None
-    answer: str
-    log_likelihood: float | None = None
-
-    @classmethod
-    def from_run(cls, input: object, output: object, documents: Sequence[Document] = ()) -> Exchange:
-        """The exchange that a chain's input and output hold.
-
-        The context is looked for in the input, then in the output, then in `documents`: what the
-        retrievers inside the chain returned.
-
-        Raises:
-            ExchangeError: no question is in the input, or no answer in the output.
-        """
-        return cls(
-            question=question_text(input),
-            context=found_context(input, output, documents),
-            answer=answer_text(output),
-        )
 
 
 def question_text(input: object) -> str:

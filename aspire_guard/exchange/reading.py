@@ -12,8 +12,8 @@ from langchain_core.messages import BaseMessage
 from pydantic import BaseModel
 
 from aspire_guard.errors import ExchangeError
-from aspire_guard.exchange import (
-    Exchange,
+from aspire_guard.exchange.exchange import Exchange
+from aspire_guard.exchange.places import (
     answer_text,
     context_text,
     described,

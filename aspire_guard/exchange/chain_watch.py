@@ -1,47 +1,21 @@
-"""The callbacks that a guarded chain runs under: silent towards streams, watched by the guard."""
+"""What is seen inside one run of a chain: retrieved documents, and answers that carry a score or probabilities."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from threading import Lock
 from typing import Any
 from uuid import UUID
 
-from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
-from langchain_core.callbacks.manager import AsyncParentRunManager, ParentRunManager
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.documents import Document
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
-from langchain_core.runnables.config import (
-    RunnableConfig,
-    ensure_config,
-    get_callback_manager_for_config,
-    patch_config,
-)
 from pydantic import ValidationError
 
-from aspire_guard.exchange import Exchange, answer_in, answer_text, message_text, reported_log_likelihood
-from aspire_guard.routing.evaluation import is_number
-from aspire_guard.verdict import Score
-
-try:
-    from langchain_core.tracers import _streaming
-except ImportError:  # private to langchain-core, so it may move
-    _streaming = None  # type: ignore[assignment]
-
-# What feeds astream_events, astream_log, stream_events and LangGraph's "messages" mode.
-_STREAMING_HANDLERS: tuple[type, ...] = tuple(
-    getattr(_streaming, name)
-    for name in ("_StreamingCallbackHandler", "_V2StreamingCallbackHandler")
-    if hasattr(_streaming, name)
-)
-
-# Handlers of LangChain whose only use is to show a reader each token.
-_SHOWING = {"StreamingStdOutCallbackHandler", "AsyncIteratorCallbackHandler"}
-
-# Where LangGraph keeps, for graphs inside a graph, the stream that they write to and the stream writer.
-_GRAPH_STREAM, _GRAPH_RUNTIME = "__pregel_stream", "__pregel_runtime"
+from aspire_guard.exchange.exchange import Exchange
+from aspire_guard.exchange.places import answer_in, answer_text, message_text, reported_log_likelihood
+from aspire_guard.verdict import Score, is_number
 
 SELF_SCORE_KEY = "aspire_score"
 _CARRIED = {SELF_SCORE_KEY, "logprobs"}
@@ -125,55 +99,6 @@ class ChainWatch(BaseCallbackHandler):
         chats = [chat for chats in response.generations for chat in chats if isinstance(chat, ChatGeneration)]
         with self._lock:
             self._messages.extend(chat.message for chat in chats if _CARRIED & chat.message.response_metadata.keys())
-
-
-def watched(
-    config: RunnableConfig,
-    run: ParentRunManager | AsyncParentRunManager,
-    watch: ChainWatch,
-    tag: str = "aspire_guard:chain",
-) -> RunnableConfig:
-    """`config` for a guarded chain or a fallback: a child of the guard's run, seen by `watch` and by no stream."""
-    callbacks: BaseCallbackManager = run.get_child(tag)
-    callbacks.add_handler(watch, inherit=True)
-    return silenced(patch_config(config, callbacks=callbacks))
-
-
-def silent_surroundings() -> RunnableConfig:
-    """The config around this call without its streams, for what runs in there and ignores the config it is given."""
-    config = ensure_config()
-    return silenced(patch_config(config, callbacks=get_callback_manager_for_config(config)))
-
-
-def silenced(config: RunnableConfig) -> RunnableConfig:
-    """`config`, whose callbacks are a manager of its own, with nothing left that shows a run while it goes on.
-
-    That is what feeds astream_events, astream_log, stream_events and LangGraph's modes, a subgraph's included, and
-    the handlers that show a reader each token. All other handlers stay, tracers among them.
-    """
-    callbacks = config.get("callbacks")
-    if isinstance(callbacks, BaseCallbackManager):
-        for handler in {*callbacks.handlers, *callbacks.inheritable_handlers}:
-            kind: Any = type(handler)
-            if _shows_tokens(kind):
-                callbacks.remove_handler(handler)
-    configurable = config.get("configurable", {})
-    if _GRAPH_STREAM not in configurable and _GRAPH_RUNTIME not in configurable:
-        return config
-    quiet = {key: value for key, value in configurable.items() if key != _GRAPH_STREAM}
-    runtime: Any = quiet.get(_GRAPH_RUNTIME)
-    if hasattr(runtime, "override"):
-        quiet[_GRAPH_RUNTIME] = runtime.override(stream_writer=_write_nowhere)
-    return {**config, "configurable": quiet}
-
-
-@lru_cache(maxsize=256)
-def _shows_tokens(handler: Any) -> bool:
-    return issubclass(handler, _STREAMING_HANDLERS) or any(base.__name__ in _SHOWING for base in handler.__mro__)
-
-
-def _write_nowhere(chunk: Any) -> None:
-    pass
 
 
 def _carried_score(message: BaseMessage, fingerprint: str) -> Score | None:

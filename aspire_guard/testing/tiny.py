@@ -92,8 +92,11 @@ def tiny_evaluator(
     """
     lm = tiny_lm(family, seed=seed)
     chance = torch.Generator().manual_seed(seed)
-    adapters = [_adapter(lm, method, length, chance) for method, length in ((task, 4), (self_eval, 3))]
-    aspire = AspireLM(lm, task=adapters[0], self_eval=adapters[1])
+    aspire = AspireLM(
+        lm,
+        task=_adapter(lm, task, 4, "Well:", chance),
+        self_eval=_adapter(lm, self_eval, 3, "\n{question} {answer}\nWell?", chance),
+    )
     manifest = Manifest(
         base_model=BaseModelId(name=f"tiny-{family}", fingerprint=fingerprint(lm)),
         template=aspire.template,
@@ -113,12 +116,12 @@ def tiny_evaluator(
     return SelfEvaluator(aspire, manifest, calibration)
 
 
-def _adapter(lm: LanguageModel, method: str, length: int, chance: torch.Generator) -> Adapter | None:
+def _adapter(lm: LanguageModel, method: str, length: int, text: str, chance: torch.Generator) -> Adapter | None:
     if method == "none":
         return None
     if method == "soft_prompt":
         return SoftPrompt(_SPREAD * torch.randn(length, _WIDTH, generator=chance)).requires_grad_(False)
-    adapter = Lora.new(lm, "Well?", rank=2, seed=0).requires_grad_(False)
+    adapter = Lora.new(lm, text, rank=2, seed=0).requires_grad_(False)
     for _, weight in adapter.named_parameters():
         weight.copy_(_SPREAD * torch.randn(weight.shape, generator=chance))
     return adapter

@@ -22,7 +22,7 @@ from langchain_core.tools import tool
 from aspire_guard.evaluators.constant import ConstantEvaluator
 from aspire_guard.exchange import Exchange
 from aspire_guard.observe import AspireCallbackHandler, Observation
-from aspire_guard.scripted import ScriptedChatModel
+from aspire_guard.testing import ScriptedChatModel
 
 MODEL = ScriptedChatModel("Ada")
 CHAIN = ChatPromptTemplate.from_template("{question}") | MODEL | StrOutputParser()
@@ -123,7 +123,7 @@ def test_nothing_of_a_run_stays() -> None:
         OnePassage().invoke("Who?", {"callbacks": [handler]})
         with pytest.raises(ValueError, match="model is down"):
             RunnableLambda(broken).invoke("Who?", {"callbacks": [handler]})
-    assert handler._open == {}
+    assert len(handler._runs) == 0
     assert (handler.scored, handler.dropped, handler.failed) == (1, 0, 0)
 
 
@@ -207,7 +207,7 @@ def test_runs_that_never_end_are_forgotten_in_time() -> None:
     with handler:
         for _ in range(10_003):
             handler.on_chain_start({}, "Who?", run_id=uuid4())
-        assert len(handler._open) == 10_000
+        assert len(handler._runs) == 10_000
         assert handler.dropped == 3
 
 

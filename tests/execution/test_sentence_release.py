@@ -13,11 +13,10 @@ from langchain_core.runnables import Runnable, RunnableLambda
 from aspire_guard.errors import EvaluationError
 from aspire_guard.evaluators.constant import ConstantEvaluator
 from aspire_guard.exchange import Exchange
+from aspire_guard.execution.sentence_release import SENTENCE_END
 from aspire_guard.guard import AspireGuard
 from aspire_guard.routing.policy import RoutingPolicy
-from aspire_guard.scripted import ScriptedChatModel
-from aspire_guard.streaming import SENTENCE_END
-from aspire_guard.testing import tiny_evaluator
+from aspire_guard.testing import ScriptedChatModel, tiny_evaluator
 
 ANSWER = "Ada keeps it. It is 3.5 m long. Zanq."
 ABSTENTION = "I can't answer this question."

@@ -1,0 +1,129 @@
+"""One name for each kind of correctness, and what it stands for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from langchain_core.runnables import RunnableLambda
+from pydantic import ValidationError
+
+from aspire_guard.errors import DatasetError, InputError
+from aspire_guard.evaluators.correctness_rule import CorrectnessRule
+from aspire_trainers.correctness import (
+    Correctness,
+    ExactMatch,
+    Function,
+    Judge,
+    Labels,
+    RougeL,
+    TokenF1,
+    correctness_of,
+    declines,
+)
+from aspire_trainers.record import QARecord
+
+# Named by the tests below, as a user's module names its own.
+strict = RougeL(0.95)
+judge: RunnableLambda[str, str] = RunnableLambda(lambda prompt: "yes")
+number = 7
+
+
+def mentions(record: QARecord, answer: str) -> bool:
+    return any(reference in answer for reference in record.answers) if record.answerable else declines(answer)
+
+
+def share(record: QARecord, answer: str) -> float:
+    return 0.83
+
+
+def _graded(method: str, threshold: float | None = None) -> Correctness:
+    return correctness_of(CorrectnessRule(method=method, threshold=threshold))
+
+
+def test_the_measures_are_made_with_their_thresholds() -> None:
+    """Both F1 measures take the paper's 0.7 where none is given."""
+    for method, kind in (("rouge_l", RougeL), ("token_f1", TokenF1)):
+        for given, threshold in ((None, 0.7), (0.5, 0.5)):
+            made = _graded(method, given)
+            assert isinstance(made, kind)
+            assert made.threshold == threshold
+    assert isinstance(_graded("exact_match"), ExactMatch)
+
+
+def test_a_name_to_import_is_a_function_a_judge_or_a_correctness_itself() -> None:
+    """Told apart by what it is."""
+    record = QARecord("q", "Which yard?", answers=("Harrow",))
+    answers = [(record, "It was Harrow."), (QARecord("q2", "Who?"), "unknown")]
+    function = _graded(f"{__name__}:mentions")
+    assert isinstance(function, Function)
+    assert function.grade([*answers, (record, "Cobbold")]) == [True, True, False]
+    assert isinstance(_graded(f"{__name__}:judge"), Judge)
+    assert _graded(f"{__name__}:strict") is strict
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("no.such.module:right", "expected 'no.such.module:right' to be importable, found: No module named 'no'"),
+        (f"{__name__}:nothing", "to be importable, found: .*no attribute 'nothing'"),
+        (":right", "expected ':right' to be importable"),
+        (f"{__name__}:number", "to be a function or a runnable, found a int; name another"),
+    ],
+)
+def test_a_name_that_can_t_grade_is_an_error(name: str, found: str) -> None:
+    """The error says what it is."""
+    with pytest.raises(InputError, match=found):
+        _graded(name)
+
+
+def test_a_function_says_true_or_false_and_nothing_else() -> None:
+    """A score is no grade: 0.83 would count as true."""
+    with pytest.raises(InputError) as caught:
+        _graded(f"{__name__}:share").grade([(QARecord("q", "?"), "a")])
+    assert str(caught.value) == (
+        "share: expected True or False, found a float on 'q'; apply a threshold in the function"
+    )
+
+
+def test_a_jsonl_file_is_one_of_labels(tmp_path: Path) -> None:
+    """A path with a colon too."""
+    path = tmp_path / "by:ada.jsonl"
+    with pytest.raises(DatasetError):
+        _graded(str(path))
+    path.write_text('{"id": "q", "answer": "a", "correct": true}', encoding="utf-8")
+    assert isinstance(_graded(str(path)), Labels)
+
+
+def test_only_measures_of_degree_have_a_threshold() -> None:
+    """γ̂ replaces γ where there is one, and changes nothing else."""
+    rule = CorrectnessRule()
+    assert (rule.method, rule.threshold, str(rule)) == ("rouge_l", 0.7, "Rouge-L F1 ≥ 0.7")
+    assert rule.at(0.9) == CorrectnessRule(threshold=0.9)
+    exact = CorrectnessRule(method="exact_match")
+    assert exact.at(0.9) is exact
+    assert str(exact) == "exact match"
+    assert str(CorrectnessRule(method="my_app:right")) == "my_app:right"
+
+
+@pytest.mark.parametrize(
+    ("method", "threshold", "found"),
+    [
+        ("bleu", None, "expected rouge_l, token_f1, exact_match, package.module:name or labels.jsonl, found 'bleu'"),
+        ("exact_match", 0.5, "only rouge_l and token_f1 have a threshold, exact_match has none"),
+        ("rouge_l", 0.0, "greater than 0"),
+        ("rouge_l", 1.1, "less than or equal to 1"),
+    ],
+)
+def test_a_rule_that_is_none_is_refused(method: str, threshold: float | None, found: str) -> None:
+    """By name as an input error, in a file by the file's own check."""
+    with pytest.raises(InputError, match=f"^correctness: .*{found}.*; mend it$"):
+        CorrectnessRule.named(method, threshold)
+    with pytest.raises(ValidationError):
+        CorrectnessRule(method=method, threshold=threshold)
+
+
+def test_a_rule_survives_json() -> None:
+    """It stands in recipes and in evaluators."""
+    for rule in (CorrectnessRule(), CorrectnessRule(method="exact_match"), CorrectnessRule(method="a:b")):
+        assert CorrectnessRule.model_validate_json(rule.model_dump_json()) == rule

@@ -1,0 +1,60 @@
+"""Which answers are right: by overlap with the references, by a judge, by a function, or by people."""
+
+from __future__ import annotations
+
+from pkgutil import resolve_name
+from typing import Any
+
+from langchain_core.runnables import Runnable
+
+from aspire_guard.errors import InputError
+from aspire_guard.evaluators.correctness_rule import CorrectnessRule
+from aspire_trainers.correctness.function import Function
+from aspire_trainers.correctness.judge import Judge
+from aspire_trainers.correctness.labels import Labels
+from aspire_trainers.correctness.overlap import ExactMatch, RougeL, TokenF1
+from aspire_trainers.correctness.protocol import Correctness
+from aspire_trainers.correctness.refusal import declines
+
+__all__ = [
+    "Correctness",
+    "ExactMatch",
+    "Function",
+    "Judge",
+    "Labels",
+    "RougeL",
+    "TokenF1",
+    "correctness_of",
+    "declines",
+]
+
+
+def correctness_of(rule: CorrectnessRule) -> Correctness:
+    """What the rule names.
+
+    Raises:
+        InputError: the name can't be imported, or is of something that can't grade.
+        DatasetError: the file of labels is missing or holds a bad line.
+    """
+    if rule.threshold is not None:
+        return {"rouge_l": RougeL, "token_f1": TokenF1}[rule.method](rule.threshold)
+    if rule.method == "exact_match":
+        return ExactMatch()
+    return Labels(rule.method) if rule.method.endswith(".jsonl") else _imported(rule.method)
+
+
+def _imported(name: str) -> Correctness:
+    try:
+        found: Any = resolve_name(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"correctness: expected {name!r} to be importable, found: {error}; name it as package.module:name"
+        ) from error
+    if isinstance(found, Correctness):
+        return found
+    if isinstance(found, Runnable):
+        return Judge(found)
+    if callable(found):
+        return Function(found)
+    kind = type(found).__name__
+    raise InputError(f"correctness: expected {name!r} to be a function or a runnable, found a {kind}; name another")

@@ -1,0 +1,36 @@
+"""Correctness by a function of the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from aspire_guard.errors import InputError
+from aspire_guard.jsonl import shown
+from aspire_trainers.record import QARecord
+
+
+class Function:
+    """Asks a function about one answer after another.
+
+    Args:
+        function: takes a record and an answer, and tells whether the answer is right.
+    """
+
+    def __init__(self, function: Callable[[QARecord, str], bool]) -> None:
+        self.function = function
+
+    def grade(self, answers: Sequence[tuple[QARecord, str]]) -> list[bool]:
+        """Return what the function says of each answer.
+
+        Raises:
+            InputError: it says something else than True or False.
+        """
+        return [self._grade(record, answer) for record, answer in answers]
+
+    def _grade(self, record: QARecord, answer: str) -> bool:
+        right = self.function(record, answer)
+        if not isinstance(right, bool):
+            name = getattr(self.function, "__name__", type(self.function).__name__)
+            found = f"a {type(right).__name__} on {shown(record.id)}"
+            raise InputError(f"{name}: expected True or False, found {found}; apply a threshold in the function")
+        return right
