@@ -37,7 +37,8 @@ def score(
     Example: aspire-guard score answers.jsonl --output scored.jsonl
 
     Each line out has `id`, `selection_score`, `confidence`, `log_likelihood` and `p_correct`;
-    `correct`, `group` and `cost` are passed on where the line in has them.
+    `correct`, `group` and `cost` are passed on where the line in has them. A `log_likelihood` in the line in is the
+    one that the chain's model reported; evaluators fitted to these need it.
     """
     lines = _scored(Path("/dev/stdin") if str(data) == "-" else data, evaluator)
     if output is None:
@@ -49,7 +50,14 @@ def score(
 
 def _scored(data: Path, folder: Path | None) -> Iterator[dict[str, Any]]:
     from aspire_guard.exchange import Exchange
-    from aspire_guard.jsonl import context_field, id_field, numbered_objects, question_field, text_field
+    from aspire_guard.jsonl import (
+        context_field,
+        id_field,
+        log_likelihood_field,
+        numbered_objects,
+        question_field,
+        text_field,
+    )
 
     # The first line is read before the model is loaded: a wrong path should not cost a minute.
     rows = numbered_objects(data)
@@ -61,6 +69,7 @@ def _scored(data: Path, folder: Path | None) -> Iterator[dict[str, Any]]:
                 question=question_field(data, number, value),
                 context=context_field(data, number, value),
                 answer=text_field(data, number, "answer", value.get("answer")),
+                log_likelihood=log_likelihood_field(data, number, value),
             )
             for number, value in chunk
         ]

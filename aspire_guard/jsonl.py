@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,17 @@ def id_field(path: Path, number: int, value: dict[str, Any]) -> str:
     if isinstance(found, int) and not isinstance(found, bool):
         return str(found)
     return text_field(path, number, "id", found) or f"{path.stem}-{number}"
+
+
+def log_likelihood_field(path: Path, number: int, value: dict[str, Any]) -> float | None:
+    """The log-likelihood that the answering model reported, in nats; None where it is left out or null."""
+    found = value.get("log_likelihood")
+    if found is None:
+        return None
+    if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found):
+        expected, way_out = '"log_likelihood" to be a number', "leave it out where it is unknown"
+        raise line_error(path, number, expected, kind_of(found), way_out)
+    return float(found)
 
 
 def text_field(path: Path, number: int, key: str, value: object) -> str:

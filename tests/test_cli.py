@@ -113,6 +113,24 @@ def test_score_writes_a_line_for_a_line(
     assert [line["selection_score"] for line in lines] == pytest.approx([s.selection_score for s in expected], abs=1e-4)
 
 
+def test_score_takes_the_likelihoods_that_a_chain_s_model_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the evaluator was fitted to them; a line without one is an error then, and so is one that is no number."""
+    evaluator = save_tiny_evaluator(tmp_path, seed=1, likelihood="chain")
+    data = tmp_path / "answers.jsonl"
+    data.write_text('{"question": "Who?", "answer": "Ann", "log_likelihood": -0.375}\n')
+    assert run(monkeypatch, "score", data, "--evaluator", evaluator) == 0
+    assert json.loads(capsys.readouterr().out)["log_likelihood"] == -0.375
+    for value, said in (
+        ("null", "expected the log-likelihood that the chain's model reports of its answer"),
+        ('"high"', "line 1: expected \"log_likelihood\" to be a number, found the string 'high'"),
+    ):
+        data.write_text(f'{{"question": "Who?", "answer": "Ann", "log_likelihood": {value}}}\n')
+        assert run(monkeypatch, "score", data, "--evaluator", evaluator) == 2
+        assert said in capsys.readouterr().err
+
+
 def test_score_keeps_what_it_has_written_when_a_later_line_is_bad(
     evaluator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -228,12 +246,12 @@ def test_a_correctness_that_can_t_grade_is_one_line_and_exit_code_2(
     assert said in error
 
 
-def save_tiny_evaluator(folder: Path, seed: int) -> Path:
+def save_tiny_evaluator(folder: Path, seed: int, likelihood: str = "own") -> Path:
     """A tiny evaluator in `folder / "evaluator"`, whose base model is in `folder / "base"`."""
     tiny, base = tiny_evaluator(seed=seed), folder / "base"
     tiny.aspire.lm.model.save_pretrained(base)
     tiny.aspire.lm.tokenizer.save_pretrained(base)
     name = tiny.manifest.base_model.model_copy(update={"name": str(base)})
-    manifest = tiny.manifest.model_copy(update={"base_model": name})
+    manifest = tiny.manifest.model_copy(update={"base_model": name, "likelihood": likelihood})
     save_evaluator(folder / "evaluator", tiny.aspire, manifest, tiny.calibration)
     return folder / "evaluator"

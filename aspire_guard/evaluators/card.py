@@ -8,6 +8,8 @@ from typing import Any
 from aspire_guard.evaluators.correctness_rule import CorrectnessRule
 from aspire_guard.selection.calibration import Calibration, Threshold
 
+_OF_CHAIN = ", on the log-probabilities that the chain's model reports"
+
 
 def render_card(manifest: Mapping[str, Any], calibration: Calibration) -> str:
     """The README.md of an evaluator folder, in Markdown."""
@@ -24,7 +26,7 @@ def render_card(manifest: Mapping[str, Any], calibration: Calibration) -> str:
         f"| θp | {_method(manifest['methods']['task'])} |",
         f"| θs | {_method(manifest['methods']['self_eval'])} |",
         f"| right means | {_plain(CorrectnessRule.model_validate(manifest['correctness']))} |",
-        f"| selection score | α = {manifest['alpha']:g} |",
+        f"| selection score | α = {manifest['alpha']:g}{_OF_CHAIN if manifest['likelihood'] == 'chain' else ''} |",
         f"| threshold | confidence ≥ {calibration.threshold:.3f} |",
         f"| what it promises | {calibration.guarantee or _no_guarantee(calibration)} |",
         *(_band(threshold) for threshold in calibration.thresholds if threshold != calibration.threshold_for()),

@@ -68,6 +68,8 @@ class Manifest(_Part):
     Attributes:
         methods: what θp and θs are made of.
         alpha: α of the selection score, in [0, 1].
+        likelihood: whose log f_norm α was fitted to: that of the evaluator's own model, or what the chain's model
+            reports of its answers.
         num_beams: beams that decode an answer.
         max_new_tokens: the longest answer that is decoded, in tokens.
         correctness: by which rule answers were right when it was calibrated.
@@ -82,6 +84,7 @@ class Manifest(_Part):
     correct: str
     wrong: str
     alpha: float = Field(ge=0, le=1)
+    likelihood: Literal["own", "chain"] = "own"
     num_beams: int = Field(ge=1)
     max_new_tokens: int = Field(ge=1)
     methods: Methods = Methods()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from aspire_guard.errors import InputError
 from aspire_guard.evaluators.folder import Manifest, load_aspire_lm, read_calibration, read_manifest
 from aspire_guard.exchange import Exchange
 from aspire_guard.lm.aspire_lm import AspireLM
@@ -86,19 +87,32 @@ class SelfEvaluator:
         """Score finished answers; each score is the same alone and in any batch, to 1e-4.
 
         Raises:
-            InputError: an exchange is longer than the base model's window.
+            InputError: an exchange is longer than the base model's window, or has no log-likelihood while the
+                evaluator was fitted to those of a chain.
         """
+        if self.manifest.likelihood == "chain" and any(exchange.log_likelihood is None for exchange in exchanges):
+            raise InputError(
+                "expected the log-likelihood that the chain's model reports of its answer, to which this evaluator was "
+                "fitted, found none; have the model report log-probabilities (for OpenAI: logprobs=True), or train an "
+                "evaluator on answers without them"
+            )
         scores: dict[int, Score] = {}
         for batch in _batches([_length(exchange) for exchange in exchanges]):
             rows = [(exchanges[i].question, exchanges[i].context, exchanges[i].answer) for i in batch]
             likelihoods, judgements = self.aspire.score(rows)
             for i, likelihood, judgement in zip(batch, likelihoods.tolist(), judgements.tolist(), strict=True):
-                scores[i] = self.blended(likelihood, judgement)
+                reported = exchanges[i].log_likelihood if self.manifest.likelihood == "chain" else None
+                scores[i] = self.blended(likelihood if reported is None else reported, judgement)
         return [scores[i] for i in range(len(exchanges))]
 
     @torch.inference_mode()
     def answer(self, question: str, context: str | None = None) -> tuple[str, Score]:
-        """Answer under θp and judge the answer on the states that decoding left behind, so that only θs is run."""
+        """Answer under θp and judge the answer on the states that decoding left behind, so that only θs is run.
+
+        Raises:
+            InputError: the evaluator was fitted to the log-likelihoods of a chain.
+        """
+        self.expect_own_likelihood()
         prompts = self.aspire.prompt_states([(question, context)])
         answers, beams = self.aspire.decode(
             prompts, k=self.manifest.num_beams, max_new_tokens=self.manifest.max_new_tokens, early_stopping=True
@@ -109,8 +123,25 @@ class SelfEvaluator:
 
     @torch.inference_mode()
     def open_answer(self, question: str, context: str | None = None) -> OpenAnswer:
-        """An answer that is still being written, to be scored as it grows; each token is read once."""
+        """An answer that is still being written, to be scored as it grows; each token is read once.
+
+        Raises:
+            InputError: the evaluator was fitted to the log-likelihoods of a chain.
+        """
+        self.expect_own_likelihood()
         return OpenAnswer(self, question, self.aspire.prompt_states([(question, context)]))
+
+    def expect_own_likelihood(self) -> None:
+        """Make sure that the selection score rests on the likelihood under this evaluator's own model.
+
+        Raises:
+            InputError: it was fitted to the log-likelihoods of a chain.
+        """
+        if self.manifest.likelihood == "chain":
+            raise InputError(
+                "expected an evaluator fitted to its own model's likelihoods, found one fitted to those that a chain's "
+                "model reports of whole answers; let it score that chain's finished answers"
+            )
 
     def blended(self, log_likelihood: float, log_p_correct: float) -> Score:
         """The score of an answer with this log f_norm and this log P(z_c | x, ŷ), both in nats."""

@@ -13,6 +13,7 @@ from aspire_guard.exchange.places import (
     context_text,
     message_text,
     question_text,
+    reported_log_likelihood,
 )
 from aspire_guard.exchange.reading import Reader, Reading
 
@@ -29,4 +30,5 @@ __all__ = [
     "context_text",
     "message_text",
     "question_text",
+    "reported_log_likelihood",
 ]

@@ -1,4 +1,4 @@
-"""What is seen inside one run of a chain: retrieved documents, and answers that carry their own score."""
+"""What is seen inside one run of a chain: retrieved documents, and answers that carry a score or probabilities."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 from pydantic import ValidationError
 
-from aspire_guard.exchange.places import answer_in, answer_text, message_text
+from aspire_guard.exchange.exchange import Exchange
+from aspire_guard.exchange.places import answer_in, answer_text, message_text, reported_log_likelihood
 from aspire_guard.verdict import Score, is_number
 
 SELF_SCORE_KEY = "aspire_score"
+_CARRIED = {SELF_SCORE_KEY, "logprobs"}
 
 
 class ChainWatch(BaseCallbackHandler):
-    """What is seen inside one run of a chain: retrieved documents, and answers that carry their own score.
+    """What is seen inside one run of a chain: retrieved documents, and answers that carry a score or probabilities.
 
     Safe to be called from several threads; belongs to one call of the guard.
     """
@@ -31,12 +33,12 @@ class ChainWatch(BaseCallbackHandler):
     ignore_llm, ignore_chat_model = False, False
 
     def __init__(self, *, self_scores: bool = True) -> None:
-        # Nor do models' events, where the evaluator has no fingerprint that a score could come from.
+        # Nor do models' events, where the evaluator has no fingerprint: it uses nothing that messages carry.
         self.ignore_llm = self.ignore_chat_model = not self_scores
         self._lock = Lock()
         self._retrievers: set[UUID] = set()
         self._documents: dict[str, Document] = {}
-        self._scored: list[BaseMessage] = []
+        self._messages: list[BaseMessage] = []
 
     @property
     def documents(self) -> list[Document]:
@@ -53,11 +55,25 @@ class ChainWatch(BaseCallbackHandler):
         answer = answer_in(output)
         if fingerprint is None or answer is None:
             return None
-        text = answer_text(output).strip()
-        with self._lock:
-            seen = [message for message in reversed(self._scored) if message_text(message).strip() == text]
-        carriers = [answer, *seen] if isinstance(answer, BaseMessage) else seen
+        carriers = self._carriers(output, answer_text(output))
         return next((score for carrier in carriers if (score := _carried_score(carrier, fingerprint))), None)
+
+    def measured(self, exchange: Exchange, output: object) -> Exchange:
+        """`exchange`, read out of `output`, with the log-likelihood that the answering model reported, if it did.
+
+        As with `self_score`, the output message itself may carry it, or one inside the chain with the same text.
+        """
+        reported = (reported_log_likelihood(carrier) for carrier in self._carriers(output, exchange.answer))
+        found = next((value for value in reported if value is not None), None)
+        return exchange if found is None else exchange.model_copy(update={"log_likelihood": found})
+
+    def _carriers(self, output: object, text: str) -> list[BaseMessage]:
+        """The messages that say `text`: the output's own, and those from inside the chain, the last one first."""
+        answer = answer_in(output)
+        with self._lock:
+            seen = list(reversed(self._messages))
+        messages = [answer, *seen] if isinstance(answer, BaseMessage) else seen
+        return [message for message in messages if message_text(message).strip() == text.strip()]
 
     def on_retriever_start(self, serialized: dict[str, Any], query: str, *, run_id: UUID, **kwargs: Any) -> None:
         """Notes the retriever, so that those inside it are known as such."""
@@ -79,10 +95,10 @@ class ChainWatch(BaseCallbackHandler):
         """Nothing to see; without this method LangChain would render the whole prompt for `on_llm_start`."""
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
-        """Keeps the messages that carry their own score."""
+        """Keeps the messages that carry their own score or the probabilities of their tokens."""
         chats = [chat for chats in response.generations for chat in chats if isinstance(chat, ChatGeneration)]
         with self._lock:
-            self._scored.extend(chat.message for chat in chats if SELF_SCORE_KEY in chat.message.response_metadata)
+            self._messages.extend(chat.message for chat in chats if _CARRIED & chat.message.response_metadata.keys())
 
 
 def _carried_score(message: BaseMessage, fingerprint: str) -> Score | None:

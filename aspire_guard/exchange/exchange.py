@@ -17,6 +17,8 @@ class Exchange(BaseModel):
         question: what was asked.
         context: the passage the answer should rest on; None for a closed-book question.
         answer: the answer as text, which may be empty.
+        log_likelihood: the mean log-probability of the answer's tokens, in nats, as the model that wrote it reported
+            it; None where it reported none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -24,6 +26,7 @@ class Exchange(BaseModel):
     question: str
     context: str | None = None
     answer: str
+    log_likelihood: float | None = None
 
     @classmethod
     def from_run(cls, input: object, output: object, documents: Sequence[Document] = ()) -> Exchange:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -81,6 +82,21 @@ def answer_text(output: object) -> str:
 def message_text(message: BaseMessage) -> str:
     """The text of a message, without its images, reasoning and tool calls."""
     return str(message.text)
+
+
+def reported_log_likelihood(message: BaseMessage) -> float | None:
+    """The mean log-probability of a message's tokens, in nats, as its model reported it; None where it did not.
+
+    Read from `response_metadata["logprobs"]["content"]`, where OpenAI-compatible servers' models put it.
+    """
+    reported = message.response_metadata.get("logprobs")
+    tokens = reported.get("content") if isinstance(reported, Mapping) else None
+    try:
+        values = [float(token["logprob"]) for token in tokens or ()]
+    except (KeyError, TypeError, ValueError):  # another notation
+        return None
+    mean = sum(values) / len(values) if values else math.nan
+    return mean if math.isfinite(mean) else None
 
 
 def _question_in(value: object) -> str | None:

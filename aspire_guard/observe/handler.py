@@ -177,6 +177,7 @@ class AspireCallbackHandler(BaseCallbackHandler):
             return
         try:
             exchange = self._reading.exchange(run.input if input is None else input, output, run.watch.documents)
+            exchange = run.watch.measured(exchange, output)
         except Exception:
             return
         carried = run.watch.self_score(output, getattr(self._evaluator, "fingerprint", None))

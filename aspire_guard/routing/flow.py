@@ -127,6 +127,7 @@ class _Way:
         if isinstance(answer, AIMessage) and answer.tool_calls:
             return Outcome(generated.output, verdict=None)
         exchange = self.extract(self.input, generated.output, generated.watch.documents)
+        exchange = generated.watch.measured(exchange, generated.output)
         fingerprint = getattr(self.evaluator, "fingerprint", None)
         evaluated = Evaluated(generated.watch.self_score(generated.output, fingerprint) if fingerprint else None)
         if evaluated.score is None:

@@ -26,6 +26,7 @@ MANIFEST: dict[str, Any] = {
     "methods": {"task": "soft_prompt", "self_eval": "lora"},
     "correctness": {"method": "token_f1", "threshold": 0.6},
     "alpha": 0.25,
+    "likelihood": "own",
     "provenance": {
         "datasets": ["squad_train (CC BY-SA 4.0)", "handbook:train"],
         "config": {"seed": 0, "text": "line\nbreak | bar"},
@@ -47,6 +48,12 @@ def test_a_card_names_base_model_alpha_and_threshold() -> None:
     assert "| right means | token F1 ≥ 0.6 |" in card
     assert "| selection score | α = 0.25 |" in card
     assert "| threshold | confidence ≥ 0.625 |" in card
+
+
+def test_a_card_says_whose_likelihood_alpha_is_for() -> None:
+    """A reader learns that the chain's model has to report its log-probabilities."""
+    row = "| selection score | α = 0.25, on the log-probabilities that the chain's model reports |"
+    assert row in render_card(MANIFEST | {"likelihood": "chain"}, CALIBRATION)
 
 
 def test_a_card_lists_the_provenance_in_one_line_each() -> None:

@@ -49,7 +49,7 @@ def test_answers_are_those_of_each_record_alone(family: Family, tmp_path: Path) 
         alone = distinct(beams)
         assert list(answers.texts) == list(alone)
         assert answers.log_likelihoods == pytest.approx(list(alone.values()), abs=1e-4)
-        assert list(answers.log_likelihoods) == sorted(answers.log_likelihoods, reverse=True)
+        assert list(alone.values()) == sorted(alone.values(), reverse=True)
 
 
 def test_the_file_holds_a_line_a_batch(tmp_path: Path) -> None:
@@ -60,6 +60,30 @@ def test_the_file_holds_a_line_a_batch(tmp_path: Path) -> None:
     assert [len(batch) for batch in lines] == [2] * 4
     found = sorted(tuple(row.items()) for batch in lines for row in batch)
     assert found == sorted(tuple(zip(a.texts, a.log_likelihoods, strict=True)) for a in sampled)
+
+
+def test_draws_are_those_of_each_record_alone(tmp_path: Path) -> None:
+    """Seeded by the run's seed and the record's id, whatever shared their batch; another seed draws others."""
+    aspire, config = (
+        _aspire(),
+        SamplingConfig(method="multinomial", temperature=0.7, k=4, max_new_tokens=6, batch_size=3),
+    )
+    drawn = [
+        sample_answers(aspire, RECORDS, config, seed=seed, file=tmp_path / f"{seed}.jsonl", progress=Progress("test"))
+        for seed in (0, 1)
+    ]
+    for answers in drawn[0]:
+        record = answers.record
+        (alone,) = aspire.sample(
+            aspire.prompt_states([(record.question, record.context)]),
+            n=4,
+            max_new_tokens=6,
+            temperature=0.7,
+            seeds=[f"0/{record.id}"],
+        )
+        assert list(answers.texts) == list(distinct(alone))
+        assert answers.log_likelihoods == pytest.approx(list(distinct(alone).values()), abs=1e-4)
+    assert [answers.texts for answers in drawn[0]] != [answers.texts for answers in drawn[1]]
 
 
 def _cut(content: bytes) -> bytes:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import re
-import signal
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +15,11 @@ from aspire_guard.evaluators.correctness_rule import CorrectnessRule
 from aspire_guard.evaluators.folder import read_manifest
 from aspire_guard.evaluators.self_evaluator import SelfEvaluator, selection_score
 from aspire_guard.exchange import Exchange
-from aspire_guard.testing import tiny_lm
 from aspire_trainers.config import SamplingConfig, SelfEvaluationConfig, TaskTuningConfig, TrainingConfig
 from aspire_trainers.evaluate import JudgedAnswer
-from aspire_trainers.pipeline import TrainingData, choose_alpha, train_evaluator
+from aspire_trainers.pipeline import choose_alpha, train_evaluator
 from aspire_trainers.record import QARecord
-
-_PATIENCE = 120.0
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base model in a folder."""
-    folder = tmp_path_factory.mktemp("base") / "tiny"
-    lm = tiny_lm()
-    lm.model.save_pretrained(folder)
-    lm.tokenizer.save_pretrained(folder)
-    return folder
+from aspire_trainers.training_data import TrainingData
 
 
 def _config(base: Path, **changes: Any) -> TrainingConfig:
@@ -70,29 +56,6 @@ def trained(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train_evaluator(_config(base), DATA, tmp_path_factory.mktemp("trained") / "out")
 
 
-@pytest.fixture
-def forkserver(monkeypatch: pytest.MonkeyPatch) -> multiprocessing.context.ForkServerContext:
-    """Processes of their own that have imported the library already."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["aspire_trainers.pipeline"])
-    return context
-
-
-def _kill_when(context: multiprocessing.context.ForkServerContext, arguments: tuple[Any, ...], file: Path) -> None:
-    """Train in another process, and kill it as soon as `file` holds something."""
-    process = context.Process(target=train_evaluator, args=arguments)
-    process.start()
-    deadline = time.monotonic() + _PATIENCE
-    while not (file.exists() and file.stat().st_size):
-        assert process.is_alive(), "the run ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    process.kill()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
-
-
 def test_twins_that_argue_move_the_self_evaluation_alone(base: Path, trained: Path, tmp_path: Path) -> None:
     """Without them θs is another one, θp the same."""
     config = _config(base)
@@ -106,13 +69,13 @@ def test_twins_that_argue_move_the_self_evaluation_alone(base: Path, trained: Pa
 
 
 def test_a_run_killed_in_every_stage_ends_with_the_same_evaluator(
-    base: Path, trained: Path, tmp_path: Path, forkserver: multiprocessing.context.ForkServerContext
+    base: Path, trained: Path, tmp_path: Path, train_until: Callable[..., None]
 ) -> None:
     """SIGKILL in task tuning, in answer sampling and in self-evaluation: the fourth call ends with the same bytes."""
     output, work = tmp_path / "out", tmp_path / ".out.work"
     config = _config(base)
     for left_behind in ("task.safetensors", "answers-train.jsonl", "self_eval.safetensors"):
-        _kill_when(forkserver, (config, DATA, output), work / left_behind)
+        train_until(work / left_behind, config, DATA, output)
         assert not output.exists()
     train_evaluator(config, DATA, output)
     killed, through = _files(output), _files(trained)

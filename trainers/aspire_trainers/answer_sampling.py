@@ -1,17 +1,14 @@
 """Stage 2, answer sampling: what the tuned model answers to its training questions, right and wrong.
 
-Beam search with k beams under θp; each of the k outputs is graded, with the training threshold γ̂ where the
-correctness rule has one. S_c = the first reference and the right outputs, S_w = the wrong ones.
+Beam search with k beams, or k draws, under θp; each of the k outputs is graded, with the training threshold γ̂ where
+the correctness rule has one. S_c = the first reference and the right outputs, S_w = the wrong ones.
 """
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 import torch
 
@@ -19,6 +16,7 @@ from aspire_guard.lm.aspire_lm import Answer, AspireLM
 from aspire_guard.lm.beam_search import Beams
 from aspire_trainers.batches import by_context
 from aspire_trainers.config import SamplingConfig
+from aspire_trainers.line_log import LineLog
 from aspire_trainers.progress import Progress
 from aspire_trainers.record import QARecord
 
@@ -27,16 +25,16 @@ DEFAULT_WRONG_ANSWER = ""
 
 @dataclass(frozen=True)
 class SampledAnswers:
-    """The answers of one question, best first.
+    """The answers of one question; beams stand best first.
 
     Attributes:
         texts: without repetitions.
-        log_likelihoods: log f_norm of each, in nats.
+        log_likelihoods: log f_norm of each, in nats; None where the model that answered reported none.
     """
 
     record: QARecord
     texts: tuple[str, ...]
-    log_likelihoods: tuple[float, ...]
+    log_likelihoods: tuple[float | None, ...]
 
     def labelled(self, grades: Sequence[bool], reference: str | None = None) -> tuple[list[str], list[str]]:
         """S_c and S_w of the paper.
@@ -65,23 +63,31 @@ def sample_answers(
 ) -> list[SampledAnswers]:
     """Decode every record, keeping finished batches in `file`; a later call goes on after the last whole one."""
     batches = by_context(records, config.batch_size, seed)
-    done = list(_finished_batches(file))
-    progress.start(len(batches), len(done))
-    with _reopen(file, done) as stream:
-        for batch in batches[len(done) :]:
-            answers = decode_records(aspire, batch, k=config.k, max_new_tokens=config.max_new_tokens)[0]
-            done.append([distinct(beams) for beams in answers])
-            stream.write(json.dumps(done[-1], ensure_ascii=False) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
+    with LineLog(file) as log:
+        progress.start(len(batches), len(log.values))
+        for batch in batches[len(log.values) :]:
+            log.append([distinct(answers) for answers in _sampled(aspire, batch, config, seed)])
             progress.advance()
     sampled = (
         SampledAnswers(record, tuple(answers), tuple(answers.values()))
-        for batch, rows in zip(batches, done, strict=True)
+        for batch, rows in zip(batches, log.values, strict=True)
         for record, answers in zip(batch, rows, strict=True)
     )
     place = {record.id: i for i, record in enumerate(records)}
     return sorted(sampled, key=lambda answers: place[answers.record.id])
+
+
+@torch.inference_mode()
+def _sampled(aspire: AspireLM, batch: Sequence[QARecord], config: SamplingConfig, seed: int) -> list[list[Answer]]:
+    if config.method == "beam":
+        return decode_records(aspire, batch, k=config.k, max_new_tokens=config.max_new_tokens)[0]
+    return aspire.sample(
+        aspire.prompt_states([(record.question, record.context) for record in batch]),
+        n=config.k,
+        max_new_tokens=config.max_new_tokens,
+        temperature=config.temperature,
+        seeds=[f"{seed}/{record.id}" for record in batch],
+    )
 
 
 @torch.inference_mode()
@@ -94,26 +100,8 @@ def decode_records(
 
 
 def distinct(beams: Sequence[Answer]) -> dict[str, float]:
-    """Text → log f_norm; of beams that decode to the same text the best stays."""
+    """Text → log f_norm; of answers with the same text the first stays, of beams the best."""
     answers: dict[str, float] = {}
     for beam in beams:
         answers.setdefault(beam.text, beam.log_likelihood)
     return answers
-
-
-def _finished_batches(file: Path) -> Iterator[list[dict[str, float]]]:
-    """What an earlier run wrote; a line that was cut off by a kill does not count."""
-    if not file.exists():
-        return
-    for line in file.read_bytes().splitlines(keepends=True):
-        if not line.endswith(b"\n"):
-            return
-        yield json.loads(line)
-
-
-def _reopen(file: Path, done: Sequence[list[dict[str, float]]]) -> TextIO:
-    """Open `file` to append after the batches that count."""
-    stream = file.open("a", encoding="utf-8")
-    whole = sum(map(len, file.read_bytes().splitlines(keepends=True)[: len(done)]))
-    stream.truncate(whole)
-    return stream

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+from aspire_guard.errors import InputError
 from aspire_trainers.record import QARecord
 
 
@@ -31,6 +32,20 @@ def split_by_context(records: Sequence[QARecord], share: float, seed: int) -> tu
     aside = set(contexts[: round(share * len(contexts))])
     kept = [record for record in records if (record.context or record.id) not in aside]
     return kept, [record for record in records if (record.context or record.id) in aside]
+
+
+def folds_by_context(records: Sequence[QARecord], n: int, seed: int) -> list[list[QARecord]]:
+    """Part the records into `n` folds, the questions of a context in one of them, each fold in the order of `records`.
+
+    Raises:
+        InputError: there are fewer contexts than folds.
+    """
+    contexts = list(dict.fromkeys(record.context or record.id for record in records))
+    if len(contexts) < n:
+        raise InputError(f"expected {n} contexts or more for {n} folds, found {len(contexts)}; use fewer folds")
+    random.Random(seed).shuffle(contexts)
+    fold = {context: place % n for place, context in enumerate(contexts)}
+    return [[record for record in records if fold[record.context or record.id] == i] for i in range(n)]
 
 
 def take(records: Sequence[QARecord], limit: int | None, seed: int) -> list[QARecord]:

@@ -97,13 +97,20 @@ class SamplingConfig(_Config):
     """Stage 2.
 
     Attributes:
-        k: beams, and answers kept, a question; the paper takes 10.
+        method: beams, as in the paper, or draws from the model's distribution.
+        k: beams or draws a question; the paper takes 10.
+        temperature: of draws; beams have no use for it.
+        folds: with two or more, cross-fitting: the passages are parted into so many folds, and a fold's questions are
+            answered under a θp that was fitted on the other folds, so that it errs as on questions it has not seen.
         max_new_tokens: the longest answer, in tokens.
         batch_size: questions decoded together.
         threshold: γ̂: the least F1 of a training answer that counts as right, where the rule has a threshold.
     """
 
+    method: Literal["beam", "multinomial"] = "beam"
     k: int = Field(default=5, ge=2)
+    temperature: float = Field(default=1.0, gt=0)
+    folds: int = Field(default=1, ge=1)
     max_new_tokens: int = Field(default=24, ge=1)
     batch_size: int = Field(default=8, ge=1)
     threshold: float = Field(default=0.9, gt=0, le=1)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from aspire_guard.errors import DatasetError
 from aspire_guard.jsonl import (
@@ -88,13 +89,18 @@ def _numbered_records(path: Path) -> Iterator[tuple[int, QARecord]]:
                 id=id_field(path, number, value),
                 question=question_field(path, number, value),
                 context=context_field(path, number, value),
-                answers=_references(path, number, value.get("answers")),
+                answers=references_field(path, number, value),
             ),
         )
 
 
-def _references(path: Path, number: int, value: object) -> tuple[str, ...]:
-    """Return the references, without blank ones: a question with blank references only can't be answered."""
+def references_field(path: Path, number: int, record: dict[str, Any]) -> tuple[str, ...]:
+    """The references of an object, without blank ones: a question with blank references only can't be answered.
+
+    Raises:
+        DatasetError: there are none, or they are no text.
+    """
+    value = record.get("answers")
     if isinstance(value, str):
         value = [value]
     if not isinstance(value, list):

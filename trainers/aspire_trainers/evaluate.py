@@ -140,7 +140,12 @@ def answer_and_judge(
 def answer_records(
     evaluator: SelfEvaluator, records: Sequence[QARecord], correctness: Correctness, progress: Progress
 ) -> list[JudgedAnswer]:
-    """Answer the records as the evaluator does by itself, and judge the answers."""
+    """Answer the records as the evaluator does by itself, and judge the answers.
+
+    Raises:
+        InputError: the evaluator was fitted to the log-likelihoods of a chain.
+    """
+    evaluator.expect_own_likelihood()
     manifest = evaluator.manifest
     with progress:
         return answer_and_judge(

@@ -6,11 +6,10 @@ again after a kill at any moment, goes on from there and ends with the same weig
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -26,56 +25,21 @@ from aspire_guard.lm.base_model import fingerprint, load_base_model
 from aspire_guard.selection.calibration import Calibration, fit_calibration
 from aspire_guard.selection.metrics import auroc
 from aspire_trainers.answer_sampling import SampledAnswers, sample_answers
-from aspire_trainers.batches import split_by_context, take
+from aspire_trainers.batches import folds_by_context
 from aspire_trainers.config import TrainingConfig
 from aspire_trainers.correctness import correctness_of
-from aspire_trainers.dataset import load_dataset
 from aspire_trainers.evaluate import JudgedAnswer, answer_and_judge
+from aspire_trainers.given_answers import judge_given, reports_likelihoods
 from aspire_trainers.labelled_answers import label_answers
 from aspire_trainers.persuasion import with_twins
 from aspire_trainers.progress import Progress
 from aspire_trainers.record import QARecord
 from aspire_trainers.self_evaluation import tune_self_evaluation
 from aspire_trainers.task_tuning import tune_task
+from aspire_trainers.training_data import TrainingData
 
 _PAPER_ALPHA = 0.25
 _ALPHAS = [step / 20 for step in range(21)]
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """What a run learns from.
-
-    Attributes:
-        sources: the names of the datasets, for the evaluator's provenance.
-        train: records of stages 1 to 3.
-        validation: records to stop early, to choose α and to calibrate; their contexts are not in `train`.
-    """
-
-    sources: tuple[str, ...]
-    train: tuple[QARecord, ...]
-    validation: tuple[QARecord, ...]
-
-    @classmethod
-    def load(cls, train: Sequence[str], validation: Sequence[str], config: TrainingConfig) -> TrainingData:
-        """Read datasets (paths, or names such as `handbook:train`) and set validation records aside.
-
-        Raises:
-            DatasetError: a file is missing or holds a bad line.
-            InputError: no record has a reference to learn from.
-        """
-        records = [record for name in dict.fromkeys(train) for record in take(_named(name), config.limit, config.seed)]
-        kept, aside = split_by_context(records, config.validation_share, config.seed)
-        if not any(record.answerable for record in kept):
-            raise InputError(f"expected training records with an answer, found none in {', '.join(train)}; add some")
-        aside += [record for name in dict.fromkeys(validation) for record in _named(name)]
-        sources = [Path(name).name for name in (*train, *validation)]
-        return cls(tuple(sources), tuple(kept), tuple(aside))
-
-    def digest(self) -> str:
-        """Tells this data from any other (hex)."""
-        rows = [(r.id, r.question, r.context, r.answers) for r in (*self.train, *self.validation)]
-        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
 def train_evaluator(config: TrainingConfig, data: TrainingData, output: Path) -> Path:
@@ -99,15 +63,19 @@ def train_evaluator(config: TrainingConfig, data: TrainingData, output: Path) ->
         return output
     work = _open_work_folder(output, run)
     aspire = _tune(AspireLM(lm.to(getattr(torch, config.dtype))), config, data, work).on(lm)
+    given = data.given_of(data.validation)
     with Progress("α and calibration", "answers") as progress:
-        judged = answer_and_judge(
-            aspire,
-            data.validation,
-            correctness,
-            num_beams=config.num_beams,
-            max_new_tokens=config.sampling.max_new_tokens,
-            progress=progress,
-        )
+        if given is not None:
+            judged = judge_given(aspire, given, correctness, progress)
+        else:
+            judged = answer_and_judge(
+                aspire,
+                data.validation,
+                correctness,
+                num_beams=config.num_beams,
+                max_new_tokens=config.sampling.max_new_tokens,
+                progress=progress,
+            )
     alpha, calibration = choose_alpha(judged, config.target_accuracy)
     manifest = Manifest(
         base_model=BaseModelId(name=config.model, fingerprint=run["model"]),
@@ -115,6 +83,8 @@ def train_evaluator(config: TrainingConfig, data: TrainingData, output: Path) ->
         correct=aspire.correct,
         wrong=aspire.wrong,
         alpha=alpha,
+        # At α = 1 no likelihood is asked for.
+        likelihood="chain" if given and reports_likelihoods(given) and alpha < 1 else "own",
         num_beams=config.num_beams,
         max_new_tokens=config.sampling.max_new_tokens,
         correctness=config.correctness,
@@ -139,29 +109,20 @@ def choose_alpha(judged: Sequence[JudgedAnswer], target_accuracy: float) -> tupl
 
 def _tune(aspire: AspireLM, config: TrainingConfig, data: TrainingData, work: Path) -> AspireLM:
     seed = config.seed
-    if config.task.method != "none":
-        with Progress("1/3 task tuning") as progress:
-            task = tune_task(
-                aspire,
-                data.train,
-                data.validation,
-                config.task,
-                seed=seed,
-                checkpoint=work / "task.safetensors",
-                progress=progress,
-            )
-        aspire = replace(aspire, task=task.requires_grad_(False))
+    tuned = _with_task(aspire, config, data.train, data.validation, work)
     labels = correctness_of(config.correctness.at(config.sampling.threshold))
     batches = {}
     for name, records in (("train", data.train), ("validation", data.validation)):
-        with Progress(f"2/3 answer sampling ({name})", "batches") as progress:
-            sampled: list[SampledAnswers] = sample_answers(
-                aspire, records, config.sampling, seed=seed, file=work / f"answers-{name}.jsonl", progress=progress
-            )
+        if (given := data.given_of(records)) is not None:
+            sampled = [answers.sampled for answers in given]
+        elif name == "train" and config.sampling.folds > 1:
+            sampled = _cross_fitted(aspire, config, data, work)
+        else:
+            sampled = _sampled(tuned, config, records, work, name)
         batches[name] = label_answers(sampled, config.self_evaluation, labels, seed=seed, refusal=config.task.refusal)
     with Progress("3/3 self-evaluation") as progress:
         self_eval = tune_self_evaluation(
-            aspire,
+            tuned,
             with_twins(batches["train"], config.self_evaluation.persuasion, seed=seed),
             batches["validation"],
             config.self_evaluation,
@@ -169,12 +130,61 @@ def _tune(aspire: AspireLM, config: TrainingConfig, data: TrainingData, work: Pa
             checkpoint=work / "self_eval.safetensors",
             progress=progress,
         )
-    return replace(aspire, self_eval=self_eval.requires_grad_(False))
+    return replace(tuned, self_eval=self_eval.requires_grad_(False))
 
 
-def _named(name: str) -> list[QARecord]:
-    """The records of a dataset, their ids made unique among several datasets."""
-    return [replace(record, id=f"{Path(name).name}/{record.id}") for record in load_dataset(name)]
+def _cross_fitted(aspire: AspireLM, config: TrainingConfig, data: TrainingData, work: Path) -> list[SampledAnswers]:
+    """The answers to each fold of the training records under a θp that has not seen the fold."""
+    sampled = []
+    folds = folds_by_context(data.train, config.sampling.folds, config.seed)
+    for i, fold in enumerate(folds, start=1):
+        others = [record for other in folds if other is not fold for record in other]
+        on_others = _with_task(aspire, config, others, data.validation, work, without_fold=i)
+        sampled += _sampled(on_others, config, fold, work, f"train-{i}")
+    return sampled
+
+
+def _with_task(
+    aspire: AspireLM,
+    config: TrainingConfig,
+    train: Sequence[QARecord],
+    validation: Sequence[QARecord],
+    work: Path,
+    without_fold: int | None = None,
+) -> AspireLM:
+    """The model under a θp that is fitted on `train`; as it is with the method "none"."""
+    if config.task.method == "none":
+        return aspire
+    title, file = "1/3 task tuning", "task"
+    if without_fold is not None:
+        title, file = f"{title} (without fold {without_fold})", f"{file}-without-{without_fold}"
+    with Progress(title) as progress:
+        task = tune_task(
+            aspire,
+            train,
+            validation,
+            config.task,
+            seed=config.seed,
+            checkpoint=work / f"{file}.safetensors",
+            progress=progress,
+        )
+    return replace(aspire, task=task.requires_grad_(False))
+
+
+def _sampled(
+    aspire: AspireLM, config: TrainingConfig, records: Sequence[QARecord], work: Path, name: str
+) -> list[SampledAnswers]:
+    with Progress(f"2/3 answer sampling ({name})", "batches") as progress:
+        file = work / f"answers-{name}.jsonl"
+        return sample_answers(aspire, records, config.sampling, seed=config.seed, file=file, progress=progress)
+
+
+def _answered_by(data: TrainingData) -> str | dict[str, Any]:
+    """Whose answers θs and the calibration rest on."""
+    if data.given is None:
+        return "the base model under θp"
+    chains = sorted({chain for answers in data.given.values() for chain in answers.chains})
+    return {"given": sum(len(answers.texts) for answers in data.given.values()), "chains": chains}
 
 
 def _provenance(run: dict[str, Any], data: TrainingData) -> dict[str, Any]:
@@ -184,6 +194,7 @@ def _provenance(run: dict[str, Any], data: TrainingData) -> dict[str, Any]:
         "train_records": len(data.train),
         "validation_records": len(data.validation),
         "data_digest": run["data"],
+        "answers": _answered_by(data),
         "config": run["config"],
         "versions": {name: version(name) for name in ("aspire-guard", "torch", "transformers", "peft")},
     }

@@ -52,10 +52,10 @@ class Progress:
         self._total, self._done, self._first = total, done, done
         self._began = self._last_line = time.monotonic()
 
-    def advance(self, loss: float | None = None, by: int = 1) -> None:
-        """Count `by` more, with the loss in nats."""
+    def advance(self, loss: float | None = None, by: int = 1, note: str = "") -> None:
+        """Count `by` more, with the loss in nats or a note of another kind."""
         self._done += by
-        note = "" if loss is None else f"loss {loss:.3f}{self._validation}"
+        note = note if loss is None else f"loss {loss:.3f}{self._validation}"
         self._bar.update(self._task, advance=by, note=note)
         now = time.monotonic()
         if self.console.is_terminal or (now - self._last_line < _SECONDS_BETWEEN_LINES and self._done < self._total):

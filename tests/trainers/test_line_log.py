@@ -1,0 +1,38 @@
+"""A file that grows line by line and survives a kill."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from aspire_guard.errors import DatasetError, InputError
+from aspire_trainers.line_log import LineLog
+
+
+def test_lines_are_there_again(tmp_path: Path) -> None:
+    """In the folder that was named, made where it is missing."""
+    with LineLog(path := tmp_path / "new" / "log") as log:
+        log.append({"é": 1})
+        log.append([2])
+    assert LineLog(path).values == [{"é": 1}, [2]]
+    assert path.read_bytes() == '{"é": 1}\n[2]\n'.encode()
+
+
+def test_a_line_that_was_cut_off_does_not_count(tmp_path: Path) -> None:
+    """It goes when the file is appended to, and not before."""
+    (path := tmp_path / "log").write_bytes(b"1\n[2,")
+    log = LineLog(path)
+    assert (log.values, path.read_bytes()) == ([1], b"1\n[2,")
+    with log:
+        log.append(3)
+    assert path.read_bytes() == b"1\n3\n"
+
+
+def test_what_can_t_be_a_log_is_named(tmp_path: Path) -> None:
+    """With its line, or with what the system says of it."""
+    (path := tmp_path / "log").write_bytes(b"1\nsome text\n")
+    with pytest.raises(DatasetError, match="log, line 2: expected JSON, as an earlier run wrote it, found 'some text'"):
+        LineLog(path)
+    with pytest.raises(InputError, match="expected a file to append to, found: Is a directory; choose another"):
+        LineLog(tmp_path)

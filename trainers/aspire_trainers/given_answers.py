@@ -1,0 +1,127 @@
+"""Answers that were given by something else than the evaluator's own model, in the place of stage 2.
+
+A file of them is JSONL in UTF-8, one answer a line, as `aspire-guard sample` writes it:
+
+    {"question": "Which yard built MV Petrel?", "context": "…", "answers": ["Harrow & Lund"], "answer": "The yard."}
+
+`answers` are the references, and `answer` is what was answered. `id`, `context`, `log_likelihood` (the mean
+log-probability of the answer's tokens in nats) and `chain` (whose answer it is) may be left out. Lines with the same
+id, or without any the same question, and with the same context are answers to one question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from aspire_guard.jsonl import (
+    context_field,
+    id_field,
+    line_error,
+    log_likelihood_field,
+    numbered_objects,
+    question_field,
+    text_field,
+)
+from aspire_guard.lm.aspire_lm import AspireLM
+from aspire_trainers.answer_sampling import SampledAnswers
+from aspire_trainers.correctness import Correctness
+from aspire_trainers.dataset import references_field
+from aspire_trainers.evaluate import JudgedAnswer
+from aspire_trainers.progress import Progress
+from aspire_trainers.record import QARecord
+
+_BATCH_SIZE = 16
+
+
+@dataclass
+class GivenAnswers:
+    """The answers to one question, with their repetitions: as often as the chain gives it, as often an answer counts.
+
+    Attributes:
+        texts: in the order of the file.
+        log_likelihoods: of each, in nats, as its model reported it; None where it did not.
+        chains: whose answers they are, as far as the file says so.
+    """
+
+    record: QARecord
+    texts: list[str] = field(default_factory=list)
+    log_likelihoods: list[float | None] = field(default_factory=list)
+    chains: set[str] = field(default_factory=set)
+
+    @property
+    def sampled(self) -> SampledAnswers:
+        """What stage 3 learns from: each text once."""
+        likelihoods: dict[str, float | None] = {}
+        for text, likelihood in zip(self.texts, self.log_likelihoods, strict=True):
+            likelihoods.setdefault(text, likelihood)
+        return SampledAnswers(self.record, tuple(likelihoods), tuple(likelihoods.values()))
+
+
+def load_given_answers(path: str | Path) -> list[GivenAnswers]:
+    """The answers of a file by question, in its order.
+
+    Raises:
+        DatasetError: the file is missing, unreadable or empty, a line is no answer with references, or two lines give
+            one question different references.
+    """
+    path = Path(path)
+    questions: dict[tuple[str, str | None], GivenAnswers] = {}
+    ids: set[str] = set()
+    for number, value in numbered_objects(path):
+        question, context = question_field(path, number, value), context_field(path, number, value)
+        name, references = id_field(path, number, value), references_field(path, number, value)
+        key = (question if value.get("id") is None else name, context)
+        if key not in questions:
+            # A chain that finds its own context may find several for one question.
+            unique = name if name not in ids else f"{name}-{number}"
+            ids.add(unique)
+            questions[key] = GivenAnswers(QARecord(unique, question, context, references))
+        given = questions[key]
+        if (given.record.question, given.record.answers) != (question, references):
+            expected = "the question and the references of the earlier lines with this id, or this question"
+            raise line_error(path, number, expected, "others", "mend them, or give each question an id of its own")
+        given.texts.append(text_field(path, number, "answer", value.get("answer")))
+        given.log_likelihoods.append(log_likelihood_field(path, number, value))
+        if value.get("chain") is not None:
+            given.chains.add(text_field(path, number, "chain", value["chain"]))
+    return list(questions.values())
+
+
+def reports_likelihoods(given: Sequence[GivenAnswers]) -> bool:
+    """Whether the chain's model reported the log-likelihood of every answer."""
+    return all(likelihood is not None for answers in given for likelihood in answers.log_likelihoods)
+
+
+def judge_given(
+    aspire: AspireLM, given: Sequence[GivenAnswers], correctness: Correctness, progress: Progress
+) -> list[JudgedAnswer]:
+    """Judge every given answer; with the likelihoods that the chain's model reported if all have one, else our own."""
+    reported = reports_likelihoods(given)
+    answers = [
+        (answers.record, text, likelihood)
+        for answers in given
+        for text, likelihood in zip(answers.texts, answers.log_likelihoods, strict=True)
+    ]
+    grades = iter(correctness.grade([(record, text) for record, text, _ in answers]))
+    judged = []
+    progress.start(len(answers))
+    for start in range(0, len(answers), _BATCH_SIZE):
+        batch = answers[start : start + _BATCH_SIZE]
+        own, log_p = aspire.score([(record.question, record.context, text) for record, text, _ in batch])
+        for (record, text, likelihood), own_likelihood, log_p_correct in zip(
+            batch, own.tolist(), log_p.tolist(), strict=True
+        ):
+            judged.append(
+                JudgedAnswer(
+                    record=record,
+                    text=text,
+                    beams=(text,),
+                    log_likelihood=likelihood if reported and likelihood is not None else own_likelihood,
+                    log_p_correct=log_p_correct,
+                    correct=next(grades),
+                )
+            )
+        progress.advance(by=len(batch))
+    return judged

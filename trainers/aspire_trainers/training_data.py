@@ -1,0 +1,88 @@
+"""What a run learns from: records, or records with given answers, parted into training and validation."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from aspire_guard.errors import InputError
+from aspire_trainers.batches import split_by_context, take
+from aspire_trainers.config import TrainingConfig
+from aspire_trainers.dataset import load_dataset
+from aspire_trainers.given_answers import GivenAnswers, load_given_answers
+from aspire_trainers.record import QARecord
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a run learns from.
+
+    Attributes:
+        sources: the names of the datasets, for the evaluator's provenance.
+        train: records of stages 1 to 3.
+        validation: records to stop early, to choose α and to calibrate; their contexts are not in `train`.
+        given: by record id, answers that take the place of stage 2; None where the evaluator's own model answers.
+    """
+
+    sources: tuple[str, ...]
+    train: tuple[QARecord, ...]
+    validation: tuple[QARecord, ...]
+    given: Mapping[str, GivenAnswers] | None = None
+
+    @classmethod
+    def load(
+        cls,
+        train: Sequence[str],
+        validation: Sequence[str],
+        config: TrainingConfig,
+        read: Callable[[str], list[QARecord]] = load_dataset,
+    ) -> TrainingData:
+        """Read datasets (paths, or names such as `handbook:train`) and set validation records aside.
+
+        Raises:
+            DatasetError: a file is missing or holds a bad line.
+            InputError: no record has a reference to learn from.
+        """
+        named = {name: [_named(name, record) for record in read(name)] for name in (*train, *validation)}
+        records = [record for name in dict.fromkeys(train) for record in take(named[name], config.limit, config.seed)]
+        kept, aside = split_by_context(records, config.validation_share, config.seed)
+        if not any(record.answerable for record in kept):
+            raise InputError(f"expected training records with an answer, found none in {', '.join(train)}; add some")
+        aside += [record for name in dict.fromkeys(validation) for record in named[name]]
+        sources = [Path(name).name for name in (*train, *validation)]
+        return cls(tuple(sources), tuple(kept), tuple(aside))
+
+    @classmethod
+    def load_answers(cls, train: Sequence[str], validation: Sequence[str], config: TrainingConfig) -> TrainingData:
+        """As `load`, of files of given answers, which take the place of stage 2.
+
+        Raises:
+            DatasetError: a file is missing or holds a bad line.
+            InputError: no record has a reference to learn from.
+        """
+        files = {name: load_given_answers(name) for name in (*train, *validation)}
+        given = {_named(name, answers.record).id: answers for name, file in files.items() for answers in file}
+        data = cls.load(train, validation, config, lambda name: [answers.record for answers in files[name]])
+        records = (*data.train, *data.validation)
+        return replace(data, given={record.id: replace(given[record.id], record=record) for record in records})
+
+    def digest(self) -> str:
+        """Tells this data from any other (hex)."""
+        records = (*self.train, *self.validation)
+        rows: list[Any] = [(r.id, r.question, r.context, r.answers) for r in records]
+        if self.given is not None:
+            rows += [(self.given[r.id].texts, self.given[r.id].log_likelihoods) for r in records]
+        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+    def given_of(self, records: Sequence[QARecord]) -> list[GivenAnswers] | None:
+        """The given answers to these records; None where the evaluator's own model answers."""
+        return None if self.given is None else [self.given[record.id] for record in records]
+
+
+def _named(dataset: str, record: QARecord) -> QARecord:
+    """The record with an id that is unique among several datasets."""
+    return replace(record, id=f"{Path(dataset).name}/{record.id}")
