@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from pairs import in_turn, settings, show
 from peft import PromptTuningConfig, TaskType, get_peft_model
-from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
+from transformers import DataCollatorForSeq2Seq, PrinterCallback, Trainer, TrainingArguments
 
 from aspire_guard import starter_evaluator
 from aspire_guard.lm.aspire_lm import AspireLM
@@ -74,12 +74,14 @@ def trainer(aspire: AspireLM, rows: list[dict[str, list[int]]], length: int, fol
         report_to=[],
         disable_tqdm=True,
     )
-    return Trainer(
+    reference = Trainer(
         model=get_peft_model(load_base_model("smollm2-135m").model, config),
         args=arguments,
         train_dataset=rows,  # type: ignore[arg-type]
         data_collator=DataCollatorForSeq2Seq(aspire.lm.tokenizer),
     )
+    reference.remove_callback(PrinterCallback)
+    return reference
 
 
 def main() -> None:
