@@ -32,7 +32,7 @@ from aspire_trainers.record import QARecord
 from aspire_trainers.self_evaluation import tune_self_evaluation
 
 _ANSWERS, _BATCH_SIZE, _EPOCHS = 10, 8, 3
-_KINDS = {
+_KINDS: dict[str, tuple[dict[str, Any], str]] = {
     "θs of 50 tokens": ({"method": "soft_prompt", "length": 50}, "at least 3"),
     "θs of 20 tokens": ({"method": "soft_prompt", "length": 20}, "at least 5"),
     "θs as a LoRA": ({"method": "lora"}, "at least 5"),
@@ -77,7 +77,7 @@ def trainer(aspire: AspireLM, rows: list[dict[str, list[int]]], length: int, fol
     reference = Trainer(
         model=get_peft_model(load_base_model("smollm2-135m").model, config),
         args=arguments,
-        train_dataset=rows,  # type: ignore[arg-type]
+        train_dataset=rows,
         data_collator=DataCollatorForSeq2Seq(aspire.lm.tokenizer),
     )
     reference.remove_callback(PrinterCallback)
