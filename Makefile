@@ -33,6 +33,8 @@ docs: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/import_time.py
+	$(BIN)/python benchmarks/guard_overhead.py
+	$(BIN)/python benchmarks
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -20,8 +20,9 @@ from aspire_guard.lm.prefix_states import PrefixStates
 from aspire_guard.selection.calibration import Calibration, Threshold
 from aspire_guard.verdict import Score
 
-_TOKENS_PER_BATCH = 4096
-_CHARACTERS_PER_TOKEN = 4
+_TOKENS_PER_BATCH = 2048
+# On a processor a pass of its own costs about as much as so many tokens more in another.
+_PADDING_PER_BATCH = 64
 
 
 def selection_score(log_likelihood: float, log_p_correct: float, alpha: float) -> float:
@@ -97,9 +98,9 @@ class SelfEvaluator:
                 "evaluator on answers without them"
             )
         scores: dict[int, Score] = {}
-        for batch in _batches([_length(exchange) for exchange in exchanges]):
-            rows = [(exchanges[i].question, exchanges[i].context, exchanges[i].answer) for i in batch]
-            likelihoods, judgements = self.aspire.score(rows)
+        rows = [(exchange.question, exchange.context, exchange.answer) for exchange in exchanges]
+        for batch in _batches([row[1] for row in rows], [self.aspire.length(*row) for row in rows]):
+            likelihoods, judgements = self.aspire.score([rows[i] for i in batch])
             for i, likelihood, judgement in zip(batch, likelihoods.tolist(), judgements.tolist(), strict=True):
                 reported = exchanges[i].log_likelihood if self.manifest.likelihood == "chain" else None
                 scores[i] = self.blended(likelihood if reported is None else reported, judgement)
@@ -177,16 +178,18 @@ class OpenAnswer:
         return self._evaluator.blended(likelihood, float(judgement))
 
 
-def _length(exchange: Exchange) -> int:
-    """Roughly the tokens of an exchange: good enough to put like with like."""
-    return (len(exchange.question) + len(exchange.context or "") + len(exchange.answer)) // _CHARACTERS_PER_TOKEN + 1
-
-
-def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Indices of items of like length, a batch holding at most `_TOKENS_PER_BATCH` tokens with its padding."""
+def _batches(contexts: Sequence[str | None], lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Indices of items of like length, those of one context together: few tokens a batch, and little of it padding."""
+    longest: dict[str | None, int] = {}
+    for context, length in zip(contexts, lengths, strict=True):
+        longest[context] = max(length, longest.get(context, 0))
     batch: list[int] = []
-    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if batch and lengths[i] * (len(batch) + 1) > _TOKENS_PER_BATCH:
+    for i in sorted(range(len(lengths)), key=lambda i: (longest[contexts[i]], contexts[i] or "", lengths[i])):
+        sizes = [lengths[j] for j in (*batch, i)]
+        tokens = max(sizes) * len(sizes)
+        shares = bool(batch) and contexts[i] is not None and contexts[i] == contexts[batch[-1]]
+        wasteful = tokens - sum(sizes) > _PADDING_PER_BATCH and not shares
+        if batch and (wasteful or tokens > _TOKENS_PER_BATCH):
             yield batch
             batch = []
         batch.append(i)

@@ -66,14 +66,7 @@ class AspireLM:
 
     def prompt_states(self, prompts: Sequence[tuple[str, str | None]]) -> PrefixStates:
         """States of `[θp ; x]` for each (question, context); a context that several share is computed once."""
-        contexts = list(dict.fromkeys(context for _, context in prompts))
-        heads = [self._head(context) for context in contexts]
-        if len(contexts) == len(prompts) or not any(map(len, heads)):
-            return self.answering.prefill([self._prompt(question, context) for question, context in prompts])
-        states = self.answering.prefill(heads)
-        index = torch.tensor([contexts.index(context) for _, context in prompts], device=self.lm.device)
-        questions, mask = pad([self.lm.embed(self._question_ids(question)) for question, _ in prompts])
-        return self.answering.extend(states.rows(index), questions[:, None], mask[:, None])[0]
+        return self._read([(context, self._question_ids(question)) for question, context in prompts])[0]
 
     def answer_states(
         self, prompts: PrefixStates, answers: Sequence[Sequence[str]]
@@ -125,8 +118,10 @@ class AspireLM:
         """
         if self.self_eval is None:
             raise InputError("expected an evaluator with θs, found none; train stage 3 or load a whole evaluator")
-        places = [(row, branch) for row, pairs in enumerate(texts) for branch in range(len(pairs))]
-        before = answers.separate(torch.tensor(places, device=self.lm.device))
+        before = answers
+        if answers.visible.shape[1] > 1 or any(len(pairs) != 1 for pairs in texts):
+            places = [(row, branch) for row, pairs in enumerate(texts) for branch in range(len(pairs))]
+            before = answers.separate(torch.tensor(places, device=self.lm.device))
         suffix, mask = pad([self._vectors(self.self_eval, *pair) for pairs in texts for pair in pairs])
         states, _ = self.self_eval.adapted(self.lm).extend(before, suffix[:, None], mask[:, None])
         return self.word_logits(states.hidden[:, 0])
@@ -156,9 +151,13 @@ class AspireLM:
         )
         return self._texts(samples)
 
+    def length(self, question: str, context: str | None, answer: str) -> int:
+        """Tokens of `[θp ; x ; ŷ]`."""
+        return len(self._head(context)) + len(self._question_ids(question)) + len(self.answer_ids(answer))
+
     @torch.inference_mode()
     def score(self, exchanges: Sequence[tuple[str, str | None, str]]) -> tuple[Tensor, Tensor]:
-        """Judge given answers: one forward pass of `[θp ; x ; ŷ]`, and θs on the states it leaves.
+        """Judge given answers: a forward pass of `[θp ; x ; ŷ]`, its context computed once, and θs on its states.
 
         Args:
             exchanges: (question, context, answer) each.
@@ -167,13 +166,11 @@ class AspireLM:
             `(batch,)` mean log-probability of each answer's tokens (log f_norm) and `(batch,)` log P(z_c | x, ŷ),
             both in nats.
         """
-        prompts = [self._prompt(question, context) for question, context, _ in exchanges]
+        asked = [self._question_ids(question) for question, _, _ in exchanges]
         ids = [self.answer_ids(answer) for _, _, answer in exchanges]
-        rows, mask = pad([torch.cat([p, self.lm.embed(i)]) for p, i in zip(prompts, ids, strict=True)])
-        states, hidden = self.answering.extend(self.lm.empty(len(rows)), rows[:, None], mask[:, None])
-        predictors, _ = pad(
-            [h[len(p) - 1 : len(p) + len(i)] for h, p, i in zip(hidden[:, 0], prompts, ids, strict=True)]
-        )
+        rows = [(e[1], torch.cat(pair)) for e, *pair in zip(exchanges, asked, ids, strict=True)]
+        states, hidden = self._read(rows)
+        predictors, _ = pad([h[len(q) - 1 :] for h, q in zip(hidden, asked, strict=True)])
         totals, counts = self._answer_likelihood(predictors, ids)
         texts = [[(question, answer)] for question, _, answer in exchanges]
         return totals / counts, self.verdict_logits(states, texts).log_softmax(-1)[:, 0]
@@ -181,6 +178,25 @@ class AspireLM:
     def answer_ids(self, answer: str) -> Tensor:
         """`(tokens,)`: the ids of an answer after its prompt, without the end token."""
         return self.lm.token_ids(self.template.render_answer(self._plain(answer)))
+
+    def _read(self, rows: Sequence[tuple[str | None, Tensor]]) -> tuple[PrefixStates, list[Tensor]]:
+        """States of `[θp ; context ; ids]` a row, and the final hidden states `(tokens, hidden)` of each row's ids.
+
+        A context that several rows share is computed once.
+        """
+        contexts = list(dict.fromkeys(context for context, _ in rows))
+        heads = [self._head(context) for context in contexts]
+        index = torch.tensor([contexts.index(context) for context, _ in rows], device=self.lm.device)
+        tails = [self.lm.embed(ids) for _, ids in rows]
+        if len(contexts) == len(rows) or not any(map(len, heads)):
+            before = self.lm.empty(len(rows))
+            tails = [torch.cat([heads[i], tail]) for i, tail in zip(index.tolist(), tails, strict=True)]
+        else:
+            before = self.answering.prefill(heads).rows(index)
+        values, mask = pad(tails)
+        states, hidden = self.answering.extend(before, values[:, None], mask[:, None])
+        ends = zip(hidden[:, 0], tails, rows, strict=True)
+        return states, [h[len(tail) - len(ids) : len(tail)] for h, tail, (_, ids) in ends]
 
     def _branch(self, states: PrefixStates, ids: Sequence[Sequence[Tensor]]) -> PrefixStates:
         """`states` with `ids[row][branch]` after each branch; branches beyond those given are left as they are."""
@@ -203,9 +219,6 @@ class AspireLM:
         parts = [] if self.task is None else [self._vectors(self.task)]
         text = self.lm.token_ids(self.template.render_context(context and self._plain(context)))
         return torch.cat([*parts, self.lm.embed(torch.cat([self.lm.start_ids, text]))])
-
-    def _prompt(self, question: str, context: str | None) -> Tensor:
-        return torch.cat([self._head(context), self.lm.embed(self._question_ids(question))])
 
     def _question_ids(self, question: str) -> Tensor:
         return self.lm.token_ids(self.template.render_question(self._plain(question)))

@@ -77,10 +77,7 @@ def beam_search(
     )
     open_rows = torch.ones(batch, 1, dtype=torch.bool, device=device)
     for length in range(1, max_new_tokens + 1):
-        totals = (torch.log_softmax(lm.logits(states.hidden), dim=-1) + sums[..., None]).flatten(1)
-        top, index = totals.topk(2 * k, dim=-1)
-        vocabulary = totals.shape[-1] // k
-        parents, tokens = index // vocabulary, index % vocabulary
+        top, parents, tokens = _candidates(lm.logits(states.hidden), sums)
         candidates = torch.cat([gather_branches(running, parents), tokens[..., None]], dim=-1)
         ends = (tokens == end) | (length == max_new_tokens)
 
@@ -105,6 +102,16 @@ def beam_search(
             torch.ones(batch, k, 1, dtype=torch.bool, device=device),
         )
     return _with_states(lm, states, finished, end)
+
+
+def _candidates(logits: Tensor, sums: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The `2 k` likeliest next tokens over all beams of a row: their summed log-probabilities, beams and ids."""
+    k, vocabulary = logits.shape[1:]
+    # None of them is beyond the first 2 k of its own beam, so the vocabulary is sifted once and normalised nowhere.
+    values, ids = logits.topk(min(2 * k, vocabulary), dim=-1)
+    totals = values - logits.logsumexp(-1, keepdim=True) + sums[..., None]
+    top, index = totals.flatten(1).topk(2 * k, dim=-1)
+    return top, index // values.shape[-1], ids.flatten(1).gather(1, index)
 
 
 def _keep_best(

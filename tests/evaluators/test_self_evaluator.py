@@ -102,6 +102,36 @@ def test_many_exchanges_are_split_into_batches(exchanges: list[Exchange]) -> Non
     _assert_close(evaluator.score(many)[:40], expected)
 
 
+def test_a_pass_holds_a_bounded_number_of_tokens_and_a_context_is_read_once() -> None:
+    """Two contexts with forty answers each: no pass is above the budget, and few tokens are run beside the answers."""
+    evaluator = tiny_evaluator()
+    lm = evaluator.aspire.lm
+    passes: list[int] = []
+    hook = lm.model.base_model.register_forward_pre_hook(
+        lambda module, args, kwargs: passes.append(kwargs["inputs_embeds"].shape[:2].numel()), with_kwargs=True
+    )
+    evaluator.score([Exchange(question="Who?", context="ab"[i % 2] * 300, answer="Ada") for i in range(80)])
+    hook.remove()
+    assert max(passes) <= 2048
+    answers = 80 * len("Question: Who?\nAnswer: Ada")
+    assert answers < sum(passes) < 2 * answers + 12 * 320
+
+
+def test_little_of_a_pass_is_padding() -> None:
+    """A short exchange is not padded to a long one: what is run is about what they hold, θs included."""
+    evaluator = tiny_evaluator()
+    lm = evaluator.aspire.lm
+    passes: list[int] = []
+    hook = lm.model.base_model.register_forward_pre_hook(
+        lambda module, args, kwargs: passes.append(kwargs["inputs_embeds"].shape[:2].numel()), with_kwargs=True
+    )
+    exchanges = [Exchange(question="Who?", context="x" * (1 + 60 * i), answer="Ada") for i in range(6)]
+    evaluator.score(exchanges)
+    hook.remove()
+    held = sum(evaluator.aspire.length(e.question, e.context, e.answer) for e in exchanges) + 6 * 3
+    assert held <= sum(passes) <= held + 6 * 64
+
+
 def test_nothing_to_score_gives_no_scores() -> None:
     """An empty list is answered without running the model."""
     assert tiny_evaluator().score([]) == []

@@ -50,6 +50,15 @@ def test_the_seed_decides_the_order() -> None:
     assert by_context(RECORDS, 4, 0) != by_context(RECORDS, 4, 1)
 
 
+def test_contexts_of_like_length_stand_together() -> None:
+    """Sorted by its contexts, no batch reaches into another; the batches themselves are in random order."""
+    records = [QARecord(f"{i}", "Who?", "x" * (i * 7 % 40 + 1), ("answer",)) for i in range(40)]
+    batches = by_context(records, 4, 0)
+    spans = [sorted(len(record.context or "") for record in batch) for batch in batches]
+    assert sorted(spans) == [list(range(i + 1, i + 5)) for i in range(0, 40, 4)]
+    assert spans != sorted(spans)
+
+
 def test_no_records_give_no_batches() -> None:
     """Nothing in, nothing out."""
     assert by_context([], 4, 0) == []

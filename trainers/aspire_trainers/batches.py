@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from itertools import chain
 
 from aspire_guard.errors import InputError
 from aspire_trainers.record import QARecord
 
 
 def by_context(records: Sequence[QARecord], size: int, seed: int) -> list[list[QARecord]]:
-    """Batches of at most `size` records, the contexts in random order, a context's questions side by side."""
-    groups: dict[str | int, list[QARecord]] = {}
-    for i, record in enumerate(records):
-        groups.setdefault(record.context if record.context is not None else i, []).append(record)
-    pieces = [group[i : i + size] for group in groups.values() for i in range(0, len(group), size)]
-    random.Random(seed).shuffle(pieces)
+    """Batches of at most `size` records in random order, a context's questions side by side.
+
+    Contexts of like length stand together, so that little of a batch is padding.
+    """
+    chance = random.Random(seed)
+    pieces = [group[i : i + size] for group in _groups(records) for i in range(0, len(group), size)]
+    chance.shuffle(pieces)
+    pieces.sort(key=lambda piece: len(piece[0].context or ""))
     batches: list[list[QARecord]] = []
     for piece in pieces:
         if batches and len(batches[-1]) + len(piece) <= size:
             batches[-1].extend(piece)
         else:
             batches.append(list(piece))
+    chance.shuffle(batches)
     return batches
 
 
@@ -52,6 +56,15 @@ def take(records: Sequence[QARecord], limit: int | None, seed: int) -> list[QARe
     """At most `limit` records out of contexts drawn at random, in the order of `records`."""
     if limit is None or len(records) <= limit:
         return list(records)
-    by_chance = by_context(records, len(records), seed)
-    chosen = {record.id for batch in by_chance for record in batch[:limit]}
+    groups = _groups(records)
+    random.Random(seed).shuffle(groups)
+    chosen = {record.id for record in list(chain.from_iterable(groups))[:limit]}
     return [record for record in records if record.id in chosen]
+
+
+def _groups(records: Sequence[QARecord]) -> list[list[QARecord]]:
+    """The questions of each context; without one, a question stands alone."""
+    groups: dict[str | int, list[QARecord]] = {}
+    for i, record in enumerate(records):
+        groups.setdefault(record.context if record.context is not None else i, []).append(record)
+    return list(groups.values())
