@@ -24,6 +24,7 @@ from aspire_integrations.callable_evaluator import CallableEvaluator
 
 try:
     from langchain_core.decisions import (
+        Answer,
         BaseDecisionModel,
         ClassifierRequest,
         ClassifierResponse,
@@ -87,7 +88,7 @@ class AspireDecisionModel(BaseDecisionModel):
                     "ask IS_RIGHT, the one question that an evaluator answers"
                 )
         (score,) = self.evaluator.score([_exchange(state)])
-        answers = {name: NoulAnswer(type="noul", noul=score.confidence) for name in questions}
+        answers: dict[str, Answer] = {name: NoulAnswer(type="noul", noul=score.confidence) for name in questions}
         return ClassifierResponse(model=self.model, answers=answers)
 
 

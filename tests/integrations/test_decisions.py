@@ -57,7 +57,7 @@ def test_the_evaluator_is_a_decision_model(way: str) -> None:
     """Its answer to a yes-no question is the evaluator's confidence, under the name that the question has."""
     evaluator = tiny_evaluator()
     response = ask(AspireDecisionModel(evaluator), ADA, way, sound=IS_RIGHT)
-    (score,) = evaluator.score([Exchange(**ADA)])
+    (score,) = evaluator.score([Exchange.model_validate(ADA)])
     assert response.nouls["sound"].noul == pytest.approx(score.confidence, abs=1e-6)
     assert response.model == "aspire"
 
@@ -181,5 +181,5 @@ def test_what_the_decision_model_reads_is_in_no_events(release: Any) -> None:
 def test_an_evaluator_and_back() -> None:
     """As a decision model and then as an evaluator again, it scores as it did."""
     evaluator = tiny_evaluator()
-    (score,) = DecisionEvaluator(AspireDecisionModel(evaluator)).score([Exchange(**ADA)])
-    assert score.confidence == pytest.approx(evaluator.score([Exchange(**ADA)])[0].confidence, abs=1e-6)
+    (score,) = DecisionEvaluator(AspireDecisionModel(evaluator)).score([Exchange.model_validate(ADA)])
+    assert score.confidence == pytest.approx(evaluator.score([Exchange.model_validate(ADA)])[0].confidence, abs=1e-6)

@@ -124,8 +124,8 @@ def agent(server: dict[str, Any], threshold: float, **options: Any) -> Any:
 def test_an_agent_on_it_is_guarded(server: dict[str, Any]) -> None:
     """Its final answer is released with the verdict, or nowhere: not in messages, state, checkpoints or streams."""
     said = agent(server, 0.0).invoke(ASKED)["messages"][-1]
-    unguarded = create_agent(client(server), [look_up]).stream(ASKED, stream_mode=MODES)
-    assert seen_of(said.content, list(unguarded)) != set()
+    unguarded: Any = create_agent(client(server), [look_up])
+    assert seen_of(said.content, list(unguarded.stream(ASKED, stream_mode=MODES))) != set()
     verdict = said.response_metadata["aspire_guard"]
     assert verdict["accepted"]
     assert 0.0 < verdict["confidence"] < 1.0
