@@ -125,7 +125,7 @@ def test_score_keeps_what_it_has_written_when_a_later_line_is_bad(
 def test_evaluate_prints_one_json_object_alone_on_standard_output(
     evaluator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A script can read the result: n, accuracy, and AUROC and AUACC with intervals for three scores."""
+    """A script can read the result: n, accuracy, and AUROC and AUACC with intervals for four scores."""
     answer = SelfEvaluator.from_pretrained(evaluator).answer("Which?")[0]
     assert answer
     rows = [
@@ -139,11 +139,93 @@ def test_evaluate_prints_one_json_object_alone_on_standard_output(
     report = json.loads(capsys.readouterr().out)
     assert report["n"] == 3
     assert report["accuracy"] == pytest.approx(1 / 3)
-    assert set(report["scores"]) == {"aspire", "perplexity", "p_true"}
+    assert set(report["scores"]) == {"aspire", "perplexity", "self_eval", "p_true"}
     assert all(
         set(score[m]) == {"value", "low", "high"} for score in report["scores"].values() for m in ("auroc", "auacc")
     )
     assert "| data | 3 | 33.3 | aspire |" in (evaluator / "README.md").read_text("utf-8")
+
+
+def _questions(evaluator: Path, folder: Path) -> Path:
+    answer = SelfEvaluator.from_pretrained(evaluator).answer("Which?")[0]
+    rows = [{"question": "Which?", "answers": [answer]}, {"question": "Where?", "answers": ["somewhere else"]}]
+    data = folder / "data.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return data
+
+
+def test_evaluate_with_baselines_prints_the_papers_table(
+    evaluator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All five baselines on both blocks of answers, as JSON and as a table that says what each costs."""
+    data = _questions(evaluator, tmp_path)
+    arguments = ("evaluate", "--data", data, "--evaluator", evaluator, "--baselines", "--samples", 3)
+    five = ["perplexity", "predictive_entropy", "semantic_entropy", "self_eval", "p_true"]
+    assert run(monkeypatch, *arguments, "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert list(report["scores"]) == ["aspire", *five]
+    assert list(report["pretrained"]["scores"]) == five
+    assert report["scores"]["p_true"]["cost"]["generations"] == 3
+    assert run(monkeypatch, *arguments) == 0
+    table = capsys.readouterr().out
+    assert all(table.count(name) == 2 for name in five)
+    assert "answers under θp" in table
+    assert "answers without θp" in table
+
+
+def test_evaluate_against_another_evaluator_tells_the_difference(
+    evaluator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Against itself it is none, of any metric."""
+    data = _questions(evaluator, tmp_path)
+    arguments = ("evaluate", "--data", data, "--evaluator", evaluator, "--against", evaluator)
+    assert run(monkeypatch, *arguments, "--json") == 0
+    other = json.loads(capsys.readouterr().out)["against"]
+    assert other["evaluator"] == str(evaluator)
+    assert other["difference"] == {
+        name: {"value": 0.0, "low": 0.0, "high": 0.0} for name in ("auroc", "auacc", "aurc", "accuracy")
+    }
+    assert run(monkeypatch, *arguments) == 0
+    assert "accuracy +0.0 [+0.0, +0.0] · AUROC +0.0 [+0.0, +0.0]" in capsys.readouterr().out
+
+
+def test_evaluate_takes_answers_that_are_all_wrong(
+    evaluator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """AUROC is null, a dash in the table and in the card, and the command ends well."""
+    data = tmp_path / "wrong.jsonl"
+    data.write_text('{"question": "Which?", "answers": ["never in a thousand years"]}\n')
+    arguments = ("evaluate", "--data", data, "--evaluator", evaluator)
+    assert run(monkeypatch, *arguments, "--json", "--save") == 0
+    assert json.loads(capsys.readouterr().out)["scores"]["aspire"]["auroc"] is None
+    assert "| wrong | 1 | 0.0 | aspire | – | 0.0 [0.0, 0.0] |" in (evaluator / "README.md").read_text("utf-8")
+    assert run(monkeypatch, *arguments) == 0
+    assert "–" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--nli", "x"), "expected --baselines beside --nli, found --nli alone"),
+        (("--baselines", "--nli", "no/such/folder"), "expected an NLI model (a local folder or a hub id)"),
+        (("--baselines", "--samples", "1"), "1 is not in the range"),
+        (("--against", "nowhere"), "expected an evaluator folder with aspire.json, found none at nowhere"),
+        (("--no-such-option",), "No such option"),
+    ],
+)
+def test_bad_options_of_evaluate_end_with_exit_code_2(
+    options: tuple[str, ...],
+    said: str,
+    evaluator: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What is wrong is said before any question is answered."""
+    data = tmp_path / "data.jsonl"
+    data.write_text(RECORD)
+    assert run(monkeypatch, "evaluate", "--data", data, "--evaluator", evaluator, *options) == 2
+    assert said in capsys.readouterr().err
 
 
 def save_tiny_evaluator(folder: Path, seed: int) -> Path:

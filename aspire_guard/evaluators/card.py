@@ -68,6 +68,14 @@ def _plain(value: Any) -> str:
     return str(value).replace("\n", "\\n").replace("|", "\\|")
 
 
+def _interval(estimate: Mapping[str, float] | None) -> str:
+    """In per cent; a dash where the metric is undefined."""
+    if estimate is None:
+        return "–"
+    value, low, high = (100 * estimate[name] for name in ("value", "low", "high"))
+    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
+
+
 def metrics_table(metrics: Mapping[str, Any]) -> list[str]:
     """The lines of a Markdown table of held-out results by dataset."""
     rows = [
@@ -78,9 +86,6 @@ def metrics_table(metrics: Mapping[str, Any]) -> list[str]:
     ]
     for dataset, result in metrics.items():
         for score, values in result["scores"].items():
-            auroc, auacc = (
-                f"{100 * values[name]['value']:.1f} [{100 * values[name]['low']:.1f}, {100 * values[name]['high']:.1f}]"
-                for name in ("auroc", "auacc")
-            )
+            auroc, auacc = (_interval(values[name]) for name in ("auroc", "auacc"))
             rows.append(f"| {dataset} | {result['n']} | {100 * result['accuracy']:.1f} | {score} | {auroc} | {auacc} |")
     return rows

@@ -28,10 +28,12 @@ class Answer:
     Attributes:
         text: without surrounding white space.
         log_likelihood: mean log-probability of its tokens in nats, the end token included (log f_norm).
+        tokens: how many tokens that is.
     """
 
     text: str
     log_likelihood: float
+    tokens: int
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,7 @@ class AspireLM:
     def _texts(self, found: Beams | Samples) -> list[list[Answer]]:
         return [
             [
-                Answer(self.lm.tokenizer.decode(ids[:length], skip_special_tokens=True).strip(), score)
+                Answer(self.lm.tokenizer.decode(ids[:length], skip_special_tokens=True).strip(), score, length)
                 for ids, length, score in zip(*row, strict=True)
             ]
             for row in zip(found.tokens.tolist(), found.lengths.tolist(), found.scores.tolist(), strict=True)
@@ -207,7 +209,7 @@ class AspireLM:
 
     def _answer_likelihood(self, predictors: Tensor, ids: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Summed log-probabilities of `ids` and the end token after each, and how many tokens that is."""
-        end = torch.tensor([self.lm.tokenizer.eos_token_id], device=self.lm.device)
+        end = torch.tensor([self.lm.end_id], device=self.lm.device)
         targets, mask = pad([torch.cat([i, end]) for i in ids])
         logits = self.lm.logits(predictors[:, : targets.shape[1]][mask])
         chosen = logits.log_softmax(-1).gather(-1, targets[mask][:, None])[:, 0]

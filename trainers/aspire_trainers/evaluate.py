@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict
 
 from aspire_guard.evaluators.self_evaluator import SelfEvaluator, selection_score
 from aspire_guard.lm.aspire_lm import AspireLM
-from aspire_guard.selection.metrics import accuracy, auacc, auroc, bootstrap_interval, coverage_and_accuracy
-from aspire_trainers.answer_sampling import decode_records, distinct
-from aspire_trainers.baselines.p_true import p_true
-from aspire_trainers.batches import by_context
+from aspire_guard.selection.metrics import accuracy, coverage_and_accuracy
+from aspire_trainers.answer_sampling import distinct
+from aspire_trainers.baselines import Answered, Priced, Suite
+from aspire_trainers.comparison import (
+    Block,
+    Cost,
+    Differences,
+    Ranking,
+    ScoreReport,
+    baseline_reports,
+    differences,
+    score_report,
+)
 from aspire_trainers.correctness import RougeL
+from aspire_trainers.few_shot import FewShot
 from aspire_trainers.progress import Progress
+from aspire_trainers.prompting import Adapted
 from aspire_trainers.record import QARecord
 
-_BATCH_SIZE = 16
+_NOTHING = Suite()
 
 
 @dataclass(frozen=True)
@@ -32,6 +43,8 @@ class JudgedAnswer:
         log_likelihood: log f_norm(ŷ), in nats.
         log_p_correct: log P(z_c | x, ŷ), in nats.
         correct: whether Rouge-L calls it right.
+        tokens: forward-token equivalents of answering: the prompt, and each generated token once a beam.
+        baselines: the scores of the baselines that were asked for, by name.
     """
 
     record: QARecord
@@ -40,45 +53,37 @@ class JudgedAnswer:
     log_likelihood: float
     log_p_correct: float
     correct: bool
+    tokens: int = 0
+    baselines: Mapping[str, Priced] = field(default_factory=dict)
 
 
-class Estimate(BaseModel):
-    """A metric with its bootstrap 95 % interval."""
-
-    model_config = ConfigDict(frozen=True)
-
-    value: float
-    low: float
-    high: float
-
-
-class ScoreReport(BaseModel):
-    """How well one score ranks the answers."""
-
-    model_config = ConfigDict(frozen=True)
-
-    auroc: Estimate
-    auacc: Estimate
-
-
-class Report(BaseModel):
+class Report(Block):
     """The result on one dataset.
 
     Attributes:
         n: questions.
-        accuracy: of all answers.
         coverage: share of answers that the evaluator's threshold releases.
         selective_accuracy: accuracy of those; None where nothing is released.
-        scores: by score: aspire, perplexity, p_true.
+        pretrained: the same of the pre-trained model's own answers, where that was asked for.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     n: int
-    accuracy: float
     coverage: float
     selective_accuracy: float | None
-    scores: dict[str, ScoreReport]
+    pretrained: Block | None = None
+
+
+class Comparison(Block):
+    """Another evaluator on the same questions, each with its own answers.
+
+    Attributes:
+        evaluator: which one.
+        scores: its ASPIRE score.
+        difference: the first evaluator's metrics minus this one's.
+    """
+
+    evaluator: str
+    difference: Differences
 
 
 @torch.inference_mode()
@@ -90,29 +95,60 @@ def answer_and_judge(
     num_beams: int,
     max_new_tokens: int,
     progress: Progress,
+    suite: Suite = _NOTHING,
 ) -> list[JudgedAnswer]:
     """Answer every record under θp and judge the best beam with θs, on the states of its generation."""
     judged: dict[str, JudgedAnswer] = {}
     progress.start(len(records))
-    for batch in by_context(records, _BATCH_SIZE, seed=0):
-        answers, beams = decode_records(aspire, batch, k=num_beams, max_new_tokens=max_new_tokens)
-        best = torch.zeros(len(batch), 1, dtype=torch.long, device=beams.scores.device)
-        log_p = aspire.verdict_logits(beams.states.branches(best)).log_softmax(-1)[:, 0, 0].tolist()
-        for record, row, log_p_correct in zip(batch, answers, log_p, strict=True):
+    for batch in suite.answers(Adapted(aspire), records, num_beams=num_beams, max_new_tokens=max_new_tokens):
+        decoded = batch.decoded
+        log_p = aspire.verdict_logits(decoded.states).log_softmax(-1)[:, 0, 0].tolist()
+        tokens, baselines = _tokens(batch), suite.scores(batch)
+        for i, record in enumerate(batch.records):
             judged[record.id] = JudgedAnswer(
                 record=record,
-                text=row[0].text,
-                beams=tuple(distinct(row)),
-                log_likelihood=row[0].log_likelihood,
-                log_p_correct=log_p_correct,
-                correct=correctness.is_correct(row[0].text, record.answers),
+                text=decoded.texts[i],
+                beams=tuple(distinct(decoded.beams[i])),
+                log_likelihood=decoded.log_likelihoods[i],
+                log_p_correct=log_p[i],
+                correct=correctness.is_correct(decoded.texts[i], record.answers),
+                tokens=tokens[i],
+                baselines=baselines[i],
             )
-        progress.advance(by=len(batch))
+        progress.advance(by=len(batch.records))
     return [judged[record.id] for record in records]
 
 
+@torch.inference_mode()
+def evaluate_pretrained(
+    evaluator: SelfEvaluator, records: Sequence[QARecord], correctness: RougeL, suite: Suite, progress: Progress
+) -> Block:
+    """The baselines on the answers of the evaluator's base model, which is prompted by examples."""
+    manifest, prompting = evaluator.manifest, FewShot(evaluator.aspire.lm)
+    correct: list[bool] = []
+    tokens: list[int] = []
+    priced: list[Mapping[str, Priced]] = []
+    with progress:
+        progress.start(len(records))
+        for batch in suite.answers(
+            prompting, records, num_beams=manifest.num_beams, max_new_tokens=manifest.max_new_tokens
+        ):
+            pairs = zip(batch.decoded.texts, batch.records, strict=True)
+            correct += [correctness.is_correct(text, record.answers) for text, record in pairs]
+            tokens += _tokens(batch)
+            priced += suite.scores(batch)
+            progress.advance(by=len(batch.records))
+    return Block(
+        accuracy=accuracy(correct), answer_tokens=fmean(tokens), scores=baseline_reports(suite, priced, correct)
+    )
+
+
 def answer_records(
-    evaluator: SelfEvaluator, records: Sequence[QARecord], correctness: RougeL, progress: Progress
+    evaluator: SelfEvaluator,
+    records: Sequence[QARecord],
+    correctness: RougeL,
+    progress: Progress,
+    suite: Suite = _NOTHING,
 ) -> list[JudgedAnswer]:
     """Answer the records as the evaluator does by itself, and judge the answers."""
     manifest = evaluator.manifest
@@ -124,6 +160,7 @@ def answer_records(
             num_beams=manifest.num_beams,
             max_new_tokens=manifest.max_new_tokens,
             progress=progress,
+            suite=suite,
         )
 
 
@@ -135,44 +172,54 @@ def scored_lines(evaluator: SelfEvaluator, judged: Sequence[JudgedAnswer]) -> It
         yield texts | score.model_dump() | {"correct": answer.correct}
 
 
-def evaluate(evaluator: SelfEvaluator, judged: Sequence[JudgedAnswer], asking: Progress) -> Report:
-    """Compare ASPIRE's score with perplexity and P(True) on the same answers.
-
-    Raises:
-        InputError: all answers are right, or all are wrong: no ranking can be measured.
-    """
-    correct = [answer.correct for answer in judged]
-    aspire = [selection_score(a.log_likelihood, a.log_p_correct, evaluator.manifest.alpha) for a in judged]
-    confidence = [evaluator.calibration.confidence(g) for g in aspire]
+def evaluate(
+    evaluator: SelfEvaluator, judged: Sequence[JudgedAnswer], suite: Suite = _NOTHING, pretrained: Block | None = None
+) -> Report:
+    """Compare ASPIRE's score with those of the suite that the answers were judged with."""
+    scores, correct = ranking = _aspire(evaluator, judged)
+    confidence = [evaluator.calibration.confidence(g) for g in scores]
     released = coverage_and_accuracy(confidence, correct, evaluator.threshold)
-    with asking:
-        scores = {
-            "aspire": aspire,
-            "perplexity": [answer.log_likelihood for answer in judged],
-            "p_true": _p_true(evaluator.aspire, judged, asking),
-        }
+    baselines = baseline_reports(suite, [answer.baselines for answer in judged], correct, ranking)
     return Report(
         n=len(judged),
         accuracy=accuracy(correct),
+        answer_tokens=fmean(answer.tokens for answer in judged),
         coverage=released.coverage,
         selective_accuracy=released.accuracy,
-        scores={name: _report(values, correct) for name, values in scores.items()},
+        scores={"aspire": _aspire_report(evaluator, ranking)} | baselines,
+        pretrained=pretrained,
     )
 
 
-def _p_true(aspire: AspireLM, judged: Sequence[JudgedAnswer], progress: Progress) -> list[float]:
-    by_id = {answer.record.id: answer for answer in judged}
-    scores: dict[str, float] = {}
-    progress.start(len(judged))
-    for batch in by_context([answer.record for answer in judged], _BATCH_SIZE, seed=0):
-        items = [(r.question, r.context, by_id[r.id].text, by_id[r.id].beams) for r in batch]
-        scores |= zip((record.id for record in batch), p_true(aspire.lm, items), strict=True)
-        progress.advance(by=len(batch))
-    return [scores[answer.record.id] for answer in judged]
-
-
-def _report(scores: Sequence[float], correct: Sequence[bool]) -> ScoreReport:
-    return ScoreReport(
-        auroc=Estimate(**bootstrap_interval(auroc, scores, correct)._asdict()),
-        auacc=Estimate(**bootstrap_interval(auacc, scores, correct)._asdict()),
+def compare(
+    first: tuple[SelfEvaluator, Sequence[JudgedAnswer]],
+    second: tuple[SelfEvaluator, Sequence[JudgedAnswer]],
+    name: str,
+) -> Comparison:
+    """The second evaluator, called `name`, and how far the first is ahead of it on the same questions."""
+    ranking = _aspire(*second)
+    return Comparison(
+        evaluator=name,
+        accuracy=accuracy(ranking[1]),
+        answer_tokens=fmean(answer.tokens for answer in second[1]),
+        scores={"aspire": _aspire_report(second[0], ranking)},
+        difference=differences(_aspire(*first), ranking),
     )
+
+
+def _aspire(evaluator: SelfEvaluator, judged: Sequence[JudgedAnswer]) -> Ranking:
+    alpha = evaluator.manifest.alpha
+    scores = [selection_score(a.log_likelihood, a.log_p_correct, alpha) for a in judged]
+    return scores, [answer.correct for answer in judged]
+
+
+def _aspire_report(evaluator: SelfEvaluator, ranking: Ranking) -> ScoreReport:
+    aspire = evaluator.aspire
+    suffix = 0 if aspire.self_eval is None else len(aspire.self_eval.vectors(aspire.lm))
+    return score_report(ranking, Cost(generations=0, forward_passes=1, tokens=suffix))
+
+
+def _tokens(batch: Answered) -> list[int]:
+    prompts = batch.decoded.prompts.lengths[:, 0].tolist()
+    generated = (sum(beam.tokens for beam in beams) for beams in batch.decoded.beams)
+    return [prompt + tokens for prompt, tokens in zip(prompts, generated, strict=True)]

@@ -1,0 +1,61 @@
+"""The paper's table on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from aspire_trainers.comparison import Differences, Estimate, ScoreReport
+from aspire_trainers.evaluate import Comparison, Report
+
+
+def print_report(report: Report) -> None:
+    """Accuracy, what the threshold buys, and a table a block of answers."""
+    console = Console()
+    released = "–" if report.selective_accuracy is None else f"{report.selective_accuracy:.1%}"
+    console.print(f"{report.n} questions · accuracy of all answers {report.accuracy:.1%}")
+    console.print(f"released at the evaluator's threshold: coverage {report.coverage:.1%}, accuracy {released}")
+    console.print(_table(report.scores, f"answers under θp ({report.answer_tokens:.0f} tokens each)"))
+    if report.pretrained is not None:
+        block = report.pretrained
+        title = (
+            f"the pre-trained model's answers: accuracy {block.accuracy:.1%} ({block.answer_tokens:.0f} tokens each)"
+        )
+        console.print(_table(block.scores, title))
+    console.print("In %, with bootstrap 95 % intervals; tokens: what a score takes beyond the answer.", soft_wrap=True)
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """The other evaluator's figures, and how far the first is ahead."""
+    console = Console()
+    title = f"{comparison.evaluator}: accuracy {comparison.accuracy:.1%} ({comparison.answer_tokens:.0f} tokens each)"
+    console.print(_table(comparison.scores, title))
+    console.print(f"difference, paired bootstrap: {_differences(comparison.difference)}", soft_wrap=True)
+
+
+def _table(scores: Mapping[str, ScoreReport], title: str) -> Table:
+    table = Table("score", "AUROC", "AUACC", "AURC", "tokens", title=title, box=SIMPLE)
+    for name, score in scores.items():
+        metrics = (_cell(estimate) for estimate in (score.auroc, score.auacc, score.aurc))
+        table.add_row(name, *metrics, f"{score.cost.tokens:.0f}")
+    return table
+
+
+def _differences(difference: Differences) -> str:
+    named = {
+        "accuracy": difference.accuracy,
+        "AUROC": difference.auroc,
+        "AUACC": difference.auacc,
+        "AURC": difference.aurc,
+    }
+    return " · ".join(f"{name} {_cell(estimate, '+.1f')}" for name, estimate in named.items())
+
+
+def _cell(estimate: Estimate | None, form: str = ".1f") -> str:
+    if estimate is None:
+        return "–"
+    value, low, high = (f"{100 * x:{form}}" for x in (estimate.value, estimate.low, estimate.high))
+    return f"{value} [{low}, {high}]"
