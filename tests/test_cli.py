@@ -208,7 +208,7 @@ def test_evaluate_takes_answers_that_are_all_wrong(
     [
         (("--nli", "x"), "expected --baselines beside --nli, found --nli alone"),
         (("--baselines", "--nli", "no/such/folder"), "expected an NLI model (a local folder or a hub id)"),
-        (("--baselines", "--samples", "1"), "1 is not in the range"),
+        (("--baselines", "--samples", "1"), "Invalid value for '--samples'"),
         (("--against", "nowhere"), "expected an evaluator folder with aspire.json, found none at nowhere"),
         (("--no-such-option",), "No such option"),
     ],

@@ -88,9 +88,11 @@ class AspireLM:
         """
         branches = len(answers[0])
         ids = [self._answer_ids(answer) for row in answers for answer in row]
-        tokens, mask = (part.view(-1, branches, part.shape[-1]) for part in pad(ids))
-        before = prompts.fork(branches)
-        states, hidden = self.answering.extend(before, self.lm.embed(tokens), mask)
+        tokens, mask = (part.view(len(answers), branches, part.shape[-1]) for part in pad(ids))
+        states = before = prompts.fork(branches)
+        hidden = before.hidden[:, :, None, :][:, :, :0]
+        if tokens.numel():  # else all answers are empty
+            states, hidden = self.answering.extend(before, self.lm.embed(tokens), mask)
         predictors = torch.cat([before.hidden[:, :, None], hidden], dim=2)
         totals, counts = self._answer_likelihood(predictors.flatten(0, 1), ids)
         return states, totals.view(-1, branches), counts.view(-1, branches)

@@ -175,9 +175,9 @@ def test_an_answer_costs_its_prompt_and_every_beams_tokens() -> None:
         assert answer.tokens == 4 + len(prompt) + sum(beam.tokens for beam in beams)
 
 
-def test_the_paper_s_table_has_two_blocks(family: Family) -> None:
+def test_the_paper_s_table_has_two_blocks() -> None:
     """All five baselines on the answers under θp beside ASPIRE, and on the pre-trained model's own answers."""
-    evaluator = tiny_evaluator(family, num_beams=2, max_new_tokens=4)
+    evaluator = tiny_evaluator(num_beams=2, max_new_tokens=4)
     suite = Suite.paper(RougeEntailment(), samples=3)
     records = _records(evaluator)[:4]
     judged = answer_records(evaluator, records, CORRECTNESS, Progress("answering"), suite)

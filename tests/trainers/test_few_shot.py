@@ -47,18 +47,19 @@ def test_a_chat_is_rendered_by_the_models_own_template(family: Family) -> None:
     few_shot = FewShot(_chatting(tiny_lm(family)), ONE)
     lm = few_shot.aspire.lm
     opened = [
-        (f"<|start|>system:{OPEN_LINE}<|end|><|start|>user:Passage: Ada sat.\nQuestion: Who sat?<|end|>", True),
+        (f"<|start|>system:{OPEN_LINE}<|end|><|start|>user:Passage: Ada sat.", True),
+        ("\nQuestion: Who sat?\nShort answer:<|end|>", True),
         ("<|start|>assistant:Ada<|end|><|start|>user:Passage:", True),
         (" Bob ran. <|end|>", False),
         ("\nQuestion:", True),
         (" Who {x} ran?", False),
-        ("<|end|><|start|>assistant:", True),
+        ("\nShort answer:<|end|><|start|>assistant:", True),
     ]
     closed = [
-        (f"<|start|>system:{CLOSED_LINE}<|end|><|start|>user:Question: Who sat?<|end|>", True),
+        (f"<|start|>system:{CLOSED_LINE}<|end|><|start|>user:Question: Who sat?\nShort answer:<|end|>", True),
         ("<|start|>assistant:Ada<|end|><|start|>user:Question:", True),
         (" Who?", False),
-        ("<|end|><|start|>assistant:", True),
+        ("\nShort answer:<|end|><|start|>assistant:", True),
     ]
     first, second = _states(few_shot, [OPEN, CLOSED])
     torch.testing.assert_close(first, _read(lm, opened), atol=1e-4, rtol=0)
@@ -69,7 +70,7 @@ def test_without_a_chat_template_it_is_plain_text_and_a_line_ends_an_answer(fami
     """The examples stand there as question and answer, and the end of the line ends an answer."""
     few_shot = FewShot(tiny_lm(family), ONE)
     lm = few_shot.aspire.lm
-    text = f"{CLOSED_LINE}\n\nQuestion: Who sat?\nAnswer: Ada\n\nQuestion: Who?\nAnswer:"
+    text = f"{CLOSED_LINE}\n\nQuestion: Who sat?\nShort answer:\nAnswer: Ada\n\nQuestion: Who?\nShort answer:\nAnswer:"
     torch.testing.assert_close(_states(few_shot, [CLOSED])[0], _read(lm, [(text, False)]), atol=1e-4, rtol=0)
     assert lm.end_id == int(lm.token_ids("\n")[0])
 
@@ -78,8 +79,8 @@ def test_a_template_without_a_system_line_has_it_in_the_first_turn() -> None:
     """The instruction is not lost."""
     few_shot = FewShot(_chatting(tiny_lm(), NO_SYSTEM), ONE)
     text = (
-        f"<|start|>user:{CLOSED_LINE}\n\nQuestion: Who sat?<|end|>"
-        "<|start|>assistant:Ada<|end|><|start|>user:Question: Who?<|end|><|start|>assistant:"
+        f"<|start|>user:{CLOSED_LINE}\n\nQuestion: Who sat?\nShort answer:<|end|>"
+        "<|start|>assistant:Ada<|end|><|start|>user:Question: Who?\nShort answer:<|end|><|start|>assistant:"
     )
     expected = _read(few_shot.aspire.lm, [(text, True)])
     torch.testing.assert_close(_states(few_shot, [CLOSED])[0], expected, atol=1e-4, rtol=0)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from rich.box import SIMPLE
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from aspire_trainers.comparison import Differences, Estimate, ScoreReport
 from aspire_trainers.evaluate import Comparison, Report
@@ -18,13 +18,11 @@ def print_report(report: Report) -> None:
     released = "–" if report.selective_accuracy is None else f"{report.selective_accuracy:.1%}"
     console.print(f"{report.n} questions · accuracy of all answers {report.accuracy:.1%}")
     console.print(f"released at the evaluator's threshold: coverage {report.coverage:.1%}, accuracy {released}")
-    console.print(_table(report.scores, f"answers under θp ({report.answer_tokens:.0f} tokens each)"))
+    _print_block(console, f"\nanswers under θp ({report.answer_tokens:.0f} tokens each)", report.scores)
     if report.pretrained is not None:
         block = report.pretrained
-        title = (
-            f"the pre-trained model's answers: accuracy {block.accuracy:.1%} ({block.answer_tokens:.0f} tokens each)"
-        )
-        console.print(_table(block.scores, title))
+        title = f"answers without θp: accuracy {block.accuracy:.1%} ({block.answer_tokens:.0f} tokens each)"
+        _print_block(console, title, block.scores)
     console.print("In %, with bootstrap 95 % intervals; tokens: what a score takes beyond the answer.", soft_wrap=True)
 
 
@@ -32,16 +30,17 @@ def print_comparison(comparison: Comparison) -> None:
     """The other evaluator's figures, and how far the first is ahead."""
     console = Console()
     title = f"{comparison.evaluator}: accuracy {comparison.accuracy:.1%} ({comparison.answer_tokens:.0f} tokens each)"
-    console.print(_table(comparison.scores, title))
+    _print_block(console, title, comparison.scores)
     console.print(f"difference, paired bootstrap: {_differences(comparison.difference)}", soft_wrap=True)
 
 
-def _table(scores: Mapping[str, ScoreReport], title: str) -> Table:
-    table = Table("score", "AUROC", "AUACC", "AURC", "tokens", title=title, box=SIMPLE)
+def _print_block(console: Console, title: str, scores: Mapping[str, ScoreReport]) -> None:
+    console.print(title, soft_wrap=True)
+    table = Table(Column("score", no_wrap=True), "AUROC", "AUACC", "AURC", "tokens", box=SIMPLE)
     for name, score in scores.items():
         metrics = (_cell(estimate) for estimate in (score.auroc, score.auacc, score.aurc))
         table.add_row(name, *metrics, f"{score.cost.tokens:.0f}")
-    return table
+    console.print(table)
 
 
 def _differences(difference: Differences) -> str:

@@ -19,6 +19,8 @@ from aspire_trainers.record import QARecord
 
 _OPEN_BOOK = "Answer each question with a few words copied from its passage, and nothing else."
 _CLOSED_BOOK = "Answer each question with a few words, and nothing else."
+# Small models forget the system line; a word beside every question keeps their answers short.
+_SHORT = "\nShort answer:"
 
 # For models without a chat template: an answer is a line.
 _PLAIN_TEMPLATE = (
@@ -44,7 +46,7 @@ EXAMPLES = (
         "The Danube rises in the Black Forest and flows east through ten countries into the Black Sea. It is the "
         "second-longest river of Europe, after the Volga.",
         "What is the longest river of Europe?",
-        "the Volga",
+        "Volga",
     ),
     Example(
         "In 1903 Marie Curie shared the Nobel Prize in Physics with her husband Pierre and with Henri Becquerel. "
@@ -195,7 +197,8 @@ class FewShot:
 
 
 def _ask(passage: str | None, question: str) -> str:
-    return f"Question:{question}" if passage is None else f"Passage:{passage}\nQuestion:{question}"
+    asked = f"Question:{question}{_SHORT}"
+    return asked if passage is None else f"Passage:{passage}\n{asked}"
 
 
 def _first_lines(answers: Sequence[Answer]) -> list[Answer]:
