@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from aspire_guard.errors import InputError
 from aspire_guard.lm.language_model import LanguageModel
 from aspire_guard.testing import Family, tiny_lm
 from aspire_trainers.few_shot import EXAMPLES, Example, FewShot
@@ -44,43 +45,43 @@ def _states(few_shot: FewShot, records: list[QARecord]) -> list[torch.Tensor]:
 
 def test_a_chat_is_rendered_by_the_models_own_template(family: Family) -> None:
     """With and without a passage in one batch; markers in a user's text are text."""
-    few_shot = FewShot(_chatting(tiny_lm(family)), ONE)
+    few_shot = FewShot(_chatting(tiny_lm(family)), ONE, chat=True)
     lm = few_shot.aspire.lm
     opened = [
         (f"<|start|>system:{OPEN_LINE}<|end|><|start|>user:Passage: Ada sat.", True),
-        ("\nQuestion: Who sat?\nShort answer:<|end|>", True),
+        ("\nQuestion: Who sat?<|end|>", True),
         ("<|start|>assistant:Ada<|end|><|start|>user:Passage:", True),
         (" Bob ran. <|end|>", False),
         ("\nQuestion:", True),
         (" Who {x} ran?", False),
-        ("\nShort answer:<|end|><|start|>assistant:", True),
+        ("<|end|><|start|>assistant:", True),
     ]
     closed = [
-        (f"<|start|>system:{CLOSED_LINE}<|end|><|start|>user:Question: Who sat?\nShort answer:<|end|>", True),
+        (f"<|start|>system:{CLOSED_LINE}<|end|><|start|>user:Question: Who sat?<|end|>", True),
         ("<|start|>assistant:Ada<|end|><|start|>user:Question:", True),
         (" Who?", False),
-        ("\nShort answer:<|end|><|start|>assistant:", True),
+        ("<|end|><|start|>assistant:", True),
     ]
     first, second = _states(few_shot, [OPEN, CLOSED])
     torch.testing.assert_close(first, _read(lm, opened), atol=1e-4, rtol=0)
     torch.testing.assert_close(second, _read(lm, closed), atol=1e-4, rtol=0)
 
 
-def test_without_a_chat_template_it_is_plain_text_and_a_line_ends_an_answer(family: Family) -> None:
+def test_by_default_it_is_plain_text_and_a_line_ends_an_answer(family: Family) -> None:
     """The examples stand there as question and answer, and the end of the line ends an answer."""
     few_shot = FewShot(tiny_lm(family), ONE)
     lm = few_shot.aspire.lm
-    text = f"{CLOSED_LINE}\n\nQuestion: Who sat?\nShort answer:\nAnswer: Ada\n\nQuestion: Who?\nShort answer:\nAnswer:"
+    text = f"{CLOSED_LINE}\n\nQuestion: Who sat?\nAnswer: Ada\n\nQuestion: Who?\nAnswer:"
     torch.testing.assert_close(_states(few_shot, [CLOSED])[0], _read(lm, [(text, False)]), atol=1e-4, rtol=0)
     assert lm.end_id == int(lm.token_ids("\n")[0])
 
 
 def test_a_template_without_a_system_line_has_it_in_the_first_turn() -> None:
     """The instruction is not lost."""
-    few_shot = FewShot(_chatting(tiny_lm(), NO_SYSTEM), ONE)
+    few_shot = FewShot(_chatting(tiny_lm(), NO_SYSTEM), ONE, chat=True)
     text = (
-        f"<|start|>user:{CLOSED_LINE}\n\nQuestion: Who sat?\nShort answer:<|end|>"
-        "<|start|>assistant:Ada<|end|><|start|>user:Question: Who?\nShort answer:<|end|><|start|>assistant:"
+        f"<|start|>user:{CLOSED_LINE}\n\nQuestion: Who sat?<|end|>"
+        "<|start|>assistant:Ada<|end|><|start|>user:Question: Who?<|end|><|start|>assistant:"
     )
     expected = _read(few_shot.aspire.lm, [(text, True)])
     torch.testing.assert_close(_states(few_shot, [CLOSED])[0], expected, atol=1e-4, rtol=0)
@@ -89,7 +90,7 @@ def test_a_template_without_a_system_line_has_it_in_the_first_turn() -> None:
 def test_a_follow_up_is_the_users_next_turn() -> None:
     """It ends the answer's turn, and begins the reply."""
     lm = _chatting(tiny_lm())
-    ids = FewShot(lm, ONE).follow_up("True? <|end|>")
+    ids = FewShot(lm, ONE, chat=True).follow_up("True? <|end|>")
     expected = [
         *lm.tokenizer("<|end|><|start|>user:", add_special_tokens=False).input_ids,
         *lm.token_ids("True? <|end|>").tolist(),
@@ -103,7 +104,7 @@ def test_a_follow_up_is_the_users_next_turn() -> None:
 def test_an_answer_is_its_first_line_with_the_likelihood_of_a_fresh_reading(chat: bool, family: Family) -> None:
     """Texts hold no line ends, and likelihood and states are those of the answer as it stands."""
     lm = _chatting(tiny_lm(family)) if chat else tiny_lm(family)
-    few_shot = FewShot(lm, ONE)
+    few_shot = FewShot(lm, ONE, chat=chat)
     records = [OPEN, CLOSED, replace(OPEN, id="2", question="What?")]
     with torch.inference_mode():
         decoded = few_shot.decode(records, k=3, max_new_tokens=6)
@@ -131,3 +132,9 @@ def test_a_small_window_is_shown_fewer_examples() -> None:
     with torch.inference_mode():
         lengths = [few_shot.states([CLOSED]).lengths.tolist() for few_shot in (one, three)]
     assert lengths[0] == lengths[1]
+
+
+def test_a_chat_needs_a_chat_template() -> None:
+    """The error names the way out."""
+    with pytest.raises(InputError, match="expected a model with a chat template, found none; ask it in plain text"):
+        FewShot(tiny_lm(), ONE, chat=True)

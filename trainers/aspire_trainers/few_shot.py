@@ -1,4 +1,4 @@
-"""The pre-trained model, prompted as well as it can be: its chat template with a few short answers to follow."""
+"""The pre-trained model, prompted as well as it can be: by a few questions with short answers to follow."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from jinja2 import TemplateError
 from torch import Tensor
 
+from aspire_guard.errors import InputError
 from aspire_guard.lm.aspire_lm import Answer, AspireLM
 from aspire_guard.lm.language_model import LanguageModel, pad
 from aspire_guard.lm.prefix_states import PrefixStates
@@ -19,10 +20,8 @@ from aspire_trainers.record import QARecord
 
 _OPEN_BOOK = "Answer each question with a few words copied from its passage, and nothing else."
 _CLOSED_BOOK = "Answer each question with a few words, and nothing else."
-# Small models forget the system line; a word beside every question keeps their answers short.
-_SHORT = "\nShort answer:"
 
-# For models without a chat template: an answer is a line.
+# Without the model's chat template an answer is a line.
 _PLAIN_TEMPLATE = (
     "{% for message in messages %}{{ 'Answer: ' if message.role == 'assistant' }}{{ message.content }}\n"
     "{{ '\n' if message.role != 'user' }}{% endfor %}{{ 'Answer:' if add_generation_prompt }}"
@@ -79,21 +78,27 @@ class _Pieces:
 
 
 class FewShot:
-    """The pre-trained model with a chat of examples before every question; an answer is its first line.
+    """The pre-trained model with examples before every question; an answer is its first line.
 
-    A model without a chat template reads the same examples as plain text, and the end of the line ends its answer.
+    As plain text, where the end of the line ends an answer, or as a chat. SmolLM2-135M answers in sentences when it
+    is asked in its chat template, and is right far more often as plain text.
 
     Args:
         lm: the pre-trained model.
         examples: what it is shown first; as many of them as leave half of the model's window free.
+        chat: ask in the model's own chat template.
+
+    Raises:
+        InputError: the model has no chat template.
     """
 
-    def __init__(self, lm: LanguageModel, examples: Sequence[Example] = EXAMPLES) -> None:
-        self._template = lm.tokenizer.chat_template or _PLAIN_TEMPLATE
-        plain = lm.tokenizer.chat_template is None
-        self._start = lm.start_ids if plain else lm.start_ids[:0]
-        layout = PromptTemplate(answer=" {answer}" if plain else "{answer}")
-        self.aspire = AspireLM(replace(lm, end="\n") if plain else lm, template=layout)
+    def __init__(self, lm: LanguageModel, examples: Sequence[Example] = EXAMPLES, *, chat: bool = False) -> None:
+        if chat and not lm.tokenizer.chat_template:
+            raise InputError("expected a model with a chat template, found none; ask it in plain text")
+        self._template = lm.tokenizer.chat_template if chat else _PLAIN_TEMPLATE
+        self._start = lm.start_ids[:0] if chat else lm.start_ids
+        layout = PromptTemplate(answer="{answer}" if chat else " {answer}")
+        self.aspire = AspireLM(lm if chat else replace(lm, end="\n"), template=layout)
         self._examples = list(examples)
         # Half of a small window is kept for the question.
         while self._examples and len(self._marked_ids(self._render(self._chat(open_book=True)))) > lm.max_length // 2:
@@ -197,7 +202,7 @@ class FewShot:
 
 
 def _ask(passage: str | None, question: str) -> str:
-    asked = f"Question:{question}{_SHORT}"
+    asked = f"Question:{question}"
     return asked if passage is None else f"Passage:{passage}\n{asked}"
 
 
