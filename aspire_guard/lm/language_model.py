@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,10 +23,12 @@ class LanguageModel:
     Args:
         model: any decoder with rotary or learned absolute positions.
         tokenizer: its tokenizer.
+        end: the text whose (last) token ends an answer; None: the tokenizer's end token.
     """
 
     model: Any
     tokenizer: Any
+    end: str | None = None
 
     def __post_init__(self) -> None:
         self.model.eval().requires_grad_(False)
@@ -42,7 +44,7 @@ class LanguageModel:
         """The same model with its weights in `dtype`; this one stays as it is."""
         if self.embedding_weight.dtype == dtype:
             return self
-        return LanguageModel(copy.deepcopy(self.model).to(dtype), self.tokenizer)
+        return replace(self, model=copy.deepcopy(self.model).to(dtype))
 
     @property
     def embedding_weight(self) -> Tensor:
@@ -61,6 +63,11 @@ class LanguageModel:
     def start_ids(self) -> Tensor:
         """`(tokens,)`: the special tokens that begin every sequence; none for many models."""
         return self._encode("", add_special_tokens=True)
+
+    @property
+    def end_id(self) -> int:
+        """The token that ends an answer."""
+        return int(self.tokenizer.eos_token_id if self.end is None else self._encode(self.end)[-1])
 
     def token_ids(self, text: str) -> Tensor:
         """`(tokens,)`: the ids of `text`, without special tokens, whatever markers the text may hold."""
