@@ -84,6 +84,16 @@ def test_a_refusal_is_the_right_answer_where_there_is_no_reference() -> None:
     assert right_and_wrong("unanswerable", references=False)[0] == (set(), {"Bob", "Eve"})
 
 
+def test_the_answer_that_weighs_most_is_never_left_out() -> None:
+    """Not where the reference stands before it, nor where a step sees few of the right answers."""
+    config = CONFIG.model_copy(update={"answers": 3, "weighting": "best_answer"})
+    texts = ("ada", "Bob", "ADA!", "Ada.", "(Ada)", '"Ada"')
+    for seed in range(5):
+        sampled = [SampledAnswers(QARecord("0", "0?", answers=("Ada",)), texts, (None,) * len(texts))]
+        ((item,),) = label_answers(sampled, config, RougeL(0.9), seed=seed)
+        assert (item.texts, item.weights) == (("ada", "Bob", "Ada"), (1.0, 0.5, 0.5))
+
+
 def _tune(aspire: AspireLM, folder: Path, **changes: Any) -> Adapter:
     folder.mkdir(exist_ok=True)
     values: dict[str, Any] = {"train": _labelled(), "validation": [], "config": CONFIG, "seed": 0} | changes

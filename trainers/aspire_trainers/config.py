@@ -74,8 +74,9 @@ class SelfEvaluationConfig(FitConfig):
         references: whether the first reference of a question counts among its right answers, as in the paper. Without,
             θs learns from the model's own answers alone, and can't tell a right answer by a style the model lacks.
         weighting: "balanced": the right and the wrong answers of a question weigh the same, as in the paper;
-            "best_answer": the answer that the model gives weighs as much as all its others together, right or wrong,
-            so that θs also learns which questions are mostly answered wrongly.
+            "best_answer": the first of the sampled answers (the best beam, the first draw, the first given answer)
+            weighs as much as all others together, right or wrong, so that θs also learns which questions are mostly
+            answered wrongly.
         states_gib: memory for the states of `[θp ; x ; ŷ]`, kept from epoch to epoch, in GiB; those that find no
             room are computed again.
         persuasion: share of these answers, right and wrong alike, that a step sees once more with an addition which

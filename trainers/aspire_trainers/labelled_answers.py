@@ -58,10 +58,12 @@ def _label(
 ) -> LabelledAnswers:
     """Right and wrong answers in turn, each kind in random order but for its first, `config.answers` at most."""
     chance = random.Random(f"{seed}/{answers.record.id}")
+    # What weighs most may not be left out, where the reference stands before it.
+    ahead = answers.texts[:1] if config.weighting == "best_answer" else ()
     reference = answers.record.answers[0] if answers.record.answerable else refusal
     labelled = answers.labelled(grades, reference if config.references else None)
     right, wrong = (
-        [(text, is_right) for text in (kind[:1] + chance.sample(kind[1:], len(kind) - 1) if kind else [])]
+        [(text, is_right) for text in _in_random_order(kind, ahead, chance)]
         for kind, is_right in zip(labelled, (True, False), strict=True)
     )
     in_turn = [item for item in chain.from_iterable(zip_longest(right, wrong)) if item is not None][: config.answers]
@@ -72,3 +74,10 @@ def _label(
     else:
         weights = [1.0 if text == answers.texts[0] else 1 / max(1, len(texts) - 1) for text in texts]
     return LabelledAnswers(answers.record.question, answers.record.context, texts, labels, tuple(weights))
+
+
+def _in_random_order(kind: Sequence[str], ahead: Sequence[str], chance: random.Random) -> list[str]:
+    """Those of `ahead` in front, then the first, then all others at random."""
+    front = list(dict.fromkeys([*(text for text in ahead if text in kind), *kind[:1]]))
+    others = [text for text in kind if text not in front]
+    return front + chance.sample(others, len(others))

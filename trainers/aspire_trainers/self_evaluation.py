@@ -62,7 +62,7 @@ def self_evaluation_loss(aspire: AspireLM, batch: Sequence[LabelledAnswers], sta
     return -(log_p.gather(-1, labels[:, None])[:, 0] * weights).sum() / len(batch)
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: a training batch of the same answers may take the states that are kept here
 def _mean_loss(aspire: AspireLM, batches: Sequence[Sequence[LabelledAnswers]], states: KeptStates) -> float:
     total = sum(float(self_evaluation_loss(aspire, batch, states.of(batch))) * len(batch) for batch in batches)
     return total / sum(map(len, batches))
