@@ -1,7 +1,8 @@
 """The three stages one after another: from QA records to an evaluator folder.
 
 Every stage leaves what it has done in a work folder beside the output; the same call, made
-again after a kill at any moment, goes on from there and ends with the same weights.
+again after a kill at any moment, goes on from there and ends with the same weights, to the
+last bit on the same machine with the same number of threads.
 """
 
 from __future__ import annotations
