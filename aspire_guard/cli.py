@@ -14,7 +14,7 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from aspire_guard.errors import AspireGuardError
+from aspire_guard.errors import AspireGuardError, InputError
 from aspire_guard.selection.cli import calibrate, monitor, report
 
 COMMANDS = "aspire_guard.commands"
@@ -44,6 +44,8 @@ def score(
     if output is None:
         _write(lines, sys.stdout)
         return
+    if output.exists() and data.exists() and output.samefile(data):
+        raise InputError(f"expected another file to write than {data}, which is read; choose another output")
     with output.open("w", encoding="utf-8") as stream:
         _write(lines, stream)
 
@@ -123,3 +125,11 @@ def main() -> None:
         # The reader has seen enough (`| head`); Python would complain again while it flushes standard output.
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(
+            f"error: expected a path to read or write, found {error.filename} ({error.strerror}); choose another",
+            file=sys.stderr,
+        )
+        sys.exit(_USER_ERROR)

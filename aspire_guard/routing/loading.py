@@ -13,14 +13,14 @@ budget: {hops: 2}
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from aspire_guard.errors import PolicyError
+from aspire_guard.errors import InputError, PolicyError
+from aspire_guard.imported import imported
 from aspire_guard.routing.routes import Abstain, Accept, Band, Budget, Custom, Fallback, HumanReview, Route, Timeouts
 
 Policy = TypeVar("Policy", bound=BaseModel)
@@ -62,7 +62,7 @@ def read_policy(kind: type[Policy], path: Path, runnables: Mapping[str, Any]) ->
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the policy"
         raise PolicyError(f"{path}: {place}: {first['msg']}; mend it") from error
-    except (PolicyError, TypeError) as error:
+    except (InputError, TypeError) as error:
         raise PolicyError(f"{path}: {error}") from error
 
 
@@ -108,18 +108,10 @@ def _route(value: Any, runnables: Mapping[str, Any]) -> Route:
 def _looked_up(name: Any, runnables: Mapping[str, Any]) -> Any:
     if name in runnables:
         return runnables[name]
-    module, _, attribute = str(name).partition(":")
-    known = ", ".join(runnables) or "none"
-    way_out = f"import it as package.module:name, or give it to load (given: {known})"
-    if not attribute:
-        raise PolicyError(f"expected the name of a runnable or function, found {name!r}; {way_out}")
     try:
-        found: Any = import_module(module)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise PolicyError(f"expected {name!r} to be importable, found: {error}; {way_out}") from error
-    return found
+        return imported(str(name))
+    except InputError as error:
+        raise PolicyError(f"{error}, or give it to load (given: {', '.join(runnables) or 'none'})") from error
 
 
 def _mapping(value: Any, what: str) -> dict[Any, Any]:
@@ -135,4 +127,6 @@ def _listed(value: Any, what: str) -> list[Any]:
 
 
 def _named(value: Any) -> str:
-    return "nothing" if value is None else f"a {type(value).__name__}"
+    if isinstance(value, list):
+        return "a list"
+    return "nothing" if value is None else f"a value of type {type(value).__name__}"

@@ -100,11 +100,11 @@ def test_functions_and_runnables_are_imported_by_their_names(tmp_path: Path) -> 
         ("otherwise: {approve: 1, abstain: 2}", "found approve, abstain; name one"),
         (
             "otherwise: {fallback: small}",
-            r"expected the name of a runnable or function, found 'small'; .*\(given: none\)",
+            r"expected the name of something to import, found 'small'; .*\(given: none\)",
         ),
         ("otherwise: {fallback: 'json:dump_all'}", "expected 'json:dump_all' to be importable"),
         ("otherwise: {fallback: 'no_such_module:x'}", "No module named 'no_such_module'"),
-        ("bands: 3", "expected bands to be a list, found a int"),
+        ("bands: 3", "expected bands to be a list, found a value of type int"),
         ("bands: [{at_least: 0}]", "expected a band to have the keys at_least and route, found at_least"),
         ("budget: {hops: -1}", "hops: Input should be greater than or equal to 0"),
         ("timeouts: {chain: soon}", "chain: Input should be a valid number"),

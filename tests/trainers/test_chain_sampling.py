@@ -231,7 +231,9 @@ def test_a_file_of_other_answers_is_refused(
     assert (file.read_bytes(), chain.counts) == (before, {})
 
 
-@pytest.mark.parametrize("content", ["my notes\nand more", '{"question": "Who?", "answers": []}\nhalf a li', "[1]\n"])
+@pytest.mark.parametrize(
+    "content", ["my notes\nand more", '{"question": "Who?", "answers": []}\nhalf a li', "[1]\n", '{"id": []}\n']
+)
 def test_a_file_of_something_else_is_left_as_it_is(content: str, tmp_path: Path) -> None:
     """A dataset named as output by mistake loses not even its last line."""
     (file := tmp_path / "mine").write_text(content, encoding="utf-8")

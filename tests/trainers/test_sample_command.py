@@ -47,6 +47,7 @@ def broken():
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A folder with a module and some questions."""
     (tmp_path / "sampled_app.py").write_text(MODULE, encoding="utf-8")
+    (tmp_path / "raising_app.py").write_text('raise RuntimeError("no settings")', encoding="utf-8")
     rows = [{"id": f"q{i}", "question": f"Who is {i}?", "answers": ["Ada"]} for i in range(3)]
     (tmp_path / "qa.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
@@ -91,13 +92,20 @@ def test_failures_are_named_and_end_in_exit_code_1(
 @pytest.mark.parametrize(
     ("chain", "said"),
     [
-        ("sampled_app", "expected a function, named as package.module:factory, found: a module; mend it or its name"),
-        (":chain", "expected a function, named as package.module:factory, found: invalid format: ':chain'"),
-        ("no_such_app:chain", "named as package.module:factory, found: No module named 'no_such_app'"),
-        ("sampled_app:chian", "found: module 'sampled_app' has no attribute 'chian'"),
-        ("sampled_app:NUMBER", "expected a function, named as package.module:factory, found: a int"),
-        ("sampled_app:number", "expected a factory that gives a runnable, found TypeError: Expected a Runnable"),
-        ("sampled_app:broken", "expected a factory that gives a runnable, found KeyError: 'API_KEY'"),
+        (
+            "sampled_app",
+            "expected the name of something to import, found 'sampled_app'; name it as package.module:name",
+        ),
+        (":chain", "expected the name of something to import, found ':chain'; name it as package.module:name"),
+        ("no_such_app:chain", "importable, found ModuleNotFoundError: No module named 'no_such_app'; name it as"),
+        ("sampled_app:chian", "found AttributeError: module 'sampled_app' has no attribute 'chian'"),
+        ("sampled_app:NUMBER", "to be a function that gives the chain, found a value of type int; write one"),
+        (
+            "sampled_app:number",
+            "expected 'sampled_app:number' to give a runnable, found TypeError: Expected a Runnable",
+        ),
+        ("sampled_app:broken", "expected 'sampled_app:broken' to give a runnable, found KeyError: 'API_KEY'; mend it"),
+        ("raising_app:chain", "to be importable, found RuntimeError: no settings; name it as package.module:name"),
     ],
 )
 def test_a_chain_that_is_not_there_is_one_line_and_exit_code_2(
@@ -109,3 +117,13 @@ def test_a_chain_that_is_not_there_is_one_line_and_exit_code_2(
     assert said in error
     assert error.count("\n") == 1
     assert not Path("answers.jsonl").exists()
+
+
+def test_an_output_that_can_t_be_written_is_one_line_and_exit_code_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The path is named, and so is what is wrong with it."""
+    assert run(monkeypatch, "--chain", "sampled_app:chain", "--output", "qa.jsonl/answers.jsonl") == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "error: expected a path to read or write, found qa.jsonl (File exists); choose another"
+    )

@@ -166,7 +166,8 @@ def _missing(log: LineLog, records: Sequence[QARecord], sampled: SampledChain) -
 
 def _differences(line: Any, by_id: dict[str, QARecord], chain: str) -> Iterator[tuple[str, str]]:
     """What is expected of a line, and what it holds instead."""
-    record = by_id.get(line.get("id", "")) if isinstance(line, dict) else None
+    found = line.get("id") if isinstance(line, dict) else None
+    record = by_id.get(found) if isinstance(found, str) else None
     if record is None or line.get("question") != record.question or line.get("answers") != list(record.answers):
         yield "an answer to one of the questions in the data", "another question, or other references"
     # A record without a context leaves it to the chain to find one.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from aspire_guard.errors import InputError
+from aspire_guard.imported import imported
 
 if TYPE_CHECKING:
     from langchain_core.runnables import Runnable
@@ -72,18 +72,17 @@ def load_chain(name: str) -> Runnable[Any, Any]:
     """
     from langchain_core.runnables.base import coerce_to_runnable
 
-    try:
-        factory: Any = resolve_name(name)
-        if not callable(factory):
-            raise TypeError(f"a {type(factory).__name__}")
-    except Exception as error:
-        expected = "expected a function, named as package.module:factory"
-        raise InputError(f"--chain {name}: {expected}, found: {error}; mend it or its name") from error
+    factory = imported(name)
+    if not callable(factory):
+        kind = type(factory).__name__
+        raise InputError(
+            f"expected {name!r} to be a function that gives the chain, found a value of type {kind}; write one"
+        )
     try:
         runnable: Runnable[Any, Any] = coerce_to_runnable(factory())
     except Exception as error:
         found = f"{type(error).__name__}: {error}"
-        raise InputError(f"--chain {name}: expected a factory that gives a runnable, found {found}; mend it") from error
+        raise InputError(f"expected {name!r} to give a runnable, found {found}; mend it") from error
     return runnable
 
 

@@ -37,6 +37,10 @@ def share(record: QARecord, answer: str) -> float:
     return 0.83
 
 
+def picky(record: QARecord, answer: str) -> bool:
+    raise KeyError(record.question)
+
+
 def _graded(method: str, threshold: float | None = None) -> Correctness:
     return correctness_of(CorrectnessRule(method=method, threshold=threshold))
 
@@ -65,10 +69,13 @@ def test_a_name_to_import_is_a_function_a_judge_or_a_correctness_itself() -> Non
 @pytest.mark.parametrize(
     ("name", "found"),
     [
-        ("no.such.module:right", "expected 'no.such.module:right' to be importable, found: No module named 'no'"),
-        (f"{__name__}:nothing", "to be importable, found: .*no attribute 'nothing'"),
-        (":right", "expected ':right' to be importable"),
-        (f"{__name__}:number", "to be a function or a runnable, found a int; name another"),
+        (
+            "no.such.module:right",
+            "expected 'no.such.module:right' to be importable, found ModuleNotFoundError: No module named 'no'",
+        ),
+        (f"{__name__}:nothing", "to be importable, found AttributeError: .*no attribute 'nothing'"),
+        (":right", "expected the name of something to import, found ':right'; name it as package.module:name"),
+        (f"{__name__}:number", "to be a function or a runnable, found a value of type int; name another"),
     ],
 )
 def test_a_name_that_can_t_grade_is_an_error(name: str, found: str) -> None:
@@ -82,8 +89,15 @@ def test_a_function_says_true_or_false_and_nothing_else() -> None:
     with pytest.raises(InputError) as caught:
         _graded(f"{__name__}:share").grade([(QARecord("q", "?"), "a")])
     assert str(caught.value) == (
-        "share: expected True or False, found a float on 'q'; apply a threshold in the function"
+        "share: expected True or False, found a value of type float on 'q'; apply a threshold in the function"
     )
+
+
+def test_a_function_that_raises_is_an_error_about_the_record() -> None:
+    """The user learns which record it can't take."""
+    with pytest.raises(InputError) as caught:
+        _graded(f"{__name__}:picky").grade([(QARecord("q", "?"), "a")])
+    assert str(caught.value) == "picky: expected True or False, found KeyError: '?' on 'q'; mend the function"
 
 
 def test_a_jsonl_file_is_one_of_labels(tmp_path: Path) -> None:
@@ -104,6 +118,14 @@ def test_only_measures_of_degree_have_a_threshold() -> None:
     assert exact.at(0.9) is exact
     assert str(exact) == "exact match"
     assert str(CorrectnessRule(method="my_app:right")) == "my_app:right"
+
+
+def test_a_measure_needs_nothing_of_the_user_s() -> None:
+    """Any other rule runs code or reads a file."""
+    rules = {
+        method: CorrectnessRule(method=method) for method in ("rouge_l", "token_f1", "exact_match", "a:b", "l.jsonl")
+    }
+    assert [method for method, rule in rules.items() if rule.is_measure] == ["rouge_l", "token_f1", "exact_match"]
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pkgutil import resolve_name
-from typing import Any
-
 from langchain_core.runnables import Runnable
 
 from aspire_guard.errors import InputError
 from aspire_guard.evaluators.correctness_rule import CorrectnessRule
+from aspire_guard.imported import imported
 from aspire_trainers.correctness.function import Function
 from aspire_trainers.correctness.judge import Judge
 from aspire_trainers.correctness.labels import Labels
@@ -40,16 +38,11 @@ def correctness_of(rule: CorrectnessRule) -> Correctness:
         return {"rouge_l": RougeL, "token_f1": TokenF1}[rule.method](rule.threshold)
     if rule.method == "exact_match":
         return ExactMatch()
-    return Labels(rule.method) if rule.method.endswith(".jsonl") else _imported(rule.method)
+    return Labels(rule.method) if rule.method.endswith(".jsonl") else _named(rule.method)
 
 
-def _imported(name: str) -> Correctness:
-    try:
-        found: Any = resolve_name(name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(
-            f"correctness: expected {name!r} to be importable, found: {error}; name it as package.module:name"
-        ) from error
+def _named(name: str) -> Correctness:
+    found = imported(name)
     if isinstance(found, Correctness):
         return found
     if isinstance(found, Runnable):
@@ -57,4 +50,4 @@ def _imported(name: str) -> Correctness:
     if callable(found):
         return Function(found)
     kind = type(found).__name__
-    raise InputError(f"correctness: expected {name!r} to be a function or a runnable, found a {kind}; name another")
+    raise InputError(f"expected {name!r} to be a function or a runnable, found a value of type {kind}; name another")

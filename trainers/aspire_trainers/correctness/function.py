@@ -23,14 +23,18 @@ class Function:
         """Return what the function says of each answer.
 
         Raises:
-            InputError: it says something else than True or False.
+            InputError: it raises, or says something else than True or False.
         """
         return [self._grade(record, answer) for record, answer in answers]
 
     def _grade(self, record: QARecord, answer: str) -> bool:
-        right = self.function(record, answer)
+        name = getattr(self.function, "__name__", type(self.function).__name__)
+        try:
+            right = self.function(record, answer)
+        except Exception as error:
+            found = f"{type(error).__name__}: {error} on {shown(record.id)}"
+            raise InputError(f"{name}: expected True or False, found {found}; mend the function") from error
         if not isinstance(right, bool):
-            name = getattr(self.function, "__name__", type(self.function).__name__)
-            found = f"a {type(right).__name__} on {shown(record.id)}"
+            found = f"a value of type {type(right).__name__} on {shown(record.id)}"
             raise InputError(f"{name}: expected True or False, found {found}; apply a threshold in the function")
         return right
