@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from aspire_guard.cli import main
+from aspire_guard.evaluators.correctness_rule import CorrectnessRule
 from aspire_guard.evaluators.folder import save_evaluator
 from aspire_guard.evaluators.self_evaluator import SelfEvaluator
 from aspire_guard.exchange import Exchange
@@ -256,7 +257,7 @@ def test_evaluate_against_another_evaluator_tells_the_difference(
     ("options", "said"),
     [
         (("--correctness", "bleu"), "found 'bleu'; mend it"),
-        (("--correctness", "no_such_module:right"), "to be importable, found: No module named 'no_such_module'"),
+        (("--correctness", "no_such_module:right"), "to be importable, found ModuleNotFoundError: No module named"),
         (("--correctness", "exact_match", "--threshold", "0.5"), "exact_match has none; mend it"),
         (("--threshold", "0"), "greater than 0; mend it"),
         (("--correctness", "none.jsonl"), "none.jsonl: expected a JSONL file to read"),
@@ -303,6 +304,36 @@ def test_bad_options_of_evaluate_end_with_exit_code_2(
     data.write_text(RECORD)
     assert run(monkeypatch, "evaluate", "--data", data, "--evaluator", evaluator, *options) == 2
     assert said in capsys.readouterr().err
+
+
+def test_what_an_evaluator_names_is_run_only_where_the_user_names_it_too(
+    evaluator: Path, questions: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An evaluator may be somebody else's, and so may be what it names."""
+    monkeypatch.chdir(questions.parent)
+    Path("their_grading.py").write_text("open('run', 'w').close()\ndef right(record, answer):\n    return True\n")
+    saved = SelfEvaluator.from_pretrained(evaluator)
+    rule = CorrectnessRule(method="their_grading:right")
+    save_evaluator(evaluator, saved.aspire, saved.manifest.model_copy(update={"correctness": rule}), saved.calibration)
+    options = ("--data", questions, "--evaluator", evaluator)
+    assert run(monkeypatch, "evaluate", *options) == 2
+    assert capsys.readouterr().err == (
+        "error: expected --correctness, since the evaluator's own rule is 'their_grading:right', and what a folder "
+        "names is not run or read by itself; add --correctness their_grading:right if you trust it\n"
+    )
+    assert not Path("run").exists()
+    trusted = _evaluated(monkeypatch, capsys, *options, "--correctness", "their_grading:right")
+    assert (trusted["accuracy"], Path("run").exists()) == (1.0, True)
+
+
+def test_an_answer_file_is_not_written_over_while_it_is_scored(
+    evaluator: Path, questions: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """To open it for writing would empty it."""
+    before = questions.read_bytes()
+    assert run(monkeypatch, "score", questions, "--evaluator", evaluator, "--output", questions) == 2
+    assert "expected another file to write than" in capsys.readouterr().err
+    assert questions.read_bytes() == before
 
 
 def save_tiny_evaluator(folder: Path, seed: int, likelihood: str = "own") -> Path:

@@ -54,6 +54,11 @@ class CorrectnessRule(BaseModel):
         except ValidationError as error:
             raise InputError(f"correctness: {error.errors()[0]['msg']}; mend it") from error
 
+    @property
+    def is_measure(self) -> bool:
+        """Whether it is one of the overlap measures; any other runs a user's code or reads a user's file."""
+        return self.method in _MEASURES
+
     def at(self, threshold: float) -> CorrectnessRule:
         """The same rule with another threshold, if it has one."""
         return self if self.threshold is None else CorrectnessRule(method=self.method, threshold=threshold)

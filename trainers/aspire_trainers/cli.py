@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from aspire_guard.evaluators.correctness_rule import CorrectnessRule
     from aspire_trainers.baselines import Suite
 
 
@@ -37,7 +38,8 @@ def train(
 
     Example: aspire-guard train --model smollm2-135m --train qa.jsonl --limit 300 --output my-evaluator
 
-    After a kill at any moment the same command goes on where it stopped and ends with the same weights.
+    After a kill at any moment the same command goes on where it stopped, and ends with the same weights where it has
+    the same number of threads.
     """
     from aspire_guard.errors import InputError
     from aspire_guard.evaluators.folder import read_calibration
@@ -71,7 +73,7 @@ def evaluate(
         str | None,
         typer.Option(
             help="Which answers are right: rouge_l, exact_match, token_f1, package.module:name (a function, or a "
-            "runnable that judges) or labels.jsonl; the evaluator's own rule where left out."
+            "runnable that judges) or labels.jsonl; where left out the evaluator's own rule, if that is a measure."
         ),
     ] = None,
     threshold: Annotated[
@@ -102,7 +104,6 @@ def evaluate(
     those that a score takes beyond the answer itself.
     """
     from aspire_guard.cli import load_evaluator
-    from aspire_guard.evaluators.correctness_rule import CorrectnessRule
     from aspire_guard.evaluators.folder import add_metrics, read_manifest
     from aspire_guard.evaluators.starter import starter_folder
     from aspire_trainers.batches import take
@@ -115,10 +116,11 @@ def evaluate(
 
     records = take(load_dataset(data), limit, seed=0)
     own = read_manifest(evaluator or starter_folder()).correctness
-    asked = correctness is not None or threshold is not None
-    rule = CorrectnessRule.named(correctness or own.method, threshold) if asked else own
+    rule = _asked_rule(own, correctness, threshold)
     right = correctness_of(rule)
     suite = _suite(samples if baselines else None, nli)
+    if answers is not None:
+        answers.touch()  # a wrong path should not cost all the answers
     judge, other = load_evaluator(evaluator), None if against is None else load_evaluator(against)
     judged = answer_records(judge, records, right, Progress("answering", "questions"), suite)
     if answers is not None:
@@ -143,6 +145,20 @@ def evaluate(
     print_report(report, str(rule))
     if comparison is not None:
         print_comparison(comparison)
+
+
+def _asked_rule(own: CorrectnessRule, method: str | None, threshold: float | None) -> CorrectnessRule:
+    """The rule of the options, or else the evaluator's `own`, if that runs no code and reads no file."""
+    from aspire_guard.errors import InputError
+
+    if method is not None or threshold is not None:
+        return own.named(method or own.method, threshold)
+    if not own.is_measure:
+        raise InputError(
+            f"expected --correctness, since the evaluator's own rule is {own.method!r}, and what a folder names is not "
+            f"run or read by itself; add --correctness {own.method} if you trust it"
+        )
+    return own
 
 
 def _suite(samples: int | None, nli: str | None) -> Suite:
