@@ -109,15 +109,13 @@ def _question_in(value: object) -> str | None:
         return _last_human(value.to_messages())
     if isinstance(value, BaseMessage):
         return _last_human([value])
-    if isinstance(value, list | tuple):
-        return _last_human(_messages(value))
-    return None
+    return _last_human(messages_in(value))
 
 
-def _messages(values: Sequence[Any]) -> list[BaseMessage]:
-    """Messages in any notation that chat models take; none where the values are something else."""
+def messages_in(value: object) -> list[BaseMessage]:
+    """Messages in a list, in any notation that chat models take; none where it is something else."""
     try:
-        return convert_to_messages(values)
+        return convert_to_messages(value) if isinstance(value, list | tuple) else []
     except (ValueError, NotImplementedError):  # the latter is LangChain's word for a value that is no message
         return []
 

@@ -11,14 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import langchain_core
-from langchain_core.messages import BaseMessage, convert_to_messages
 from langchain_core.runnables import Runnable
 from pydantic import ConfigDict
 
 from aspire_guard.errors import ExchangeError, InputError
 from aspire_guard.evaluators.protocol import Evaluator
 from aspire_guard.exchange import Exchange
-from aspire_guard.exchange.places import described
+from aspire_guard.exchange.places import described, messages_in
 from aspire_guard.verdict import Score
 from aspire_integrations.callable_evaluator import CallableEvaluator
 
@@ -94,7 +93,7 @@ class AspireDecisionModel(BaseDecisionModel):
 
 def _exchange(state: State) -> Exchange:
     try:
-        whole = state if isinstance(state, Mapping) else {"messages": _conversation(state)}
+        whole = state if isinstance(state, Mapping) else {"messages": messages_in(state)}
         return Exchange.from_run(whole, whole)
     except ExchangeError:
         raise ExchangeError(
@@ -102,13 +101,6 @@ def _exchange(state: State) -> Exchange:
             f"{described(state)}; give a dict with 'question', 'answer' and perhaps 'context', or a list of messages "
             "that ends with the model's answer"
         ) from None
-
-
-def _conversation(state: Any) -> list[BaseMessage]:
-    try:
-        return [] if isinstance(state, str | BaseMessage) else convert_to_messages(state)
-    except (ValueError, NotImplementedError):  # the latter is LangChain's word for a value that is no message
-        return []
 
 
 @dataclass(frozen=True)
@@ -134,7 +126,10 @@ class DecisionEvaluator:
 
     def _probabilities(self, exchanges: list[Exchange]) -> list[float]:
         requests: list[ClassifierRequest] = [
-            {"state": exchange.model_dump(exclude_none=True), "questions": {"right": self.asked}}
+            {
+                "state": exchange.model_dump(exclude={"log_likelihood"}, exclude_none=True),
+                "questions": {"right": self.asked},
+            }
             for exchange in exchanges
         ]
         return [response.nouls["right"].noul for response in self.model.batch(requests)]
