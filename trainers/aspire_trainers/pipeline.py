@@ -28,7 +28,7 @@ from aspire_guard.selection.metrics import auroc
 from aspire_trainers.answer_sampling import SampledAnswers, sample_answers
 from aspire_trainers.batches import folds_by_context
 from aspire_trainers.config import TrainingConfig
-from aspire_trainers.correctness import correctness_of
+from aspire_trainers.correctness import Correctness, correctness_of
 from aspire_trainers.evaluate import JudgedAnswer, answer_and_judge
 from aspire_trainers.given_answers import judge_given, reports_likelihoods
 from aspire_trainers.labelled_answers import label_answers
@@ -65,18 +65,7 @@ def train_evaluator(config: TrainingConfig, data: TrainingData, output: Path) ->
     work = _open_work_folder(output, run)
     aspire = _tune(AspireLM(lm.to(getattr(torch, config.dtype))), config, data, work).on(lm)
     given = data.given_of(data.validation)
-    with Progress("α and calibration", "answers") as progress:
-        if given is not None:
-            judged = judge_given(aspire, given, correctness, progress)
-        else:
-            judged = answer_and_judge(
-                aspire,
-                data.validation,
-                correctness,
-                num_beams=config.num_beams,
-                max_new_tokens=config.sampling.max_new_tokens,
-                progress=progress,
-            )
+    judged = _judged(aspire, config, data, correctness)
     alpha, calibration = choose_alpha(judged, config.target_accuracy)
     manifest = Manifest(
         base_model=BaseModelId(name=config.model, fingerprint=run["model"]),
@@ -94,6 +83,24 @@ def train_evaluator(config: TrainingConfig, data: TrainingData, output: Path) ->
     save_evaluator(output, aspire, manifest, calibration)
     shutil.rmtree(work)
     return output
+
+
+def _judged(
+    aspire: AspireLM, config: TrainingConfig, data: TrainingData, correctness: Correctness
+) -> list[JudgedAnswer]:
+    """The answers to the validation records, given or the model's own, that α and calibration rest on."""
+    given = data.given_of(data.validation)
+    with Progress("α and calibration", "answers") as progress:
+        if given is not None:
+            return judge_given(aspire, given, correctness, progress)
+        return answer_and_judge(
+            aspire,
+            data.validation,
+            correctness,
+            num_beams=config.num_beams,
+            max_new_tokens=config.sampling.max_new_tokens,
+            progress=progress,
+        )
 
 
 def choose_alpha(judged: Sequence[JudgedAnswer], target_accuracy: float) -> tuple[float, Calibration]:
