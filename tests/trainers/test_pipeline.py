@@ -257,6 +257,27 @@ def test_a_validation_dataset_is_taken_whole(dataset: str, tmp_path: Path) -> No
     assert len({record.id for record in (*data.train, *data.validation)}) == 9
 
 
+def test_validation_data_that_is_training_data_is_refused(dataset: str) -> None:
+    """A threshold that is chosen on it would promise too much."""
+    with pytest.raises(InputError, match=r"expected other validation than training data, found .*qa\.jsonl as both"):
+        TrainingData.load([dataset], [dataset], TrainingConfig())
+
+
+@pytest.mark.parametrize("load", [TrainingData.load, TrainingData.load_answers])
+def test_records_of_files_with_one_name_keep_apart(load: Callable[..., TrainingData], tmp_path: Path) -> None:
+    """The answers of one would pass for answers to the other's questions of the same id."""
+    files = [tmp_path / folder / "qa.jsonl" for folder in ("mine", "held-out")]
+    for file in files:
+        file.parent.mkdir()
+        row = {"id": "q1", "question": f"Who is {file.parent.name}?", "answers": "Ada", "answer": file.parent.name}
+        file.write_text(json.dumps(row), encoding="utf-8")
+    names = [str(file) for file in files]
+    data = load(names[:1], names[1:], TrainingConfig(validation_share=0))
+    assert [record.id for record in (*data.train, *data.validation)] == [f"{name}/q1" for name in names]
+    given = [data.given_of(records) for records in (data.train, data.validation)]
+    assert [answers and answers[0].texts for answers in given] in ([None, None], [["mine"], ["held-out"]])
+
+
 def test_the_digest_tells_data_apart(dataset: str) -> None:
     """The same call gives the same digest, another seed another."""
     digests = [TrainingData.load([dataset], [], TrainingConfig(seed=seed, limit=9)).digest() for seed in (0, 0, 1)]

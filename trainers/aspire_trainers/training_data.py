@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +25,7 @@ class TrainingData:
     Attributes:
         sources: the names of the datasets, for the evaluator's provenance.
         train: records of stages 1 to 3.
-        validation: records to stop early, to choose α and to calibrate; their contexts are not in `train`.
+        validation: records to stop early, to choose α and to calibrate; the contexts set aside are not in `train`.
         given: by record id, answers that take the place of stage 2; None where the evaluator's own model answers.
     """
 
@@ -45,9 +46,15 @@ class TrainingData:
 
         Raises:
             DatasetError: a file is missing or holds a bad line.
-            InputError: no record has a reference to learn from.
+            InputError: no record has a reference to learn from, or a dataset is given for both.
         """
-        named = {name: [_named(name, record) for record in read(name)] for name in (*train, *validation)}
+        if both := set(train) & set(validation):
+            raise InputError(
+                f"expected other validation than training data, found {', '.join(sorted(both))} as both; leave it out "
+                "of the validation: a share of the training contexts is set aside"
+            )
+        prefixes = _prefixes((*train, *validation))
+        named = {name: [_named(prefix, record) for record in read(name)] for name, prefix in prefixes.items()}
         records = [record for name in dict.fromkeys(train) for record in take(named[name], config.limit, config.seed)]
         kept, aside = split_by_context(records, config.validation_share, config.seed)
         if not any(record.answerable for record in kept):
@@ -62,10 +69,11 @@ class TrainingData:
 
         Raises:
             DatasetError: a file is missing or holds a bad line.
-            InputError: no record has a reference to learn from.
+            InputError: no record has a reference to learn from, or a dataset is given for both.
         """
-        files = {name: load_given_answers(name) for name in (*train, *validation)}
-        given = {_named(name, answers.record).id: answers for name, file in files.items() for answers in file}
+        prefixes = _prefixes((*train, *validation))
+        files = {name: load_given_answers(name) for name in prefixes}
+        given = {_named(prefixes[name], answers.record).id: answers for name, file in files.items() for answers in file}
         data = cls.load(train, validation, config, lambda name: [answers.record for answers in files[name]])
         records = (*data.train, *data.validation)
         return replace(data, given={record.id: replace(given[record.id], record=record) for record in records})
@@ -83,6 +91,13 @@ class TrainingData:
         return None if self.given is None else [self.given[record.id] for record in records]
 
 
-def _named(dataset: str, record: QARecord) -> QARecord:
+def _prefixes(datasets: Sequence[str]) -> dict[str, str]:
+    """By dataset what its ids begin with: the file's name, or the whole path where another file has that name."""
+    names = {dataset: Path(dataset).name for dataset in datasets}
+    counts = Counter(names.values())
+    return {dataset: name if counts[name] == 1 else dataset for dataset, name in names.items()}
+
+
+def _named(prefix: str, record: QARecord) -> QARecord:
     """The record with an id that is unique among several datasets."""
-    return replace(record, id=f"{Path(dataset).name}/{record.id}")
+    return replace(record, id=f"{prefix}/{record.id}")
