@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import DynamicCache
+from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from aspire_guard.errors import InputError
 from aspire_guard.lm.prefix_states import PrefixStates, gather_branches
@@ -116,7 +116,7 @@ class LanguageModel:
         branch = order // tokens
         positions = (states.lengths[..., None] + mask.cumsum(-1) - 1).flatten(1).gather(1, order).clamp(min=0)
         self._check_length(int(positions.max()) + 1)
-        past: Any = DynamicCache(states.layers) if states.layers else DynamicCache()
+        past = _cache(states)
         output = self.model.base_model(
             inputs_embeds=embeddings.flatten(1, 2).gather(1, _along(order, embeddings)),
             attention_mask=_attention_mask(states, order, branch, real, embeddings.dtype),
@@ -149,6 +149,17 @@ def pad(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     lengths = torch.tensor([len(row) for row in rows], device=rows[0].device)
     values = pad_sequence(list(rows), batch_first=True)
     return values, torch.arange(values.shape[1], device=lengths.device) < lengths[:, None]
+
+
+def _cache(states: PrefixStates) -> Any:
+    """A cache that goes on from `states`; given to its constructor, all of them would be copied first."""
+    cache: Any = DynamicCache()
+    for keys, values in states.layers:
+        layer: Any = DynamicLayer()  # type: ignore[no-untyped-call]
+        layer.lazy_initialization(keys, values)
+        layer.keys, layer.values = keys, values
+        cache.layers.append(layer)
+    return cache
 
 
 def _without_padding(mask: Tensor) -> tuple[Tensor, Tensor]:
