@@ -76,8 +76,8 @@ class SelfEvaluationConfig(FitConfig):
         weighting: "balanced": the right and the wrong answers of a question weigh the same, as in the paper;
             "best_answer": the answer that the model gives weighs as much as all its others together, right or wrong,
             so that θs also learns which questions are mostly answered wrongly.
-        states_gib: memory for the states of `[θp ; x ; ŷ]`, kept from epoch to epoch, in GiB; those that find no
-            room are computed again.
+        states_gib: memory of a process for the states of `[θp ; x ; ŷ]`, kept from epoch to epoch, in GiB; those that
+            find no room are computed again.
         persuasion: share of these answers, right and wrong alike, that a step sees once more with an addition which
             argues for the answer, under the label that the answer has. θs learns that arguing is no evidence.
     """
