@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import runpy
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from aspire_trainers.training_data import TrainingData
 SCRIPT = Path(__file__).with_name("trajectory.py")
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2"]
 LAUNCH += ["--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0"]
+ON_CPU = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
 CLOSE: dict[str, Any] = {"rtol": 0, "atol": 1e-5}
 RECIPE = """
 [task]
@@ -56,7 +58,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def together(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What it gives in each of two processes."""
     folder = tmp_path_factory.mktemp("together")
-    subprocess.run([*LAUNCH, str(SCRIPT), str(folder)], check=True, capture_output=True)
+    subprocess.run([*LAUNCH, str(SCRIPT), str(folder)], env=ON_CPU, check=True, capture_output=True)
     file = {"file": (folder / "answers.jsonl").read_bytes()}
     return [json.loads((folder / f"{i}-of-2.json").read_text("utf-8")) | file for i in range(2)]
 
@@ -107,7 +109,7 @@ def command(base: Path, tmp_path: Path) -> list[str]:
 
 def _killed_when_there_is(file: Path, command: list[str], folder: Path) -> None:
     """Run the command until `file` holds something, then kill the launcher and every process that it has started."""
-    process = psutil.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = psutil.Popen(command, cwd=folder, env=ON_CPU, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         while not (file.exists() and file.stat().st_size):
             assert process.poll() is None, "the run ended before it could be killed"
@@ -127,7 +129,7 @@ def test_two_killed_processes_end_with_the_evaluator_of_one(base: Path, tmp_path
 
     _killed_when_there_is(tmp_path / ".two.work" / "self_eval.safetensors", [*command, "two"], tmp_path)
     assert not (tmp_path / "two").exists()
-    run = subprocess.run([*command, "two"], cwd=tmp_path, check=True, capture_output=True, text=True)
+    run = subprocess.run([*command, "two"], cwd=tmp_path, env=ON_CPU, check=True, capture_output=True, text=True)
     two = tmp_path / "two"
     assert run.stdout.count("two: an evaluator for") == 1
     assert run.stderr.count("α and calibration: 2/2 answers") == 1
