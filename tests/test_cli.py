@@ -145,7 +145,7 @@ def test_score_keeps_what_it_has_written_when_a_later_line_is_bad(
 def test_evaluate_prints_one_json_object_alone_on_standard_output(
     evaluator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A script can read the result: n, accuracy, and AUROC and AUACC with intervals for three scores."""
+    """A script can read the result: n, accuracy, and AUROC and AUACC with intervals for four scores."""
     answer = SelfEvaluator.from_pretrained(evaluator).answer("Which?")[0]
     assert answer
     rows = [
@@ -159,7 +159,7 @@ def test_evaluate_prints_one_json_object_alone_on_standard_output(
     report = json.loads(capsys.readouterr().out)
     assert report["n"] == 3
     assert report["accuracy"] == pytest.approx(1 / 3)
-    assert set(report["scores"]) == {"aspire", "perplexity", "p_true"}
+    assert set(report["scores"]) == {"aspire", "perplexity", "self_eval", "p_true"}
     assert all(
         set(score[m]) == {"value", "low", "high"} for score in report["scores"].values() for m in ("auroc", "auacc")
     )
@@ -215,7 +215,41 @@ def test_evaluate_prints_a_dash_where_nothing_can_be_ranked(
     out = capsys.readouterr().out
     assert "accuracy of all answers 0.0% (exact match)" in out
     assert "1 of them without a reference: 0.0% declined" in out
-    assert re.search(r"aspire +│ –  ", out)
+    assert re.search(r"aspire +–  ", out)
+
+
+def test_evaluate_with_baselines_prints_the_papers_table(
+    evaluator: Path, questions: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All five baselines on both blocks of answers, as JSON and as a table that says what each costs."""
+    arguments = ("evaluate", "--data", questions, "--evaluator", evaluator, "--baselines", "--samples", 3)
+    five = ["perplexity", "predictive_entropy", "semantic_entropy", "self_eval", "p_true"]
+    assert run(monkeypatch, *arguments, "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert list(report["scores"]) == ["aspire", *five]
+    assert list(report["pretrained"]["scores"]) == five
+    assert report["scores"]["p_true"]["cost"]["generations"] == 3
+    assert run(monkeypatch, *arguments) == 0
+    table = capsys.readouterr().out
+    assert all(table.count(name) == 2 for name in five)
+    assert "answers under θp" in table
+    assert "answers without θp" in table
+
+
+def test_evaluate_against_another_evaluator_tells_the_difference(
+    evaluator: Path, questions: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Against itself it is none, of any metric."""
+    same = ("--evaluator", evaluator, "--against", evaluator, "--threshold", 0.01)
+    arguments = ("evaluate", "--data", questions, *same)
+    assert run(monkeypatch, *arguments, "--json") == 0
+    other = json.loads(capsys.readouterr().out)["against"]
+    assert other["evaluator"] == str(evaluator)
+    assert other["difference"] == {
+        name: {"value": 0.0, "low": 0.0, "high": 0.0} for name in ("auroc", "auacc", "aurc", "accuracy")
+    }
+    assert run(monkeypatch, *arguments) == 0
+    assert "accuracy +0.0 [+0.0, +0.0] · AUROC +0.0 [+0.0, +0.0]" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -244,6 +278,31 @@ def test_a_correctness_that_can_t_grade_is_one_line_and_exit_code_2(
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: ")
     assert said in error
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--nli", "x"), "expected --baselines beside --nli, found --nli alone"),
+        (("--baselines", "--nli", "no/such/folder"), "expected an NLI model (a local folder or a hub id)"),
+        (("--baselines", "--samples", "1"), "Invalid value for '--samples'"),
+        (("--against", "nowhere"), "expected an evaluator folder with aspire.json, found none at nowhere"),
+        (("--no-such-option",), "No such option"),
+    ],
+)
+def test_bad_options_of_evaluate_end_with_exit_code_2(
+    options: tuple[str, ...],
+    said: str,
+    evaluator: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What is wrong is said before any question is answered."""
+    data = tmp_path / "data.jsonl"
+    data.write_text(RECORD)
+    assert run(monkeypatch, "evaluate", "--data", data, "--evaluator", evaluator, *options) == 2
+    assert said in capsys.readouterr().err
 
 
 def save_tiny_evaluator(folder: Path, seed: int, likelihood: str = "own") -> Path:

@@ -28,10 +28,12 @@ class Answer:
     Attributes:
         text: without surrounding white space.
         log_likelihood: mean log-probability of its tokens in nats, the end token included (log f_norm).
+        tokens: how many tokens that is.
     """
 
     text: str
     log_likelihood: float
+    tokens: int
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,11 @@ class AspireLM:
         """
         branches = len(answers[0])
         ids = [self.answer_ids(answer) for row in answers for answer in row]
-        tokens, mask = (part.view(-1, branches, part.shape[-1]) for part in pad(ids))
-        before = prompts.fork(branches)
-        states, hidden = self.answering.extend(before, self.lm.embed(tokens), mask)
+        tokens, mask = (part.view(len(answers), branches, part.shape[-1]) for part in pad(ids))
+        states = before = prompts.fork(branches)
+        hidden = before.hidden[:, :, None, :][:, :, :0]
+        if tokens.numel():  # else all answers are empty
+            states, hidden = self.answering.extend(before, self.lm.embed(tokens), mask)
         predictors = torch.cat([before.hidden[:, :, None], hidden], dim=2)
         totals, counts = self._answer_likelihood(predictors.flatten(0, 1), ids)
         return states, totals.view(-1, branches), counts.view(-1, branches)
@@ -209,7 +213,7 @@ class AspireLM:
     def _texts(self, found: Beams | Samples) -> list[list[Answer]]:
         return [
             [
-                Answer(self.lm.tokenizer.decode(ids[:length], skip_special_tokens=True).strip(), score)
+                Answer(self.lm.tokenizer.decode(ids[:length], skip_special_tokens=True).strip(), score, length)
                 for ids, length, score in zip(*row, strict=True)
             ]
             for row in zip(found.tokens.tolist(), found.lengths.tolist(), found.scores.tolist(), strict=True)
@@ -233,7 +237,7 @@ class AspireLM:
 
     def _answer_likelihood(self, predictors: Tensor, ids: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Summed log-probabilities of `ids` and the end token after each, and how many tokens that is."""
-        end = torch.tensor([self.lm.tokenizer.eos_token_id], device=self.lm.device)
+        end = torch.tensor([self.lm.end_id], device=self.lm.device)
         targets, mask = pad([torch.cat([i, end]) for i in ids])
         logits = self.lm.logits(predictors[:, : targets.shape[1]][mask])
         chosen = logits.log_softmax(-1).gather(-1, targets[mask][:, None])[:, 0]

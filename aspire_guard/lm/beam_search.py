@@ -63,7 +63,7 @@ def beam_search(
         The beams by falling score (mean log-probability, a length penalty of 1).
     """
     batch, device = len(prompts.visible), prompts.visible.device
-    end = int(lm.tokenizer.eos_token_id)
+    end = lm.end_id
     states = prompts.fork(k)
     running = torch.zeros(batch, k, 0, dtype=torch.long, device=device)
     sums = torch.full((batch, k), _IMPOSSIBLE, device=device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,10 +23,12 @@ class LanguageModel:
     Args:
         model: any decoder with rotary or learned absolute positions.
         tokenizer: its tokenizer.
+        end: the text whose (last) token ends an answer; None: the tokenizer's end token.
     """
 
     model: Any
     tokenizer: Any
+    end: str | None = None
 
     def __post_init__(self) -> None:
         self.model.eval().requires_grad_(False)
@@ -42,7 +44,7 @@ class LanguageModel:
         """The same model with its weights in `dtype`; this one stays as it is."""
         if self.embedding_weight.dtype == dtype:
             return self
-        return LanguageModel(copy.deepcopy(self.model).to(dtype), self.tokenizer)
+        return replace(self, model=copy.deepcopy(self.model).to(dtype))
 
     @property
     def embedding_weight(self) -> Tensor:
@@ -61,6 +63,11 @@ class LanguageModel:
     def start_ids(self) -> Tensor:
         """`(tokens,)`: the special tokens that begin every sequence; none for many models."""
         return self._encode("", add_special_tokens=True)
+
+    @property
+    def end_id(self) -> int:
+        """The token that ends an answer."""
+        return int(self.tokenizer.eos_token_id if self.end is None else self._encode(self.end)[-1])
 
     def token_ids(self, text: str) -> Tensor:
         """`(tokens,)`: the ids of `text`, without special tokens, whatever markers the text may hold."""
@@ -104,21 +111,25 @@ class LanguageModel:
         Raises:
             InputError: a branch would grow beyond the model's positions.
         """
-        _, branches, tokens, _ = embeddings.shape
-        positions = states.lengths[..., None] + mask.cumsum(-1) - 1
+        branches, tokens = mask.shape[1:]
+        order, real = _without_padding(mask)
+        branch = order // tokens
+        positions = (states.lengths[..., None] + mask.cumsum(-1) - 1).flatten(1).gather(1, order).clamp(min=0)
         self._check_length(int(positions.max()) + 1)
         past: Any = DynamicCache(states.layers) if states.layers else DynamicCache()
         output = self.model.base_model(
-            inputs_embeds=embeddings.flatten(1, 2),
-            attention_mask=_attention_mask(states, mask, embeddings.dtype),
-            position_ids=positions.clamp(min=0).flatten(1, 2),
+            inputs_embeds=embeddings.flatten(1, 2).gather(1, _along(order, embeddings)),
+            attention_mask=_attention_mask(states, order, branch, real, embeddings.dtype),
+            position_ids=positions,
             past_key_values=past,
             use_cache=True,
         )
-        hidden = output.last_hidden_state.unflatten(1, (branches, tokens))
+        run = output.last_hidden_state
+        hidden = run.new_zeros(len(run), branches * tokens, run.shape[-1]).scatter(1, _along(order, run), run)
+        hidden = hidden.unflatten(1, (branches, tokens))
         layers = tuple((layer.keys, layer.values) for layer in past.layers)
-        own = torch.eye(branches, dtype=torch.bool, device=mask.device)[None, :, :, None] & mask[:, None]
-        visible = torch.cat([states.visible, own.flatten(2)], dim=-1)
+        own = (branch[:, None] == torch.arange(branches, device=branch.device)[:, None]) & real[:, None]
+        visible = torch.cat([states.visible, own], dim=-1)
         return PrefixStates(layers, visible, _last_hidden(states, hidden, mask)), hidden
 
     def _encode(self, text: str, *, add_special_tokens: bool = False) -> Tensor:
@@ -140,28 +151,37 @@ def pad(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return values, torch.arange(values.shape[1], device=lengths.device) < lengths[:, None]
 
 
-def _visibility(visible: Tensor, mask: Tensor) -> Tensor:
-    """`(batch, branches × tokens, slots + branches × tokens)`: what each new token attends to."""
-    _, branches, tokens = mask.shape
-    before = visible[:, :, None].expand(-1, -1, tokens, -1).flatten(1, 2)
-    order = torch.arange(tokens, device=mask.device)
-    same_branch = torch.eye(branches, dtype=torch.bool, device=mask.device)
-    causal = same_branch[:, None, :, None] & (order[:, None, None] >= order)
-    among = (causal & mask[:, None, None]).flatten(3, 4).flatten(1, 2)
-    # A padding token may see nothing else: it sees itself, or the softmax over nothing would be NaN.
-    among = among | torch.eye(branches * tokens, dtype=torch.bool, device=mask.device)
-    return torch.cat([before, among], dim=-1)
+def _without_padding(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The places of each row's tokens in its branches laid end to end, and which of them count, `(batch, most)` each.
+
+    Answers of very different lengths are branches of one row: their padding is left out, not run.
+    """
+    flat = mask.flatten(1)
+    most = max(1, int(flat.sum(-1).max()))
+    order = flat.int().sort(dim=-1, descending=True, stable=True).indices[:, :most]
+    return order, flat.gather(1, order)
 
 
-def _attention_mask(states: PrefixStates, mask: Tensor, dtype: torch.dtype) -> Tensor | None:
+def _along(order: Tensor, values: Tensor) -> Tensor:
+    """`order` `(batch, n)` as an index into the last but one dimension of `values` `(…, dim)`."""
+    return order[..., None].expand(-1, -1, values.shape[-1])
+
+
+def _attention_mask(
+    states: PrefixStates, order: Tensor, branch: Tensor, real: Tensor, dtype: torch.dtype
+) -> Tensor | None:
     """What every attention implementation takes: `(batch, 1, queries, keys)`, 0 or −∞.
 
-    None where causal order alone decides, in sequences from their start with padding at their end only: the fastest
-    kernel then leaves out the half that is not seen.
+    None where causal order alone decides, in single sequences from their start: the fastest kernel then leaves out
+    the half that is not seen.
     """
-    if not states.layers and mask.shape[1] == 1 and (mask[..., 1:] <= mask[..., :-1]).all():
+    if not states.layers and states.visible.shape[1] == 1:
         return None
-    seen = _visibility(states.visible, mask)
+    before = gather_branches(states.visible, branch)
+    among = (branch[:, :, None] == branch[:, None]) & (order[:, :, None] >= order[:, None]) & real[:, None]
+    # A padding token may see nothing else: it sees itself, or the softmax over nothing would be NaN.
+    among = among | torch.eye(order.shape[1], dtype=torch.bool, device=order.device)
+    seen = torch.cat([before, among], dim=-1)
     bias = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
     return bias.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
 

@@ -53,7 +53,7 @@ def multinomial(
     """
     if temperature <= 0:
         raise InputError(f"expected a temperature above 0, found {temperature}; decode with beams for the likeliest")
-    device, end = prompts.visible.device, int(lm.tokenizer.eos_token_id)
+    device, end = prompts.visible.device, lm.end_id
     chances = [random.Random(seed) for seed in seeds]
     states = prompts.fork(n)
     tokens = torch.zeros(len(chances), n, 0, dtype=torch.long, device=device)

@@ -193,7 +193,7 @@ class _Way:
             self.record.passed_over("human_review", NO_TIME)
             return None
         item = ReviewItem(
-            **best.exchange.model_dump(),
+            **best.exchange.model_dump(exclude={"log_likelihood"}),
             confidence=best.score.confidence if best.score else None,
             reason=self.record.cuts.reason(best.score),
             group=self.group,

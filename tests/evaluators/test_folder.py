@@ -97,7 +97,9 @@ def test_the_base_model_is_loaded_by_its_name(tmp_path: Path, exchanges: list[Ex
     name = saved.manifest.base_model.model_copy(update={"name": str(base)})
     saved.manifest = saved.manifest.model_copy(update={"base_model": name})
     loaded = SelfEvaluator.from_pretrained(str(_save(saved, tmp_path / "evaluator")))
-    assert loaded.score(exchanges) == saved.score(exchanges)
+    # To rounding: a model that is loaded runs another attention kernel than one that is made in memory.
+    for found, expected in zip(loaded.score(exchanges), saved.score(exchanges), strict=True):
+        assert found.selection_score == pytest.approx(expected.selection_score, abs=1e-4)
 
 
 def test_a_base_model_that_is_gone_is_a_base_model_error(folder: Path) -> None:

@@ -21,6 +21,7 @@ from aspire_guard.selection.metrics import (
     auacc,
     aurc,
     auroc,
+    bootstrap_difference,
     bootstrap_interval,
     brier,
     coverage_and_accuracy,
@@ -252,3 +253,44 @@ def test_bootstrap_options_are_checked(options: dict[str, float]) -> None:
     """At least one resample, and a level inside (0, 1)."""
     with pytest.raises(InputError, match="bootstrap: expected resamples ≥ 1 and 0 < level < 1, found resamples="):
         bootstrap_interval(auacc, [0.1], [1], **options)  # type: ignore[arg-type]
+
+
+def test_a_paired_bootstrap_draws_the_same_questions_for_both() -> None:
+    """By hand: the quantiles of the differences of two accuracies over the same draws."""
+    rng = np.random.default_rng(5)
+    first, second = rng.random(30) < 0.7, rng.random(30) < 0.5
+    found = bootstrap_difference(
+        lambda _, right: accuracy(right), (np.zeros(30), first), (np.zeros(30), second), resamples=200, seed=3
+    )
+    draws = np.random.default_rng(3)
+    by_hand = []
+    for _ in range(200):
+        index = draws.integers(30, size=30)
+        by_hand.append(first[index].mean() - second[index].mean())
+    assert found.value == pytest.approx(first.mean() - second.mean(), abs=1e-12)
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(by_hand, [0.025, 0.975])), abs=1e-12)
+
+
+def test_equal_scores_have_no_difference_and_no_interval() -> None:
+    """What makes a question hard for both cancels out: the unpaired intervals are wide, this one is a point."""
+    rng = np.random.default_rng(6)
+    pair = rng.random(40), rng.random(40) < 0.5
+    assert bootstrap_difference(auroc, pair, pair, resamples=50) == Interval(0.0, 0.0, 0.0)
+
+
+def test_the_difference_of_two_metrics_is_antisymmetric() -> None:
+    """The other way round, value and interval change their sign."""
+    rng = np.random.default_rng(7)
+    correct = rng.random(40) < 0.5
+    first, second = (rng.random(40) + correct, correct), (rng.random(40), correct)
+    ahead = bootstrap_difference(auroc, first, second, resamples=200)
+    behind = bootstrap_difference(auroc, second, first, resamples=200)
+    assert ahead.value == auroc(*first) - auroc(*second)
+    assert (behind.value, behind.low, behind.high) == pytest.approx((-ahead.value, -ahead.high, -ahead.low), abs=1e-12)
+    assert ahead.low > 0
+
+
+def test_a_paired_bootstrap_needs_the_same_questions() -> None:
+    """Unequal numbers can't be paired."""
+    with pytest.raises(InputError, match="expected answers to the same questions, found 2 and 3; pair them up"):
+        bootstrap_difference(auroc, ([0.1, 0.2], [0, 1]), ([0.1, 0.2, 0.3], [0, 1, 1]))

@@ -131,7 +131,7 @@ def test_finished_batches_are_not_sampled_again(tmp_path: Path) -> None:
 
 def test_of_equal_answers_the_best_stays() -> None:
     """Beams that decode to one text are one answer, with the likelihood of the first."""
-    beams = [Answer("a", -0.1), Answer("b", -0.2), Answer("a", -0.3)]
+    beams = [Answer("a", -0.1, 1), Answer("b", -0.2, 1), Answer("a", -0.3, 1)]
     assert distinct(beams) == {"a": -0.1, "b": -0.2}
 
 

@@ -125,3 +125,9 @@ def test_a_refusal_must_count_as_declining() -> None:
     for refusal in ("", " ", "ask the harbour master"):
         with pytest.raises(ValidationError, match="expected words that count as declining"):
             TaskTuningConfig(refusal=refusal)
+
+
+@pytest.mark.parametrize("recipe", sorted((Path(__file__).parents[2] / "trainers" / "recipes").glob("*.toml")))
+def test_every_recipe_of_ours_loads(recipe: Path) -> None:
+    """A setting that was renamed or left out would be an error to whoever follows the docs."""
+    assert TrainingConfig.load(recipe).self_evaluation.answers >= 2

@@ -10,18 +10,21 @@ import torch
 
 from aspire_guard.evaluators.self_evaluator import SelfEvaluator
 from aspire_guard.selection.metrics import auacc, auroc
-from aspire_guard.testing import Family, tiny_evaluator, tiny_lm
+from aspire_guard.testing import Family, tiny_evaluator
 from aspire_trainers.answer_sampling import decode_records, distinct
-from aspire_trainers.baselines.p_true import p_true
+from aspire_trainers.baselines import Suite
+from aspire_trainers.baselines.entailment import RougeEntailment
+from aspire_trainers.comparison import Cost, Estimate
 from aspire_trainers.correctness import RougeL
 from aspire_trainers.evaluate import (
-    Estimate,
     JudgedAnswer,
     Report,
     UnanswerableReport,
     answer_and_judge,
     answer_records,
+    compare,
     evaluate,
+    evaluate_pretrained,
     scored_lines,
 )
 from aspire_trainers.progress import Progress
@@ -42,8 +45,8 @@ def _judge(evaluator: SelfEvaluator, records: list[QARecord]) -> list[JudgedAnsw
 
 
 def _evaluate(evaluator: SelfEvaluator, records: list[QARecord]) -> Report:
-    judged = answer_records(evaluator, records, CORRECTNESS, Progress("answering"))
-    return evaluate(evaluator, judged, Progress("asking"))
+    judged = answer_records(evaluator, records, CORRECTNESS, Progress("answering"), Suite.cheap())
+    return evaluate(evaluator, judged, Suite.cheap())
 
 
 def _records(evaluator: SelfEvaluator) -> list[QARecord]:
@@ -80,18 +83,19 @@ def test_nothing_to_answer_is_nothing_judged() -> None:
 
 
 def test_the_report_is_complete() -> None:
-    """Accuracy, coverage, selective accuracy, and for each of three scores two metrics with their intervals."""
+    """Accuracy, coverage, selective accuracy, and for each of four scores three metrics with their intervals."""
     evaluator = tiny_evaluator(num_beams=3, max_new_tokens=6)
     report = _evaluate(evaluator, _records(evaluator)).model_dump()
     assert (report["n"], report["accuracy"]) == (10, 0.5)
     assert set(report) == {
-        *("n", "accuracy", "coverage", "selective_accuracy", "wrong_withheld", "unanswerable", "scores")
+        *("n", "accuracy", "coverage", "selective_accuracy", "wrong_withheld", "unanswerable"),
+        *("answer_tokens", "scores", "pretrained"),
     }
     assert report["unanswerable"] is None
-    assert set(report["scores"]) == {"aspire", "perplexity", "p_true"}
+    assert set(report["scores"]) == {"aspire", "perplexity", "self_eval", "p_true"}
     for metrics in report["scores"].values():
-        assert set(metrics) == {"auroc", "auacc"}
-        for estimate in metrics.values():
+        assert set(metrics) == {"auroc", "auacc", "aurc", "cost", "aspire_minus"}
+        for estimate in (metrics["auroc"], metrics["auacc"], metrics["aurc"]):
             assert set(estimate) == {"value", "low", "high"}
             assert 0 <= estimate["low"] <= estimate["value"] <= estimate["high"] <= 1
 
@@ -105,15 +109,13 @@ def test_the_report_ranks_the_same_answers_by_each_score() -> None:
     scores = {
         "aspire": [0.6 * a.log_likelihood + 0.4 * a.log_p_correct for a in judged],
         "perplexity": [a.log_likelihood for a in judged],
-        "p_true": [
-            p_true(evaluator.aspire.lm, [(a.record.question, a.record.context, a.text, a.beams)])[0] for a in judged
-        ],
     }
     report = _evaluate(evaluator, records)
     for name, values in scores.items():
-        ranked = report.scores[name].auroc
-        assert ranked is not None
-        assert ranked.value == pytest.approx(auroc(values, correct), abs=1e-12)
+        found = report.scores[name].auroc
+        assert found is not None
+        assert found.value == pytest.approx(auroc(values, correct), abs=1e-12)
+        assert report.scores[name].aurc.value == pytest.approx(1 - auacc(values, correct), abs=1e-12)
         assert report.scores[name].auacc.value == pytest.approx(auacc(values, correct), abs=1e-12)
     confidence = [1 / (1 + math.exp(-(0.5 * g + 1.0))) for g in scores["aspire"]]
     released = [right for right, value in zip(correct, confidence, strict=True) if value >= 0.5]
@@ -125,7 +127,8 @@ def test_at_alpha_zero_aspire_is_perplexity() -> None:
     """The two scores get the same figures to the last bit."""
     evaluator = tiny_evaluator(alpha=0.0, num_beams=3, max_new_tokens=6)
     report = _evaluate(evaluator, _records(evaluator))
-    assert report.scores["aspire"] == report.scores["perplexity"]
+    aspire, perplexity = report.scores["aspire"], report.scores["perplexity"]
+    assert (aspire.auroc, aspire.auacc, aspire.aurc) == (perplexity.auroc, perplexity.auacc, perplexity.aurc)
 
 
 def test_a_threshold_that_releases_nothing_has_no_selective_accuracy() -> None:
@@ -147,6 +150,9 @@ def test_answers_that_are_all_wrong_are_reported_and_not_ranked(threshold: float
     assert report.unanswerable == UnanswerableReport(n=8, declined=0.0, withheld=threshold, released=1 - threshold)
     assert all(score.auroc is None for score in report.scores.values())
     assert all(score.auacc == Estimate(value=0.0, low=0.0, high=0.0) for score in report.scores.values())
+    difference = report.scores["perplexity"].aspire_minus
+    assert difference is not None
+    assert (difference.auroc, difference.auacc) == (None, Estimate(value=0.0, low=0.0, high=0.0))
 
 
 def test_answers_that_are_all_right_are_reported_and_not_ranked() -> None:
@@ -169,42 +175,79 @@ def test_a_mixed_file_tells_what_became_of_questions_without_a_reference() -> No
         JudgedAnswer(replace(record, id=f"{i}"), text, (text,), -9.0 if text == "Eve" else -0.1, -0.1, is_right)
         for i, ((record, text), is_right) in enumerate(zip(rows, grades, strict=True))
     ]
-    report = evaluate(evaluator, judged, Progress("asking"))
+    report = evaluate(evaluator, judged)
     assert report.wrong_withheld == pytest.approx(1 / 3)
     assert report.unanswerable == UnanswerableReport(n=4, declined=0.25, withheld=0.25, released=0.5)
     assert all(score.auroc is not None for score in report.scores.values())
 
 
-def test_p_true_is_that_of_a_full_forward_pass(family: Family) -> None:
-    """log P(" true") against " false" of the base model, asked about each answer with the sampled ones in view."""
-    lm = tiny_lm(family)
-    items = [
-        ("Which {one}?", "A passage.", "Ada", ("Ada", "Bob")),
-        ("Which two?", "A passage.", "", ("",)),
-        ("Which three?", None, "Eve", ("Eve", "Ada", "a longer one")),
-    ]
-    expected = []
-    for question, context, answer, ideas in items:
-        ids = lm.tokenizer("").input_ids
-        asked = (
-            f"Question: {question}\nSome ideas that were brainstormed:\n" + "\n".join(ideas) + f"\nPossible answer: "
-            f"{answer}\nIs the possible answer true or false? The possible answer is"
-        )
-        for piece in ((f"Passage: {context}\n",) if context else ()) + (asked,):
-            ids = ids + lm.tokenizer(piece, add_special_tokens=False).input_ids
-        words = [lm.tokenizer(word, add_special_tokens=False).input_ids[0] for word in (" true", " false")]
-        with torch.no_grad():
-            expected.append(float(lm.model(torch.tensor([ids])).logits[0, -1, words].log_softmax(-1)[0]))
-    assert p_true(lm, items) == pytest.approx(expected, abs=1e-4)
-    assert all(value <= 0 for value in expected)
+def test_each_score_has_its_cost_and_its_distance_from_aspire() -> None:
+    """θs takes 3 vectors, perplexity nothing, P(True) one pass that is longer than Self-eval's."""
+    evaluator = tiny_evaluator(num_beams=3, max_new_tokens=6)
+    report = _evaluate(evaluator, _records(evaluator))
+    cost = {name: score.cost for name, score in report.scores.items()}
+    assert cost["aspire"] == Cost(generations=0, forward_passes=1, tokens=3.0)
+    assert cost["perplexity"] == Cost(generations=0, forward_passes=0, tokens=0.0)
+    assert (cost["self_eval"].forward_passes, cost["p_true"].generations) == (1, 0)
+    assert cost["p_true"].tokens > cost["self_eval"].tokens > 3.0
+    aspire = report.scores["aspire"]
+    assert aspire.aspire_minus is None
+    assert aspire.auroc is not None
+    for name in ("perplexity", "self_eval", "p_true"):
+        score = report.scores[name]
+        assert score.aspire_minus is not None
+        assert score.auroc is not None
+        assert score.aspire_minus.auroc is not None
+        assert score.aspire_minus.auroc.value == pytest.approx(aspire.auroc.value - score.auroc.value, abs=1e-12)
+        assert score.aspire_minus.aurc.value == pytest.approx(aspire.aurc.value - score.aurc.value, abs=1e-12)
+        assert score.aspire_minus.accuracy == Estimate(value=0.0, low=0.0, high=0.0)
 
 
-def test_p_true_asks_closed_book_questions_too(family: Family) -> None:
-    """Without a passage to share, each question stands alone; without items there is nothing to ask."""
-    lm = tiny_lm(family)
-    items = [("Who?", None, "Ada", ("Ada",)), ("Where?", None, "here", ("here", "there"))]
-    together = p_true(lm, items)
-    assert together == pytest.approx([p_true(lm, [item])[0] for item in items], abs=1e-4)
+def test_an_answer_costs_its_prompt_and_every_beams_tokens() -> None:
+    """Counted as if it were asked alone: 4 vectors of θp, the prompt's bytes, and 3 beams."""
+    evaluator = tiny_evaluator()
+    for answer in _judge(evaluator, QUESTIONS):
+        ((beams,), _) = decode_records(evaluator.aspire, [answer.record], k=3, max_new_tokens=6)
+        prompt = evaluator.aspire.template.render(answer.record.question, answer.record.context)
+        assert answer.tokens == 4 + len(prompt) + sum(beam.tokens for beam in beams)
+
+
+def test_the_paper_s_table_has_two_blocks() -> None:
+    """All five baselines on the answers under θp beside ASPIRE, and on the pre-trained model's own answers."""
+    evaluator = tiny_evaluator(num_beams=2, max_new_tokens=4)
+    suite = Suite.paper(RougeEntailment(), samples=3)
+    records = _records(evaluator)[:4]
+    judged = answer_records(evaluator, records, CORRECTNESS, Progress("answering"), suite)
+    pretrained = evaluate_pretrained(evaluator, records, CORRECTNESS, suite, Progress("asking"))
+    report = evaluate(evaluator, judged, suite, pretrained)
+    five = ["perplexity", "predictive_entropy", "semantic_entropy", "self_eval", "p_true"]
+    assert list(report.scores) == ["aspire", *five]
+    assert report.pretrained is not None
+    assert list(report.pretrained.scores) == five
+    for block in (report, report.pretrained):
+        costs = {name: score.cost for name, score in block.scores.items()}
+        assert [costs[name].generations for name in five] == [0, 3, 3, 0, 3]
+        assert [costs[name].forward_passes for name in five] == [0, 0, 0, 1, 1]
+        assert costs["predictive_entropy"] == costs["semantic_entropy"]
+        assert costs["p_true"].tokens > costs["predictive_entropy"].tokens > 0
+    assert report.pretrained.answer_tokens > report.answer_tokens
+
+
+def test_an_evaluator_against_itself_is_no_better() -> None:
+    """Every difference is nothing, without an interval; another α ranks the same answers in another order."""
+    evaluator = tiny_evaluator(num_beams=3, max_new_tokens=6)
+    judged = answer_records(evaluator, _records(evaluator), CORRECTNESS, Progress("answering"))
+    same = compare((evaluator, judged), (evaluator, judged), "itself").difference
+    nothing = Estimate(value=0.0, low=0.0, high=0.0)
+    assert (same.accuracy, same.auroc, same.auacc, same.aurc) == (nothing,) * 4
+    other = tiny_evaluator(alpha=1.0, num_beams=3, max_new_tokens=6)
+    found = compare((evaluator, judged), (other, judged), "judgement")
+    assert found.scores["aspire"].auroc is not None
+    assert found.difference.accuracy == nothing
+    assert found.difference.auroc is not None
+    ours = evaluate(evaluator, judged).scores["aspire"].auroc
+    assert ours is not None
+    assert found.difference.auroc.value == pytest.approx(ours.value - found.scores["aspire"].auroc.value, abs=1e-12)
 
 
 def test_scored_lines_are_those_of_the_score_command() -> None:

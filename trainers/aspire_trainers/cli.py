@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from aspire_guard.evaluators.correctness_rule import CorrectnessRule
-    from aspire_trainers.evaluate import Report
+    from aspire_trainers.baselines import Suite
 
 
 def train(
@@ -86,20 +85,35 @@ def evaluate(
     answers: Annotated[
         Path | None, typer.Option(help="Write the scored answers with their labels here, for `calibrate`.")
     ] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="Another evaluator folder: answer with it too, and tell the difference.")
+    ] = None,
+    baselines: Annotated[
+        bool, typer.Option("--baselines", help="All five baselines, also on the pre-trained model's own answers.")
+    ] = False,
+    samples: Annotated[int, typer.Option(min=2, help="Answers that --baselines draws a question.")] = 10,
+    nli: Annotated[
+        str | None,
+        typer.Option(help="NLI model (folder or hub id) for --baselines' semantic entropy; Rouge-L where left out."),
+    ] = None,
 ) -> None:
-    """Answer labelled questions and compare ASPIRE's score with perplexity and P(True) on the same answers.
+    """Answer labelled questions and compare ASPIRE's score with the paper's baselines on the same answers.
 
     Example: aspire-guard evaluate --data squad_dev.jsonl --evaluator my-evaluator --json
+
+    By default with those that draw no samples: perplexity, Self-eval and P(True). The tokens in the table are
+    those that a score takes beyond the answer itself.
     """
     from aspire_guard.cli import load_evaluator
     from aspire_guard.evaluators.correctness_rule import CorrectnessRule
     from aspire_guard.evaluators.folder import add_metrics, read_manifest
     from aspire_guard.evaluators.starter import starter_folder
     from aspire_trainers.batches import take
+    from aspire_trainers.comparison_table import print_comparison, print_report
     from aspire_trainers.correctness import correctness_of
     from aspire_trainers.dataset import load_dataset
-    from aspire_trainers.evaluate import answer_records, scored_lines
-    from aspire_trainers.evaluate import evaluate as compare
+    from aspire_trainers.evaluate import answer_records, compare, evaluate_pretrained, scored_lines
+    from aspire_trainers.evaluate import evaluate as report_on
     from aspire_trainers.progress import Progress
 
     records = take(load_dataset(data), limit, seed=0)
@@ -107,46 +121,42 @@ def evaluate(
     asked = correctness is not None or threshold is not None
     rule = CorrectnessRule.named(correctness or own.method, threshold) if asked else own
     right = correctness_of(rule)
-    judge = load_evaluator(evaluator)
-    judged = answer_records(judge, records, right, Progress("answering", "questions"))
+    suite = _suite(samples if baselines else None, nli)
+    judge, other = load_evaluator(evaluator), None if against is None else load_evaluator(against)
+    judged = answer_records(judge, records, right, Progress("answering", "questions"), suite)
     if answers is not None:
         lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in scored_lines(judge, judged))
         answers.write_text("".join(lines), encoding="utf-8")
-    report = compare(judge, judged, Progress("asking for P(True)", "questions"))
+    pretrained = None
+    if baselines:
+        pretrained = evaluate_pretrained(judge, records, right, suite, Progress("answering without θp", "questions"))
+    report = report_on(judge, judged, suite, pretrained)
     result = report.model_dump(mode="json") | {"correctness": rule.model_dump()}
     if save:
         name = Path(data).stem if rule == own else f"{Path(data).stem} ({rule})"
         add_metrics(evaluator or starter_folder(), {name: result})
+    comparison = None
+    if other is not None:
+        others = answer_records(other, records, right, Progress(f"answering with {against}", "questions"))
+        comparison = compare((judge, judged), (other, others), str(against))
+        result["against"] = comparison.model_dump(mode="json")
     if as_json:
         typer.echo(json.dumps(result))
-    else:
-        _print_report(report, rule)
+        return
+    print_report(report, str(rule))
+    if comparison is not None:
+        print_comparison(comparison)
 
 
-def _print_report(report: Report, rule: CorrectnessRule) -> None:
-    from rich.console import Console
-    from rich.table import Table
+def _suite(samples: int | None, nli: str | None) -> Suite:
+    """The paper's five baselines on so many samples, or those that need none."""
+    from aspire_guard.errors import InputError
+    from aspire_trainers.baselines import Suite
+    from aspire_trainers.baselines.entailment import RougeEntailment
+    from aspire_trainers.baselines.nli import NliEntailment
 
-    console = Console()
-    released, withheld = (
-        "–" if share is None else f"{share:.1%}" for share in (report.selective_accuracy, report.wrong_withheld)
-    )
-    console.print(f"{report.n} questions · accuracy of all answers {report.accuracy:.1%} ({rule})")
-    console.print(
-        f"released at the evaluator's threshold: coverage {report.coverage:.1%}, accuracy {released}; "
-        f"of the wrong answers {withheld} withheld"
-    )
-    if report.unanswerable is not None:
-        without = report.unanswerable
-        console.print(
-            f"{without.n} of them without a reference: {without.declined:.1%} declined, "
-            f"{without.withheld:.1%} answered and withheld, {without.released:.1%} answered and released"
-        )
-    table = Table("score", "AUROC", "AUACC", title="bootstrap 95 % intervals")
-    for name, scores in report.scores.items():
-        cells = (
-            "–" if e is None else f"{100 * e.value:.1f} [{100 * e.low:.1f}, {100 * e.high:.1f}]"
-            for e in (scores.auroc, scores.auacc)
-        )
-        table.add_row(name, *cells)
-    console.print(table)
+    if samples is not None:
+        return Suite.paper(RougeEntailment() if nli is None else NliEntailment(nli), samples=samples)
+    if nli is not None:
+        raise InputError("expected --baselines beside --nli, found --nli alone; add it, or leave --nli out")
+    return Suite.cheap()

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import fmean
 from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict
 
 from aspire_guard.evaluators.self_evaluator import SelfEvaluator, selection_score
-from aspire_guard.lm.aspire_lm import Answer, AspireLM
-from aspire_guard.selection.metrics import Metric, accuracy, auacc, auroc, bootstrap_interval, coverage_and_accuracy
-from aspire_trainers.answer_sampling import decode_records, distinct
-from aspire_trainers.baselines.p_true import p_true
-from aspire_trainers.batches import by_context
+from aspire_guard.lm.aspire_lm import AspireLM
+from aspire_guard.selection.metrics import accuracy, coverage_and_accuracy
+from aspire_trainers.answer_sampling import distinct
+from aspire_trainers.baselines import Answered, Priced, Suite
+from aspire_trainers.comparison import (
+    Block,
+    Cost,
+    Differences,
+    Ranking,
+    ScoreReport,
+    baseline_reports,
+    differences,
+    score_report,
+)
 from aspire_trainers.correctness import Correctness
+from aspire_trainers.few_shot import FewShot
 from aspire_trainers.progress import Progress
+from aspire_trainers.prompting import Adapted
 from aspire_trainers.record import QARecord
 
-_BATCH_SIZE = 16
+_NOTHING = Suite()
 
 
 @dataclass(frozen=True)
@@ -32,6 +44,8 @@ class JudgedAnswer:
         log_likelihood: log f_norm(ŷ), in nats.
         log_p_correct: log P(z_c | x, ŷ), in nats.
         correct: whether it is right.
+        tokens: forward-token equivalents of answering: the prompt, and each generated token once a beam.
+        baselines: the scores of the baselines that were asked for, by name.
     """
 
     record: QARecord
@@ -40,25 +54,8 @@ class JudgedAnswer:
     log_likelihood: float
     log_p_correct: float
     correct: bool
-
-
-class Estimate(BaseModel):
-    """A metric with its bootstrap 95 % interval."""
-
-    model_config = ConfigDict(frozen=True)
-
-    value: float
-    low: float
-    high: float
-
-
-class ScoreReport(BaseModel):
-    """How well one score ranks the answers; the AUROC is None where all are right or all are wrong."""
-
-    model_config = ConfigDict(frozen=True)
-
-    auroc: Estimate | None
-    auacc: Estimate
+    tokens: int = 0
+    baselines: Mapping[str, Priced] = field(default_factory=dict)
 
 
 class UnanswerableReport(BaseModel):
@@ -79,28 +76,37 @@ class UnanswerableReport(BaseModel):
     released: float
 
 
-class Report(BaseModel):
+class Report(Block):
     """The result on one dataset.
 
     Attributes:
         n: questions.
-        accuracy: of all answers.
         coverage: share of answers that the evaluator's threshold releases.
         selective_accuracy: accuracy of those; None where nothing is released.
         wrong_withheld: share of wrong answers that it withholds; None where none is wrong.
         unanswerable: what became of the questions without a reference; None where there are none.
-        scores: by score: aspire, perplexity, p_true.
+        pretrained: the same of the pre-trained model's own answers, where that was asked for.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     n: int
-    accuracy: float
     coverage: float
     selective_accuracy: float | None
     wrong_withheld: float | None
     unanswerable: UnanswerableReport | None
-    scores: dict[str, ScoreReport]
+    pretrained: Block | None = None
+
+
+class Comparison(Block):
+    """Another evaluator on the same questions, each with its own answers.
+
+    Attributes:
+        evaluator: which one.
+        scores: its ASPIRE score.
+        difference: the first evaluator's metrics minus this one's.
+    """
+
+    evaluator: str
+    difference: Differences
 
 
 @torch.inference_mode()
@@ -112,33 +118,64 @@ def answer_and_judge(
     num_beams: int,
     max_new_tokens: int,
     progress: Progress,
+    suite: Suite = _NOTHING,
 ) -> list[JudgedAnswer]:
     """Answer every record under θp and judge the best beam with θs, on the states of its generation."""
-    found: dict[str, tuple[list[Answer], float]] = {}
+    judged: dict[str, JudgedAnswer] = {}
     progress.start(len(records))
-    for batch in by_context(records, _BATCH_SIZE, seed=0):
-        answers, beams = decode_records(aspire, batch, k=num_beams, max_new_tokens=max_new_tokens)
-        texts = [[(record.question, row[0].text)] for record, row in zip(batch, answers, strict=True)]
-        log_p = aspire.verdict_logits(beams.states, texts).log_softmax(-1)[:, 0].tolist()
-        found |= zip((record.id for record in batch), zip(answers, log_p, strict=True), strict=True)
-        progress.advance(by=len(batch))
-    rows = [(record, *found[record.id]) for record in records]
-    correct = correctness.grade([(record, answers[0].text) for record, answers, _ in rows])
-    return [
-        JudgedAnswer(
-            record=record,
-            text=answers[0].text,
-            beams=tuple(distinct(answers)),
-            log_likelihood=answers[0].log_likelihood,
-            log_p_correct=log_p_correct,
-            correct=is_right,
-        )
-        for (record, answers, log_p_correct), is_right in zip(rows, correct, strict=True)
-    ]
+    for batch in suite.answers(Adapted(aspire), records, num_beams=num_beams, max_new_tokens=max_new_tokens):
+        decoded = batch.decoded
+        texts = [[(record.question, text)] for record, text in zip(batch.records, decoded.texts, strict=True)]
+        log_p = aspire.verdict_logits(decoded.states, texts).log_softmax(-1)[:, 0].tolist()
+        tokens, baselines = _tokens(batch), suite.scores(batch)
+        for i, record in enumerate(batch.records):
+            judged[record.id] = JudgedAnswer(
+                record=record,
+                text=decoded.texts[i],
+                beams=tuple(distinct(decoded.beams[i])),
+                log_likelihood=decoded.log_likelihoods[i],
+                log_p_correct=log_p[i],
+                correct=False,
+                tokens=tokens[i],
+                baselines=baselines[i],
+            )
+        progress.advance(by=len(batch.records))
+    in_order = [judged[record.id] for record in records]
+    # At the end and all at once, so that a file of labels tells of everything that is missing in it.
+    grades = correctness.grade([(answer.record, answer.text) for answer in in_order])
+    return [replace(answer, correct=is_right) for answer, is_right in zip(in_order, grades, strict=True)]
+
+
+@torch.inference_mode()
+def evaluate_pretrained(
+    evaluator: SelfEvaluator, records: Sequence[QARecord], correctness: Correctness, suite: Suite, progress: Progress
+) -> Block:
+    """The baselines on the answers of the evaluator's base model, which is prompted by examples."""
+    manifest, prompting = evaluator.manifest, FewShot(evaluator.aspire.lm)
+    answers: list[tuple[QARecord, str]] = []
+    tokens: list[int] = []
+    priced: list[Mapping[str, Priced]] = []
+    with progress:
+        progress.start(len(records))
+        for batch in suite.answers(
+            prompting, records, num_beams=manifest.num_beams, max_new_tokens=manifest.max_new_tokens
+        ):
+            answers += zip(batch.records, batch.decoded.texts, strict=True)
+            tokens += _tokens(batch)
+            priced += suite.scores(batch)
+            progress.advance(by=len(batch.records))
+    correct = correctness.grade(answers)
+    return Block(
+        accuracy=accuracy(correct), answer_tokens=fmean(tokens), scores=baseline_reports(suite, priced, correct)
+    )
 
 
 def answer_records(
-    evaluator: SelfEvaluator, records: Sequence[QARecord], correctness: Correctness, progress: Progress
+    evaluator: SelfEvaluator,
+    records: Sequence[QARecord],
+    correctness: Correctness,
+    progress: Progress,
+    suite: Suite = _NOTHING,
 ) -> list[JudgedAnswer]:
     """Answer the records as the evaluator does by itself, and judge the answers.
 
@@ -155,6 +192,7 @@ def answer_records(
             num_beams=manifest.num_beams,
             max_new_tokens=manifest.max_new_tokens,
             progress=progress,
+            suite=suite,
         )
 
 
@@ -166,40 +204,55 @@ def scored_lines(evaluator: SelfEvaluator, judged: Sequence[JudgedAnswer]) -> It
         yield texts | score.model_dump() | {"correct": answer.correct}
 
 
-def evaluate(evaluator: SelfEvaluator, judged: Sequence[JudgedAnswer], asking: Progress) -> Report:
-    """Compare ASPIRE's score with perplexity and P(True) on the same answers."""
-    correct = [answer.correct for answer in judged]
-    aspire = [selection_score(a.log_likelihood, a.log_p_correct, evaluator.manifest.alpha) for a in judged]
-    confidence = [evaluator.calibration.confidence(g) for g in aspire]
+def evaluate(
+    evaluator: SelfEvaluator, judged: Sequence[JudgedAnswer], suite: Suite = _NOTHING, pretrained: Block | None = None
+) -> Report:
+    """Compare ASPIRE's score with those of the suite that the answers were judged with."""
+    scores, correct = ranking = _aspire(evaluator, judged)
+    confidence = [evaluator.calibration.confidence(g) for g in scores]
     point = coverage_and_accuracy(confidence, correct, evaluator.threshold)
     released = [value >= evaluator.threshold for value in confidence]
     withheld = [not out for out, is_right in zip(released, correct, strict=True) if not is_right]
-    with asking:
-        scores = {
-            "aspire": aspire,
-            "perplexity": [answer.log_likelihood for answer in judged],
-            "p_true": _p_true(evaluator.aspire, judged, asking),
-        }
+    baselines = baseline_reports(suite, [answer.baselines for answer in judged], correct, ranking)
     return Report(
         n=len(judged),
         accuracy=accuracy(correct),
+        answer_tokens=fmean(answer.tokens for answer in judged),
         coverage=point.coverage,
         selective_accuracy=point.accuracy,
         wrong_withheld=sum(withheld) / len(withheld) if withheld else None,
         unanswerable=_unanswerable(judged, released),
-        scores={name: _report(values, correct) for name, values in scores.items()},
+        scores={"aspire": _aspire_report(evaluator, judged, ranking)} | baselines,
+        pretrained=pretrained,
     )
 
 
-def _p_true(aspire: AspireLM, judged: Sequence[JudgedAnswer], progress: Progress) -> list[float]:
-    by_id = {answer.record.id: answer for answer in judged}
-    scores: dict[str, float] = {}
-    progress.start(len(judged))
-    for batch in by_context([answer.record for answer in judged], _BATCH_SIZE, seed=0):
-        items = [(r.question, r.context, by_id[r.id].text, by_id[r.id].beams) for r in batch]
-        scores |= zip((record.id for record in batch), p_true(aspire.lm, items), strict=True)
-        progress.advance(by=len(batch))
-    return [scores[answer.record.id] for answer in judged]
+def compare(
+    first: tuple[SelfEvaluator, Sequence[JudgedAnswer]],
+    second: tuple[SelfEvaluator, Sequence[JudgedAnswer]],
+    name: str,
+) -> Comparison:
+    """The second evaluator, called `name`, and how far the first is ahead of it on the same questions."""
+    ranking = _aspire(*second)
+    return Comparison(
+        evaluator=name,
+        accuracy=accuracy(ranking[1]),
+        answer_tokens=fmean(answer.tokens for answer in second[1]),
+        scores={"aspire": _aspire_report(*second, ranking)},
+        difference=differences(_aspire(*first), ranking),
+    )
+
+
+def _aspire(evaluator: SelfEvaluator, judged: Sequence[JudgedAnswer]) -> Ranking:
+    alpha = evaluator.manifest.alpha
+    scores = [selection_score(a.log_likelihood, a.log_p_correct, alpha) for a in judged]
+    return scores, [answer.correct for answer in judged]
+
+
+def _aspire_report(evaluator: SelfEvaluator, judged: Sequence[JudgedAnswer], ranking: Ranking) -> ScoreReport:
+    lm, self_eval = evaluator.aspire.lm, evaluator.aspire.self_eval
+    tokens = [len(self_eval.vectors(lm, a.record.question, a.text)) for a in judged] if self_eval else [0]
+    return score_report(ranking, Cost(generations=0, forward_passes=1, tokens=fmean(tokens)))
 
 
 def _unanswerable(judged: Sequence[JudgedAnswer], released: Sequence[bool]) -> UnanswerableReport | None:
@@ -215,13 +268,7 @@ def _unanswerable(judged: Sequence[JudgedAnswer], released: Sequence[bool]) -> U
     )
 
 
-def _report(scores: Sequence[float], correct: Sequence[bool]) -> ScoreReport:
-    can_rank = len(set(correct)) == 2
-    return ScoreReport(
-        auroc=_estimate(auroc, scores, correct) if can_rank else None,
-        auacc=_estimate(auacc, scores, correct),
-    )
-
-
-def _estimate(metric: Metric, scores: Sequence[float], correct: Sequence[bool]) -> Estimate:
-    return Estimate(**bootstrap_interval(metric, scores, correct)._asdict())
+def _tokens(batch: Answered) -> list[int]:
+    prompts = batch.decoded.prompts.lengths[:, 0].tolist()
+    generated = (sum(beam.tokens for beam in beams) for beams in batch.decoded.beams)
+    return [prompt + tokens for prompt, tokens in zip(prompts, generated, strict=True)]

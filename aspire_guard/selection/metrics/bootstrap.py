@@ -6,22 +6,23 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from aspire_guard.errors import InputError
 from aspire_guard.selection.metrics.answers import Correct, Scores, as_pair
 
 Metric = Callable[[Scores, Correct], float]
+Index = NDArray[np.int64]
 
 # Draws per resample before a metric counts as undefined on this data.
 _MAX_DRAWS = 100
 
 
 class Interval(NamedTuple):
-    """A metric with its bootstrap interval.
+    """A metric, or a difference of two, with its bootstrap interval.
 
     Attributes:
-        value: the metric on the data itself.
+        value: what it is on the data itself.
         low: the lower end of the interval.
         high: the upper end of the interval.
     """
@@ -55,23 +56,67 @@ def bootstrap_interval(
     Raises:
         InputError: bad options, or the metric is undefined on the data or on nearly all resamples.
     """
+    score, right = as_pair(scores, correct)
+    return _interval(lambda index: metric(score[index], right[index]), score.size, resamples, seed, level)
+
+
+def bootstrap_difference(
+    metric: Metric,
+    first: tuple[ArrayLike, ArrayLike],
+    second: tuple[ArrayLike, ArrayLike],
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """Return how far `metric` is higher for `first` than for `second`, with its paired bootstrap interval.
+
+    Every resample draws the same questions for both, so what makes a question hard for both cancels out. A resample
+    on which either is undefined is drawn again.
+
+    Args:
+        metric: a function of scores and correct, e.g. `auroc`.
+        first: scores and labels of answers, one a question.
+        second: scores and labels of other answers to the same questions in the same order, or the same answers
+            with another score.
+        resamples: how many resamples the interval rests on, at least 1.
+        seed: of the draws.
+        level: the share of resamples inside the interval, in (0, 1).
+
+    Raises:
+        InputError: bad options, unequal numbers of questions, or the metric is undefined as in `bootstrap_interval`.
+    """
+    pairs = [as_pair(*first), as_pair(*second)]
+    sizes = [score.size for score, _ in pairs]
+    if sizes[0] != sizes[1]:
+        raise InputError(
+            f"paired bootstrap: expected answers to the same questions, found {sizes[0]} and {sizes[1]}; pair them up."
+        )
+
+    def difference(index: Index) -> float:
+        one, other = (metric(score[index], right[index]) for score, right in pairs)
+        return one - other
+
+    return _interval(difference, sizes[0], resamples, seed, level)
+
+
+def _interval(statistic: Callable[[Index], float], n: int, resamples: int, seed: int, level: float) -> Interval:
+    """The statistic of all `n` questions, and the quantiles of it over resamples, given as indices of questions."""
     if resamples < 1 or not 0 < level < 1:
         found = f"resamples={resamples}, level={level}"
         raise InputError(f"bootstrap: expected resamples ≥ 1 and 0 < level < 1, found {found}; mend the options.")
-    score, right = as_pair(scores, correct)
-    value = metric(score, right)
+    value = statistic(np.arange(n))
     rng = np.random.default_rng(seed)
-    drawn = [_defined_resample(metric, score, right, rng) for _ in range(resamples)]
+    drawn = [_defined_resample(statistic, n, rng) for _ in range(resamples)]
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(value), float(low), float(high))
 
 
-def _defined_resample(metric: Metric, score: Scores, right: Correct, rng: np.random.Generator) -> float:
-    """Return the metric on the first resample where it is defined."""
+def _defined_resample(statistic: Callable[[Index], float], n: int, rng: np.random.Generator) -> float:
+    """Return the statistic of the first resample where it is defined."""
     for _ in range(_MAX_DRAWS):
-        index = rng.integers(score.size, size=score.size)
         try:
-            value = metric(score[index], right[index])
+            value = statistic(rng.integers(n, size=n))
         except InputError:
             continue
         if not np.isnan(value):

@@ -1,0 +1,80 @@
+"""Which baselines a comparison has, and one pass over the questions for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from aspire_guard.lm.aspire_lm import Answer
+from aspire_trainers.baselines.baseline import Answered, Baseline, Priced
+from aspire_trainers.baselines.entailment import Entailment
+from aspire_trainers.baselines.p_true import PTrue
+from aspire_trainers.baselines.perplexity import Perplexity
+from aspire_trainers.baselines.predictive_entropy import PredictiveEntropy
+from aspire_trainers.baselines.self_eval import SelfEval
+from aspire_trainers.baselines.semantic_entropy import SemanticEntropy
+from aspire_trainers.batches import by_context
+from aspire_trainers.prompting import Prompting
+from aspire_trainers.record import QARecord
+
+_BATCH_SIZE = 16
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Baselines that share the answers, the samples and the states of each question.
+
+    Attributes:
+        baselines: what is compared.
+        samples: answers drawn a question; with 0 the beams of the answer serve as samples, at no cost.
+        temperature: of the draws.
+        seed: of the draws.
+    """
+
+    baselines: tuple[Baseline, ...] = ()
+    samples: int = 0
+    temperature: float = 1.0
+    seed: int = 0
+
+    @classmethod
+    def cheap(cls) -> Suite:
+        """Those that draw nothing; P(True) is shown the beams."""
+        return cls((Perplexity(), SelfEval(), PTrue()))
+
+    @classmethod
+    def paper(cls, entailment: Entailment, *, samples: int) -> Suite:
+        """The paper's five."""
+        five = (Perplexity(), PredictiveEntropy(), SemanticEntropy(entailment), SelfEval(), PTrue())
+        return cls(five, samples)
+
+    def answers(
+        self, prompting: Prompting, records: Sequence[QARecord], *, num_beams: int, max_new_tokens: int
+    ) -> Iterator[Answered]:
+        """Answer the records in batches of few passages, and draw the samples on the states of the same prompts."""
+        for batch in by_context(records, _BATCH_SIZE, seed=0):
+            decoded = prompting.decode(batch, k=num_beams, max_new_tokens=max_new_tokens)
+            if not self.samples:
+                yield Answered(prompting, batch, decoded, list(map(_distinct, decoded.beams)), [0] * len(batch))
+                continue
+            drawn = prompting.sample(
+                decoded.prompts,
+                n=self.samples,
+                max_new_tokens=max_new_tokens,
+                temperature=self.temperature,
+                seeds=[f"{self.seed}/{record.id}" for record in batch],
+            )
+            tokens = [sum(sample.tokens for sample in samples) for samples in drawn]
+            yield Answered(prompting, batch, decoded, drawn, tokens)
+
+    def scores(self, answered: Answered) -> list[dict[str, Priced]]:
+        """Of each answer every baseline's score, by its name."""
+        columns = {baseline.name: baseline.scores(answered) for baseline in self.baselines}
+        return [{name: column[i] for name, column in columns.items()} for i in range(len(answered.records))]
+
+
+def _distinct(beams: Sequence[Answer]) -> list[Answer]:
+    """Of beams that decode to the same text the best stays."""
+    best: dict[str, Answer] = {}
+    for beam in beams:
+        best.setdefault(beam.text, beam)
+    return list(best.values())
