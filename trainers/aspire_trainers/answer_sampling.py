@@ -7,16 +7,19 @@ the correctness rule has one. S_c = the first reference and the right outputs, S
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from accelerate.utils import gather_object
 
 from aspire_guard.lm.aspire_lm import Answer, AspireLM
 from aspire_guard.lm.beam_search import Beams
 from aspire_trainers.batches import by_context
 from aspire_trainers.config import SamplingConfig
 from aspire_trainers.line_log import LineLog
+from aspire_trainers.processes import from_main, processes
 from aspire_trainers.progress import Progress
 from aspire_trainers.record import QARecord
 
@@ -61,16 +64,27 @@ def sample_answers(
     file: Path,
     progress: Progress,
 ) -> list[SampledAnswers]:
-    """Decode every record, keeping finished batches in `file`; a later call goes on after the last whole one."""
+    """Decode every record, keeping finished batches in `file`; a later call goes on after the last whole one.
+
+    Several processes decode a batch each at a time.
+    """
     batches = by_context(records, config.batch_size, seed)
-    with LineLog(file) as log:
-        progress.start(len(batches), len(log.values))
-        for batch in batches[len(log.values) :]:
-            log.append([distinct(answers) for answers in _sampled(aspire, batch, config, seed)])
-            progress.advance()
+    log = LineLog(file)
+    decoded = from_main(lambda: list(log.values))
+    with log if processes().is_main_process else nullcontext():
+        progress.start(len(batches), len(decoded))
+        while todo := batches[len(decoded) :][: processes().num_processes]:
+            with processes().split_between_processes(todo) as share:
+                found = gather_object(
+                    [[distinct(answers) for answers in _sampled(aspire, batch, config, seed)] for batch in share]
+                )
+            for answers in found if processes().is_main_process else ():
+                log.append(answers)
+            decoded += found
+            progress.advance(by=len(found))
     sampled = (
         SampledAnswers(record, tuple(answers), tuple(answers.values()))
-        for batch, rows in zip(batches, log.values, strict=True)
+        for batch, rows in zip(batches, decoded, strict=True)
         for record, answers in zip(batch, rows, strict=True)
     )
     place = {record.id: i for i, record in enumerate(records)}

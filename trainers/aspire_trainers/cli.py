@@ -45,6 +45,7 @@ def train(
     from aspire_guard.evaluators.folder import read_calibration
     from aspire_trainers.config import TrainingConfig
     from aspire_trainers.pipeline import train_evaluator
+    from aspire_trainers.processes import processes
     from aspire_trainers.training_data import TrainingData
 
     if (train is None) == (answers is None):
@@ -54,6 +55,8 @@ def train(
     load = TrainingData.load if train else TrainingData.load_answers
     data = load(train or answers or [], validation or [], config)
     folder = train_evaluator(config, data, output)
+    if not processes().is_main_process:
+        return
     typer.echo(f"{folder}: an evaluator for {config.model}; read its README.md")
     if read_calibration(folder).target_accuracy is None:
         typer.echo(

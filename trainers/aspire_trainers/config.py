@@ -77,8 +77,8 @@ class SelfEvaluationConfig(FitConfig):
             "best_answer": the first of the sampled answers (the best beam, the first draw, the first given answer)
             weighs as much as all others together, right or wrong, so that θs also learns which questions are mostly
             answered wrongly.
-        states_gib: memory for the states of `[θp ; x ; ŷ]`, kept from epoch to epoch, in GiB; those that find no
-            room are computed again.
+        states_gib: memory of a process for the states of `[θp ; x ; ŷ]`, kept from epoch to epoch, in GiB; those that
+            find no room are computed again.
         persuasion: share of these answers, right and wrong alike, that a step sees once more with an addition which
             argues for the answer, under the label that the answer has. θs learns that arguing is no evidence.
     """

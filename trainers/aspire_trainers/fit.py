@@ -1,7 +1,8 @@
 """The training loop of both tuning stages: one adapter moves, the rest stays frozen.
 
 A run can be killed at any moment: the next one continues from the last checkpoint, goes
-through the same batches and ends with the same weights.
+through the same batches and ends with the same weights. Of several processes each computes
+its part of a step's loss, and all make the same step.
 """
 
 from __future__ import annotations
@@ -16,15 +17,18 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 import torch
+from accelerate.utils import gather_object, reduce
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from aspire_guard.lm.adapter import Adapter
 from aspire_trainers.config import FitConfig
+from aspire_trainers.processes import from_main, processes
 from aspire_trainers.progress import Progress
 
 Batch = TypeVar("Batch")
+Item = TypeVar("Item")
 _WARM_UP = 0.1
 _MAX_GRADIENT_NORM = 1.0
 
@@ -46,7 +50,7 @@ class Fit(Generic[Batch]):
     Args:
         adapter: θp or θs, trained in place.
         batches: what a step may be made of; shuffled anew each epoch.
-        loss: the mean loss of a batch, in nats.
+        loss: this process's part of the mean loss of a batch, in nats; see `part_of_mean`.
         validate: the loss on held-out records, in nats; None trains to the end without early stopping.
         config: the optimisation.
         seed: of the order of the batches.
@@ -98,10 +102,23 @@ class Fit(Generic[Batch]):
             group["lr"] = self.config.learning_rate * self._schedule(self._position.step)
         loss = self.loss(batch)
         self._optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        if loss.requires_grad:  # it doesn't where this process has no share of the batch
+            loss.backward()  # type: ignore[no-untyped-call]
+        loss = self._add_up(loss.detach())
         torch.nn.utils.clip_grad_norm_(self._weights.values(), _MAX_GRADIENT_NORM)
         self._optimizer.step()
-        return float(loss.detach())
+        return float(loss)
+
+    def _add_up(self, loss: Tensor) -> Tensor:
+        """The loss of all processes together; their gradients are added up in place."""
+        weights = list(self._weights.values())
+        gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights]
+        # In one message: a LoRA has many small gradients.
+        message = torch.cat([loss.to(weights[0].device).view(1), *(gradient.flatten() for gradient in gradients)])
+        sums: list[Tensor] = list(reduce(message, "sum").split([1, *map(torch.numel, weights)]))
+        for weight, gradient in zip(weights, sums[1:], strict=True):
+            weight.grad = gradient.view_as(weight)
+        return sums[0]
 
     def _schedule(self, step: int) -> float:
         warm_up = max(1, round(_WARM_UP * self._steps))
@@ -118,6 +135,8 @@ class Fit(Generic[Batch]):
         self.progress.validated(loss, position.best_loss)
 
     def _save(self) -> None:
+        if not processes().is_main_process:
+            return
         tensors = {f"best/{name}": value for name, value in self._best.items()}
         for name, weight in self._weights.items():
             tensors[f"weight/{name}"] = weight.detach()
@@ -126,12 +145,17 @@ class Fit(Generic[Batch]):
         save_file(tensors, partial, metadata={"position": json.dumps(asdict(self._position))})
         os.replace(partial, self.checkpoint)
 
-    def _resume(self) -> None:
+    def _saved(self) -> tuple[_Position, dict[str, Tensor]] | None:
         if not self.checkpoint.exists():
-            return
+            return None
         with safe_open(self.checkpoint, framework="pt") as file:
-            self._position = _Position(**json.loads(file.metadata()["position"]))
-            saved = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - safe_open is no mapping
+            position = _Position(**json.loads(file.metadata()["position"]))
+            return position, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - safe_open is no mapping
+
+    def _resume(self) -> None:
+        if (found := from_main(self._saved)) is None:
+            return
+        self._position, saved = found
         self._set({name: saved[f"weight/{name}"] for name in self._weights})
         for name, weight in self._weights.items():
             self._best[name] = saved[f"best/{name}"].to(weight.device)
@@ -147,3 +171,12 @@ class Fit(Generic[Batch]):
     def _set(self, values: Mapping[str, Tensor]) -> None:
         for name, weight in self._weights.items():
             weight.data.copy_(values[name])
+
+
+@torch.no_grad()  # not inference_mode: what is computed here may be kept, and taken by a training step
+def mean_loss(loss: Callable[[Sequence[Item]], Tensor], batches: Sequence[Sequence[Item]]) -> float:
+    """The mean over the batches' items of a loss that is a mean itself, in nats; each process takes some batches."""
+    with processes().split_between_processes(list(batches)) as share:
+        total = sum(float(loss(batch)) * len(batch) for batch in share)
+    totals: list[float] = gather_object([total])
+    return sum(totals) / sum(map(len, batches))

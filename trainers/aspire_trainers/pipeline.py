@@ -2,7 +2,8 @@
 
 Every stage leaves what it has done in a work folder beside the output; the same call, made
 again after a kill at any moment, goes on from there and ends with the same weights, to the
-last bit on the same machine with the same number of threads.
+last bit on the same machine with the same number of threads. Several processes share training
+and answer sampling; the rest is the main one's alone.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 
 from aspire_guard.errors import InputError
 from aspire_guard.evaluators.folder import MANIFEST, BaseModelId, Manifest, read_manifest, save_evaluator
@@ -31,8 +33,9 @@ from aspire_trainers.config import TrainingConfig
 from aspire_trainers.correctness import Correctness, correctness_of
 from aspire_trainers.evaluate import JudgedAnswer, answer_and_judge
 from aspire_trainers.given_answers import judge_given, reports_likelihoods
-from aspire_trainers.labelled_answers import label_answers
+from aspire_trainers.labelled_answers import LabelledAnswers, label_answers
 from aspire_trainers.persuasion import with_twins
+from aspire_trainers.processes import from_main, processes
 from aspire_trainers.progress import Progress
 from aspire_trainers.record import QARecord
 from aspire_trainers.self_evaluation import tune_self_evaluation
@@ -54,18 +57,32 @@ def train_evaluator(config: TrainingConfig, data: TrainingData, output: Path) ->
         InputError: `output` holds something else than this run.
     """
     correctness = correctness_of(config.correctness)
+    processes()  # where there are several GPUs, each process takes its own
     lm = load_base_model(config.model)
     run: dict[str, Any] = {
         "config": config.model_dump(mode="json"),
         "data": data.digest(),
         "model": fingerprint(lm),
     }
-    if _is_finished(output, run):
+    if from_main(lambda: _is_finished(output, run)):
         return output
-    work = _open_work_folder(output, run)
-    aspire = _tune(AspireLM(lm.to(getattr(torch, config.dtype))), config, data, work).on(lm)
-    given = data.given_of(data.validation)
-    judged = _judged(aspire, config, data, correctness)
+    work = from_main(lambda: _open_work_folder(output, run))
+    tuned = _tune(AspireLM(lm.to(getattr(torch, config.dtype))), config, data, work)
+    from_main(lambda: _calibrate(tuned.on(lm), correctness, config, data, run, output))
+    from_main(lambda: shutil.rmtree(work))
+    return output
+
+
+def _calibrate(
+    aspire: AspireLM,
+    correctness: Correctness,
+    config: TrainingConfig,
+    data: TrainingData,
+    run: dict[str, Any],
+    output: Path,
+) -> None:
+    """Choose α, calibrate, and write the evaluator folder."""
+    judged, given = _judged(aspire, config, data, correctness), data.given_of(data.validation)
     alpha, calibration = choose_alpha(judged, config.target_accuracy)
     manifest = Manifest(
         base_model=BaseModelId(name=config.model, fingerprint=run["model"]),
@@ -81,8 +98,6 @@ def train_evaluator(config: TrainingConfig, data: TrainingData, output: Path) ->
         provenance=_provenance(run, data),
     )
     save_evaluator(output, aspire, manifest, calibration)
-    shutil.rmtree(work)
-    return output
 
 
 def _judged(
@@ -118,7 +133,6 @@ def choose_alpha(judged: Sequence[JudgedAnswer], target_accuracy: float) -> tupl
 def _tune(aspire: AspireLM, config: TrainingConfig, data: TrainingData, work: Path) -> AspireLM:
     seed = config.seed
     tuned = _with_task(aspire, config, data.train, data.validation, work)
-    labels = correctness_of(config.correctness.at(config.sampling.threshold))
     batches = {}
     for name, records in (("train", data.train), ("validation", data.validation)):
         if (given := data.given_of(records)) is not None:
@@ -127,8 +141,8 @@ def _tune(aspire: AspireLM, config: TrainingConfig, data: TrainingData, work: Pa
             sampled = _cross_fitted(aspire, config, data, work)
         else:
             sampled = _sampled(tuned, config, records, work, name)
-        batches[name] = label_answers(sampled, config.self_evaluation, labels, seed=seed, refusal=config.task.refusal)
-    with Progress("3/3 self-evaluation") as progress:
+        batches[name] = _labelled(sampled, config)
+    with _progress("3/3 self-evaluation") as progress:
         self_eval = tune_self_evaluation(
             tuned,
             with_twins(batches["train"], config.self_evaluation.persuasion, seed=seed),
@@ -139,6 +153,14 @@ def _tune(aspire: AspireLM, config: TrainingConfig, data: TrainingData, work: Pa
             progress=progress,
         )
     return replace(tuned, self_eval=self_eval.requires_grad_(False))
+
+
+def _labelled(sampled: Sequence[SampledAnswers], config: TrainingConfig) -> list[list[LabelledAnswers]]:
+    """By the main process alone: a judge costs, and might tell another one something else."""
+    labels = correctness_of(config.correctness.at(config.sampling.threshold))
+    return from_main(
+        lambda: label_answers(sampled, config.self_evaluation, labels, seed=config.seed, refusal=config.task.refusal)
+    )
 
 
 def _cross_fitted(aspire: AspireLM, config: TrainingConfig, data: TrainingData, work: Path) -> list[SampledAnswers]:
@@ -166,7 +188,7 @@ def _with_task(
     title, file = "1/3 task tuning", "task"
     if without_fold is not None:
         title, file = f"{title} (without fold {without_fold})", f"{file}-without-{without_fold}"
-    with Progress(title) as progress:
+    with _progress(title) as progress:
         task = tune_task(
             aspire,
             train,
@@ -182,9 +204,14 @@ def _with_task(
 def _sampled(
     aspire: AspireLM, config: TrainingConfig, records: Sequence[QARecord], work: Path, name: str
 ) -> list[SampledAnswers]:
-    with Progress(f"2/3 answer sampling ({name})", "batches") as progress:
+    with _progress(f"2/3 answer sampling ({name})", "batches") as progress:
         file = work / f"answers-{name}.jsonl"
         return sample_answers(aspire, records, config.sampling, seed=config.seed, file=file, progress=progress)
+
+
+def _progress(title: str, unit: str = "steps") -> Progress:
+    """Shown by the main process alone."""
+    return Progress(title, unit, Console(stderr=True, quiet=not processes().is_main_process))
 
 
 def _answered_by(data: TrainingData) -> str | dict[str, Any]:

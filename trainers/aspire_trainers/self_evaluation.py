@@ -18,9 +18,10 @@ from aspire_guard.lm.aspire_lm import AspireLM
 from aspire_guard.lm.prefix_states import PrefixStates
 from aspire_trainers.adapters import new_adapter
 from aspire_trainers.config import SelfEvaluationConfig
-from aspire_trainers.fit import Fit
+from aspire_trainers.fit import Fit, mean_loss
 from aspire_trainers.kept_states import KeptStates
 from aspire_trainers.labelled_answers import LabelledAnswers, by_passage
+from aspire_trainers.processes import part_of_mean
 from aspire_trainers.progress import Progress
 
 
@@ -38,11 +39,15 @@ def tune_self_evaluation(
     self_eval = new_adapter(aspire.lm, config, seed=seed)
     aspire = replace(aspire, self_eval=self_eval)
     states = KeptStates(aspire, config.states_gib)
+
+    def loss(batch: Sequence[LabelledAnswers]) -> Tensor:
+        return self_evaluation_loss(aspire, batch, states.of(batch))
+
     Fit(
         adapter=self_eval,
         batches=train,
-        loss=lambda batch: self_evaluation_loss(aspire, batch, states.of(batch)),
-        validate=(lambda: _mean_loss(aspire, validation, states)) if validation else None,
+        loss=lambda batch: part_of_mean(loss, batch),
+        validate=(lambda: mean_loss(loss, validation)) if validation else None,
         config=config,
         seed=seed,
         checkpoint=checkpoint,
@@ -60,9 +65,3 @@ def self_evaluation_loss(aspire: AspireLM, batch: Sequence[LabelledAnswers], sta
     labels = torch.tensor([int(not right) for item in items for right in item.is_right], device=log_p.device)
     weights = torch.tensor([weight for item in items for weight in item.weights], device=log_p.device)
     return -(log_p.gather(-1, labels[:, None])[:, 0] * weights).sum() / len(batch)
-
-
-@torch.no_grad()  # not inference_mode: a training batch of the same answers may take the states that are kept here
-def _mean_loss(aspire: AspireLM, batches: Sequence[Sequence[LabelledAnswers]], states: KeptStates) -> float:
-    total = sum(float(self_evaluation_loss(aspire, batch, states.of(batch))) * len(batch) for batch in batches)
-    return total / sum(map(len, batches))

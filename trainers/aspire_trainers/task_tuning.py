@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from aspire_guard.lm.adapter import Adapter
@@ -17,7 +16,8 @@ from aspire_guard.lm.aspire_lm import AspireLM
 from aspire_trainers.adapters import new_adapter
 from aspire_trainers.batches import by_context
 from aspire_trainers.config import TaskTuningConfig
-from aspire_trainers.fit import Fit
+from aspire_trainers.fit import Fit, mean_loss
+from aspire_trainers.processes import part_of_mean
 from aspire_trainers.progress import Progress
 from aspire_trainers.record import QARecord
 
@@ -37,11 +37,18 @@ def tune_task(
     task = new_adapter(aspire.lm, config, seed=seed)
     aspire = replace(aspire, task=task)
     held_out = by_context(validation, config.batch_size, seed)
+
+    def loss(batch: Sequence[QARecord]) -> Tensor:
+        return task_loss(aspire, batch)
+
+    def tokens(batch: Sequence[QARecord]) -> int:
+        return sum(len(aspire.answer_ids(record.answers[0])) + 1 for record in batch)
+
     Fit(
         adapter=task,
         batches=by_context(train, config.batch_size, seed),
-        loss=lambda batch: task_loss(aspire, batch),
-        validate=(lambda: _mean_loss(aspire, held_out)) if held_out else None,
+        loss=lambda batch: part_of_mean(loss, batch, tokens),
+        validate=(lambda: mean_loss(loss, held_out)) if held_out else None,
         config=config,
         seed=seed,
         checkpoint=checkpoint,
@@ -62,8 +69,3 @@ def task_loss(aspire: AspireLM, batch: Sequence[QARecord]) -> Tensor:
     prompts = aspire.prompt_states([(record.question, record.context) for record in batch])
     _, totals, counts = aspire.answer_states(prompts, [[record.answers[0]] for record in batch])
     return -totals.sum() / counts.sum()
-
-
-@torch.inference_mode()
-def _mean_loss(aspire: AspireLM, batches: Sequence[Sequence[QARecord]]) -> float:
-    return sum(float(task_loss(aspire, batch)) * len(batch) for batch in batches) / sum(map(len, batches))

@@ -1,0 +1,51 @@
+"""One training run in several processes, started by `accelerate launch`; started otherwise, it is one process.
+
+The main process alone touches the run's files; what they hold, the others hear from it.
+"""
+
+from __future__ import annotations
+
+import atexit
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from functools import cache
+from typing import TypeVar
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from torch import Tensor
+
+T = TypeVar("T")
+
+# The launcher ends the run when a process dies; to wait for the main one, as long as it takes, is no error.
+_LONGEST_WAIT = timedelta(days=30)
+
+
+@cache
+def processes() -> PartialState:
+    """Which of the processes this is; the first call joins them."""
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=_LONGEST_WAIT)
+    # Left to the interpreter, a group that is still open ends some processes with SIGABRT.
+    atexit.register(state.destroy_process_group)
+    return state
+
+
+def from_main(compute: Callable[[], T]) -> T:
+    """What `compute` gives in the main process, the only one that calls it."""
+    (value,) = broadcast_object_list([compute() if processes().is_main_process else None])
+    return value  # type: ignore[no-any-return]
+
+
+def part_of_mean(
+    mean: Callable[[Sequence[T]], Tensor], batch: Sequence[T], size: Callable[[Sequence[T]], int] = len
+) -> Tensor:
+    """This process's part of `mean(batch)`; the parts of all processes add up to it.
+
+    Args:
+        mean: the mean loss of some items.
+        batch: split into shares of neighbours, which mostly have a passage in common.
+        size: over how many things the mean of some items is.
+    """
+    with processes().split_between_processes(list(batch)) as share:
+        return mean(share) * (size(share) / size(batch)) if share else torch.zeros(())
