@@ -1,4 +1,4 @@
-"""The trainers' subcommands of `aspire-guard`."""
+"""The command `evaluate`."""
 
 from __future__ import annotations
 
@@ -8,62 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from aspire_guard.errors import InputError
+
 if TYPE_CHECKING:
     from aspire_guard.evaluators.correctness_rule import CorrectnessRule
     from aspire_trainers.baselines import Suite
-
-
-def train(
-    output: Annotated[Path, typer.Option(help="The evaluator folder to write.")],
-    train: Annotated[
-        list[str] | None, typer.Option(help="JSONL of QA records, or handbook:train; may be given several times.")
-    ] = None,
-    answers: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Or: JSONL of answers that a chain gave, as `sample` writes it, to judge these and not the model's "
-            "own; may be given several times."
-        ),
-    ] = None,
-    validation: Annotated[
-        list[str] | None,
-        typer.Option(help="More records, or more answers, to stop early, to choose α and to calibrate."),
-    ] = None,
-    recipe: Annotated[Path | None, typer.Option(help="Settings in TOML; options given here win over it.")] = None,
-    model: Annotated[str | None, typer.Option(help="smollm2-135m, a local folder or a hub id.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Use at most so many records of each dataset.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of every random choice.")] = None,
-) -> None:
-    """Train an evaluator: task tuning, answer sampling, self-evaluation.
-
-    Example: aspire-guard train --model smollm2-135m --train qa.jsonl --limit 300 --output my-evaluator
-
-    After a kill at any moment the same command goes on where it stopped, and ends with the same weights where it has
-    the same number of threads.
-    """
-    from aspire_guard.errors import InputError
-    from aspire_guard.evaluators.folder import read_calibration
-    from aspire_trainers.config import TrainingConfig
-    from aspire_trainers.pipeline import train_evaluator
-    from aspire_trainers.processes import processes
-    from aspire_trainers.training_data import TrainingData
-
-    if (train is None) == (answers is None):
-        found = "neither" if train is None else "both"
-        raise InputError(f"expected --train or --answers, found {found}; give one of them")
-    config = TrainingConfig.load(recipe, model=model, limit=limit, seed=seed)
-    load = TrainingData.load if train else TrainingData.load_answers
-    data = load(train or answers or [], validation or [], config)
-    folder = train_evaluator(config, data, output)
-    if not processes().is_main_process:
-        return
-    typer.echo(f"{folder}: an evaluator for {config.model}; read its README.md")
-    if read_calibration(folder).target_accuracy is None:
-        typer.echo(
-            f"warning: no threshold reached an accuracy of {config.target_accuracy:g} on the validation records, "
-            "so it releases nothing; train on more records, or give a policy a threshold of your own",
-            err=True,
-        )
 
 
 def evaluate(
@@ -152,8 +101,6 @@ def evaluate(
 
 def _asked_rule(own: CorrectnessRule, method: str | None, threshold: float | None) -> CorrectnessRule:
     """The rule of the options, or else the evaluator's `own`, if that runs no code and reads no file."""
-    from aspire_guard.errors import InputError
-
     if method is not None or threshold is not None:
         return own.named(method or own.method, threshold)
     if not own.is_measure:
@@ -166,7 +113,6 @@ def _asked_rule(own: CorrectnessRule, method: str | None, threshold: float | Non
 
 def _suite(samples: int | None, nli: str | None) -> Suite:
     """The paper's five baselines on so many samples, or those that need none."""
-    from aspire_guard.errors import InputError
     from aspire_trainers.baselines import Suite
     from aspire_trainers.baselines.entailment import RougeEntailment
     from aspire_trainers.baselines.nli import NliEntailment
