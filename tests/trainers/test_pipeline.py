@@ -57,13 +57,13 @@ def trained(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_twins_that_argue_move_the_self_evaluation_alone(base: Path, trained: Path, tmp_path: Path) -> None:
-    """Without them θs is another one, θp the same."""
+    """With them θs is another one, θp the same."""
     config = _config(base)
-    without = config.model_copy(
-        update={"self_evaluation": config.self_evaluation.model_copy(update={"persuasion": 0.0})}
+    with_twins = config.model_copy(
+        update={"self_evaluation": config.self_evaluation.model_copy(update={"persuasion": 1.0})}
     )
-    ours, others = _files(trained), _files(train_evaluator(without, DATA, tmp_path / "out"))
-    assert config.self_evaluation.persuasion > 0
+    ours, others = _files(trained), _files(train_evaluator(with_twins, DATA, tmp_path / "out"))
+    assert config.self_evaluation.persuasion == 0
     assert ours["task/adapter_model.safetensors"] == others["task/adapter_model.safetensors"]
     assert ours["self_eval/adapter_model.safetensors"] != others["self_eval/adapter_model.safetensors"]
 

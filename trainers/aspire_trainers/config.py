@@ -91,7 +91,7 @@ class SelfEvaluationConfig(FitConfig):
     weighting: Literal["balanced", "best_answer"] = "balanced"
     states_gib: float = Field(default=4.0, ge=0)
     answers: int = Field(default=4, ge=2)
-    persuasion: float = Field(default=0.25, ge=0, le=1)
+    persuasion: float = Field(default=0.0, ge=0, le=1)
 
 
 class SamplingConfig(_Config):
