@@ -88,7 +88,7 @@ def test_the_card_tells_provenance_and_metrics() -> None:
     """The card names the data with licences, and the held-out results against both baselines."""
     manifest = read_manifest(starter_folder())
     assert set(manifest.metrics) == {"handbook:test", "squad_dev", "coqa_dev"}
-    assert all(set(m["scores"]) == {"aspire", "perplexity", "p_true"} for m in manifest.metrics.values())
+    assert all(set(m["scores"]) >= {"aspire", "perplexity", "p_true"} for m in manifest.metrics.values())
     card = (starter_folder() / "README.md").read_text("utf-8")
     assert "CC BY-SA 4.0" in card
     assert sum(path.stat().st_size for path in starter_folder().rglob("*")) < 3_000_000
