@@ -20,6 +20,9 @@ from aspire_guard.lm.multinomial import Samples, multinomial
 from aspire_guard.lm.prefix_states import PrefixStates
 from aspire_guard.lm.template import PromptTemplate, markers_of, unmarked
 
+# What it costs to copy a slot, counted in slots that one token attends to; measured on a processor with SmolLM2-135M.
+_SLOTS_A_COPY = 24
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -111,7 +114,8 @@ class AspireLM:
         )
         heads = [self._head(context) for context, _ in passages]
         states = self.answering.prefill(heads) if any(map(len, heads)) else self.lm.empty(len(heads))
-        return self._branch(self._branch(states.fork(max(map(len, asked))), asked).branches(index), answers)
+        states = _after_branches(self.answering, states.fork(max(map(len, asked))), self._embedded(asked))
+        return _after_branches(self.answering, states.branches(index), self._embedded(answers))
 
     def verdict_logits(self, answers: PrefixStates, texts: Sequence[Sequence[tuple[str, str]]]) -> Tensor:
         """`(answers, 2)`: logits of z_c and z_w after `[θp ; x ; ŷ ; θs]`, row by row.
@@ -122,13 +126,17 @@ class AspireLM:
         """
         if self.self_eval is None:
             raise InputError("expected an evaluator with θs, found none; train stage 3 or load a whole evaluator")
-        before = answers
-        if answers.visible.shape[1] > 1 or any(len(pairs) != 1 for pairs in texts):
-            places = [(row, branch) for row, pairs in enumerate(texts) for branch in range(len(pairs))]
-            before = answers.separate(torch.tensor(places, device=self.lm.device))
-        suffix, mask = pad([self._vectors(self.self_eval, *pair) for pairs in texts for pair in pairs])
-        states, _ = self.self_eval.adapted(self.lm).extend(before, suffix[:, None], mask[:, None])
-        return self.word_logits(states.hidden[:, 0])
+        suffixes = [[self._vectors(self.self_eval, *pair) for pair in pairs] for pairs in texts]
+        branches = torch.arange(max(map(len, texts)), device=self.lm.device).expand(len(texts), -1)
+        places = [(row, branch) for row, pairs in enumerate(texts) for branch in range(len(pairs))]
+        before, index = answers.branches(branches), torch.tensor(places, device=self.lm.device)
+        if _is_cheaper_apart(before, [[len(suffix) for suffix in row] for row in suffixes]):
+            before = before.separate(index)
+            suffixes = [[suffix] for row in suffixes for suffix in row]
+            index = torch.stack([torch.arange(len(index), device=index.device), torch.zeros_like(index[:, 1])], dim=-1)
+        states = _after_branches(self.self_eval.adapted(self.lm), before, suffixes)
+        rows, columns = index.unbind(-1)
+        return self.word_logits(states.hidden[rows, columns])
 
     def word_logits(self, hidden: Tensor) -> Tensor:
         """`(…, 2)`: logits of z_c and z_w after `hidden` `(…, hidden)`."""
@@ -202,13 +210,8 @@ class AspireLM:
         ends = zip(hidden[:, 0], tails, rows, strict=True)
         return states, [h[len(tail) - len(ids) : len(tail)] for h, tail, (_, ids) in ends]
 
-    def _branch(self, states: PrefixStates, ids: Sequence[Sequence[Tensor]]) -> PrefixStates:
-        """`states` with `ids[row][branch]` after each branch; branches beyond those given are left as they are."""
-        branches = states.visible.shape[1]
-        nothing = torch.zeros(0, dtype=torch.long, device=self.lm.device)
-        filled = [part for row in ids for part in (*row, *[nothing] * (branches - len(row)))]
-        tokens, mask = (part.view(-1, branches, part.shape[-1]) for part in pad(filled))
-        return self.answering.extend(states, self.lm.embed(tokens), mask)[0]
+    def _embedded(self, ids: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
+        return [[self.lm.embed(part) for part in row] for row in ids]
 
     def _texts(self, found: Beams | Samples) -> list[list[Answer]]:
         return [
@@ -249,3 +252,21 @@ class AspireLM:
         if len(ids) != 1:
             raise InputError(f"expected one token for the verdict {word!r}, found {len(ids)}; choose another word")
         return ids
+
+
+def _after_branches(lm: LanguageModel, states: PrefixStates, parts: Sequence[Sequence[Tensor]]) -> PrefixStates:
+    """`states` with `parts[row][branch]` `(tokens, dim)` after each branch; those beyond the given ones stay."""
+    branches = states.visible.shape[1]
+    nothing = next(part for row in parts for part in row)[:0]
+    values, mask = pad([part for row in parts for part in (*row, *[nothing] * (branches - len(row)))])
+    return lm.extend(states, *(part.view(-1, branches, *part.shape[1:]) for part in (values, mask)))[0]
+
+
+def _is_cheaper_apart(states: PrefixStates, lengths: Sequence[Sequence[int]]) -> bool:
+    """Whether to run so many tokens after each branch in a row of its own, on copies of the slots that it sees.
+
+    Side by side in one row nothing is copied, but the tokens of every branch attend over all slots of the row.
+    """
+    branches, slots = states.visible.shape[1:]
+    own, tokens, longest = int(states.lengths.max()), max(map(sum, lengths)), max(map(max, lengths))
+    return tokens * (slots + tokens) > branches * (own + longest) * (longest + _SLOTS_A_COPY)

@@ -50,11 +50,20 @@ class Lora:
             value.data = value.data.float()
 
     @classmethod
-    def new(cls, lm: LanguageModel, text: str, *, rank: int, seed: int) -> Lora:
-        """A LoRA that changes nothing yet, on the modules that PEFT takes for this kind of model, scale 2."""
+    def new(cls, lm: LanguageModel, text: str, *, rank: int, seed: int, target_modules: str | None = None) -> Lora:
+        """A LoRA that changes nothing yet, scale 2.
+
+        Args:
+            lm: the frozen model.
+            text: as in the constructor.
+            rank: of every change.
+            seed: equal seeds make equal matrices.
+            target_modules: as in PEFT, where "all-linear" means all linear layers but the output head; None leaves the
+                choice to PEFT, which for most kinds of model takes some projections of the attention.
+        """
         # GPT-2 keeps its projections transposed; PEFT finds out by itself, but with a warning.
         transposed = any(isinstance(module, Conv1D) for module in lm.model.modules())
-        config = LoraConfig(r=rank, lora_alpha=2 * rank, fan_in_fan_out=transposed)
+        config = LoraConfig(r=rank, lora_alpha=2 * rank, fan_in_fan_out=transposed, target_modules=target_modules)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return cls(lm, config, text)

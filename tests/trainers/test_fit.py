@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ def _fit(adapter: SoftPrompt, folder: Path, **changes: Any) -> Fit[Tensor]:
     values: dict[str, Any] = {
         "adapter": adapter,
         "batches": _targets(),
-        "loss": lambda target: ((adapter.weight - target) ** 2).mean(),
+        "loss": lambda target: [((adapter.weight - target) ** 2).mean()],
         "validate": None,
         "config": _config(),
         "seed": 0,
@@ -201,9 +201,9 @@ def test_without_validation_the_last_weights_stay(tmp_path: Path) -> None:
     adapter, seen = _adapter(), []
     targets = _targets()
 
-    def loss(target: Tensor) -> Tensor:
+    def loss(target: Tensor) -> list[Tensor]:
         seen.append(next(i for i, known in enumerate(targets) if known is target))
-        return ((adapter.weight - target) ** 2).mean()
+        return [((adapter.weight - target) ** 2).mean()]
 
     _fit(adapter, tmp_path, batches=targets, loss=loss).run()
     epochs = [seen[i : i + N_BATCHES] for i in range(0, STEPS, N_BATCHES)]
@@ -236,15 +236,30 @@ def test_the_rate_warms_up_and_decays_to_zero(tmp_path: Path) -> None:
     """Under a constant gradient AdamW moves by the rate itself: the steps trace the schedule."""
     adapter, at = _adapter(), []
 
-    def loss(_: Tensor) -> Tensor:
+    def loss(_: Tensor) -> list[Tensor]:
         at.append(float(adapter.weight.detach()[0, 0]))
-        return -adapter.weight.sum()
+        return [-adapter.weight.sum()]
 
     _fit(adapter, tmp_path, loss=loss, config=_config(epochs=6)).run()
     moves = torch.tensor([*at, float(adapter.weight.detach()[0, 0])]).diff()
     steps = torch.arange(30)
     expected = 0.1 * ((steps + 1) / 3).clamp(max=1) * 0.5 * (1 + torch.cos(torch.pi * steps / 30))
     torch.testing.assert_close(moves, expected, atol=1e-5, rtol=0)
+
+
+def test_a_loss_in_parts_makes_the_same_step(tmp_path: Path) -> None:
+    """The gradient of each part is taken before the next part is computed, and their sum is the loss of the step."""
+    adapter, order = _adapter(), []
+    adapter.weight.register_hook(lambda _: order.append("gradient"))  # type: ignore[no-untyped-call]
+
+    def loss(target: Tensor) -> Iterator[Tensor]:
+        for row in range(3):
+            order.append("loss")
+            yield ((adapter.weight[row] - target[row]) ** 2).sum() / target.numel()
+
+    _fit(adapter, tmp_path, loss=loss).run()
+    torch.testing.assert_close(adapter.weight.detach(), _trained(tmp_path / "whole"), atol=1e-6, rtol=0)
+    assert order == ["loss", "gradient"] * 3 * STEPS
 
 
 def test_nothing_to_learn_from_changes_nothing(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from aspire_guard.evaluators.folder import read_manifest
 from aspire_trainers.config import TrainingConfig
 from aspire_trainers.pipeline import train_evaluator
-from aspire_trainers.processes import part_of_mean, processes
+from aspire_trainers.processes import parts_of_mean, processes
 from aspire_trainers.training_data import TrainingData
 
 SCRIPT = Path(__file__).with_name("trajectory.py")
@@ -88,7 +88,7 @@ def test_two_processes_follow_the_trajectory_of_one(
 def test_one_process_has_no_group() -> None:
     """Started without a launcher, a run is alone and its part of a loss is the loss, to the last bit."""
     items = [1.0, 2.0, 4.0]
-    part = part_of_mean(lambda share: torch.tensor(share).mean(), items)
+    (part,) = parts_of_mean(lambda share: [torch.tensor(share).mean()], items)
     assert torch.equal(part, torch.tensor(items).mean())
     assert processes().num_processes == 1
     assert not torch.distributed.is_initialized()

@@ -34,6 +34,9 @@ def picky():
     return answer
 
 
+ready = chain()
+
+
 def number():
     return NUMBER
 
@@ -66,11 +69,12 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return stop.value.code
 
 
+@pytest.mark.parametrize("name", ["chain", "ready"])
 def test_a_chain_is_found_from_the_current_folder(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And the answers are counted, with what they took."""
-    assert run(monkeypatch, "--chain", "sampled_app:chain", "--samples", "2") == 0
+    """From a factory or as it stands, and the answers are counted, with what they took."""
+    assert run(monkeypatch, "--chain", f"sampled_app:{name}", "--samples", "2") == 0
     shown = capsys.readouterr()
     assert shown.out == ("answers.jsonl: 6 answers to 3 questions (6 calls · 6,000 tokens in, 12 out in this run)\n")
     assert "answer sampling: 6/6 answers 6 calls · 6,000 tokens in, 12 out 0 s left" in shown.err
@@ -99,7 +103,7 @@ def test_failures_are_named_and_end_in_exit_code_1(
         (":chain", "expected the name of something to import, found ':chain'; name it as package.module:name"),
         ("no_such_app:chain", "importable, found ModuleNotFoundError: No module named 'no_such_app'; name it as"),
         ("sampled_app:chian", "found AttributeError: module 'sampled_app' has no attribute 'chian'"),
-        ("sampled_app:NUMBER", "to be a function that gives the chain, found a value of type int; write one"),
+        ("sampled_app:NUMBER", "to be a runnable or a function that gives one, found a value of type int; mend it"),
         (
             "sampled_app:number",
             "expected 'sampled_app:number' to give a runnable, found TypeError: Expected a Runnable",

@@ -19,7 +19,7 @@ from aspire_trainers.answer_sampling import SampledAnswers
 from aspire_trainers.config import SelfEvaluationConfig
 from aspire_trainers.correctness import RougeL
 from aspire_trainers.kept_states import KeptStates, answered_states
-from aspire_trainers.labelled_answers import LabelledAnswers, label_answers
+from aspire_trainers.labelled_answers import LabelledAnswers, label_answers, with_distractors
 from aspire_trainers.progress import Progress
 from aspire_trainers.record import QARecord
 from aspire_trainers.self_evaluation import self_evaluation_loss, tune_self_evaluation
@@ -121,8 +121,8 @@ def _values(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in tensors.items()}
 
 
-def _loss(aspire: AspireLM, batch: list[LabelledAnswers]) -> Tensor:
-    return self_evaluation_loss(aspire, batch, answered_states(aspire, batch))
+def _loss(aspire: AspireLM, batch: list[LabelledAnswers], token_budget: int = 10_000) -> Tensor:
+    return torch.stack(list(self_evaluation_loss(aspire, batch, answered_states(aspire, batch), token_budget))).sum()
 
 
 def _by_hand(aspire: AspireLM, batch: list[LabelledAnswers]) -> Tensor:
@@ -151,6 +151,18 @@ def test_the_gradient_is_that_of_full_forward_passes(family: Family) -> None:
     (found,) = torch.autograd.grad(_loss(aspire, BATCH), [weight])
     (expected,) = torch.autograd.grad(_by_hand(aspire, BATCH), [weight])
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("token_budget", [1, 90, 10_000])
+def test_a_token_budget_parts_the_loss_and_keeps_its_value(token_budget: int) -> None:
+    """A part holds answers of several questions and passages, as many as the longest allows, or a single one."""
+    aspire = tiny_evaluator().aspire
+    states = answered_states(aspire, BATCH)
+    with torch.no_grad():
+        parts = list(self_evaluation_loss(aspire, BATCH, states, token_budget))
+    answers_a_part = max(1, token_budget // int(states.lengths.max()))
+    assert len(parts) == -(-7 // answers_a_part)
+    torch.testing.assert_close(torch.stack(parts).sum(), _by_hand(aspire, BATCH), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("task", ["soft_prompt", "lora", "none"])
@@ -239,6 +251,44 @@ def test_right_and_wrong_answers_are_taken_in_turn(answers: int) -> None:
         assert list(item.is_right[:4]) == expected[: len(item.texts)]
         assert all((text in right) is label for text, label in zip(item.texts, item.is_right, strict=True))
         assert len(set(item.texts)) == len(item.texts)
+
+
+def test_distractors_are_references_of_the_passage_s_other_questions() -> None:
+    """So many at most, behind the answers, none twice and none that is an answer or a reference of the question."""
+    records = [
+        QARecord(f"{i}", f"{i}?", "A passage.", (text, "alias")) for i, text in enumerate(["a", "b", "c", "d", "b"])
+    ]
+    records += [QARecord("5", "5?", "Another passage.", ("z",)), QARecord("6", "6?", None, ("y",))]
+    records += [QARecord("7", "7?", "A passage."), QARecord("8", "8?", None, ("x",))]
+    sampled = [SampledAnswers(record, ("c", "e"), (-0.1, -0.2)) for record in records]
+
+    def added(n: int, seed: int = 0) -> list[set[str]]:
+        extended = with_distractors(sampled, n, seed=seed)
+        assert [answers.record for answers in extended] == records
+        assert all(
+            (answers.texts[:2], answers.log_likelihoods[:2]) == (("c", "e"), (-0.1, -0.2)) for answers in extended
+        )
+        assert all(
+            len(set(answers.texts)) == len(answers.log_likelihoods) == len(answers.texts) for answers in extended
+        )
+        return [set(answers.texts[2:]) for answers in extended]
+
+    assert added(9) == [
+        {"b", "d"},
+        {"a", "d"},
+        {"a", "b", "d"},
+        {"a", "b"},
+        {"a", "d"},
+        set(),
+        set(),
+        {"a", "b", "d"},
+        set(),
+    ]
+    assert added(0) == [set()] * 9
+    one = added(1)
+    assert [len(texts) for texts in one] == [1, 1, 1, 1, 1, 0, 0, 1, 0]
+    assert added(1) == one
+    assert any(added(1, seed) != one for seed in range(1, 9))
 
 
 def test_the_seed_decides_which_answers_are_taken() -> None:

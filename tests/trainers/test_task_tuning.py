@@ -130,6 +130,27 @@ def test_equal_seeds_give_equal_weights_and_others_don_t(tmp_path: Path) -> None
     assert not torch.equal(a, c)
 
 
+def test_a_token_budget_leaves_the_step_as_it_is(tmp_path: Path) -> None:
+    """Records of different lengths, one at a time, some at once or all, weigh the same."""
+    longer = QARecord("long", "Which of all?", "A passage that is longer.", ("a longer reference", "another"))
+    runs = [
+        torch.cat(
+            [
+                weight.flatten()
+                for _, weight in _tune(
+                    _aspire(),
+                    tmp_path / f"{budget}",
+                    train=[*RECORDS, longer],
+                    config=CONFIG.model_copy(update={"token_budget": budget}),
+                ).named_parameters()
+            ]
+        )
+        for budget in (1, 60, 10_000)
+    ]
+    for run in runs[:2]:
+        torch.testing.assert_close(run, runs[2], atol=1e-5, rtol=0)
+
+
 def test_records_without_reference_are_left_out(tmp_path: Path) -> None:
     """There is nothing to imitate in them, for training or validation."""
     unanswerable = [QARecord(f"u{i}", "Which?", "Another passage.", ()) for i in range(6)]

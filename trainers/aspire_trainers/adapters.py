@@ -12,5 +12,6 @@ from aspire_trainers.config import FitConfig
 def new_adapter(lm: LanguageModel, config: FitConfig, *, seed: int) -> Adapter:
     """An untrained adapter of the kind that `config` names; equal seeds make equal ones."""
     if config.method == "lora":
-        return Lora.new(lm, config.text, rank=config.rank, seed=seed)
+        modules = config.target_modules
+        return Lora.new(lm, config.text, rank=config.rank, seed=seed, target_modules=modules)
     return SoftPrompt.from_text(lm, config.text, config.length)

@@ -25,24 +25,29 @@ class FitConfig(_Config):
         text: a soft prompt starts from its token embeddings; a LoRA reads it as it stands.
         length: embeddings in the soft prompt; a LoRA has no use for it.
         rank: of the LoRA; a soft prompt has no use for it.
+        target_modules: what the LoRA changes: "all-linear", or by default the projections that PEFT takes for a model.
         learning_rate: peak of AdamW's rate, after a linear warm-up and before a cosine decay to zero.
         epochs: passes over the training records.
         batch_size: questions a step.
         validate_every: steps between two validations.
         patience: validations without improvement before training stops.
         checkpoint_every: steps between two checkpoints.
+        token_budget: tokens whose gradient is computed at once, padding included. A batch of more is taken in several
+            passes, whose gradients add up: memory is bounded, and the step is the same.
     """
 
     method: Literal["soft_prompt", "lora"]
     text: str = Field(min_length=1)
     length: int = Field(default=20, ge=1)
     rank: int = Field(default=8, ge=1)
+    target_modules: Literal["all-linear"] | None = None
     learning_rate: float = Field(gt=0)
     epochs: int = Field(default=1, ge=1)
     batch_size: int = Field(default=8, ge=1)
     validate_every: int = Field(default=40, ge=1)
     patience: int = Field(default=3, ge=1)
     checkpoint_every: int = Field(default=10, ge=1)
+    token_budget: int = Field(default=2048, ge=1)
 
 
 class TaskTuningConfig(FitConfig):
@@ -77,6 +82,8 @@ class SelfEvaluationConfig(FitConfig):
             "best_answer": the first of the sampled answers (the best beam, the first draw, the first given answer)
             weighs as much as all others together, right or wrong, so that θs also learns which questions are mostly
             answered wrongly.
+        distractors: so many references of other questions about the passage count among a question's wrong answers.
+            With `references`, θs sees answers of one style that are right or wrong by the question alone.
         states_gib: memory of a process for the states of `[θp ; x ; ŷ]`, kept from epoch to epoch, in GiB; those that
             find no room are computed again.
         persuasion: share of these answers, right and wrong alike, that a step sees once more with an addition which
@@ -89,7 +96,9 @@ class SelfEvaluationConfig(FitConfig):
     epochs: int = Field(default=3, ge=1)
     references: bool = True
     weighting: Literal["balanced", "best_answer"] = "balanced"
+    distractors: int = Field(default=0, ge=0)
     states_gib: float = Field(default=4.0, ge=0)
+    token_budget: int = Field(default=8192, ge=1)
     answers: int = Field(default=4, ge=2)
     persuasion: float = Field(default=0.0, ge=0, le=1)
 

@@ -11,7 +11,7 @@ import json
 import math
 import os
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -50,7 +50,8 @@ class Fit(Generic[Batch]):
     Args:
         adapter: θp or θs, trained in place.
         batches: what a step may be made of; shuffled anew each epoch.
-        loss: this process's part of the mean loss of a batch, in nats; see `part_of_mean`.
+        loss: this process's parts of the mean loss of a batch, in nats; each is computed after the gradient of the one
+            before. See `parts_of_mean`.
         validate: the loss on held-out records, in nats; None trains to the end without early stopping.
         config: the optimisation.
         seed: of the order of the batches.
@@ -60,7 +61,7 @@ class Fit(Generic[Batch]):
 
     adapter: Adapter
     batches: Sequence[Batch]
-    loss: Callable[[Batch], Tensor]
+    loss: Callable[[Batch], Iterable[Tensor]]
     validate: Callable[[], float] | None
     config: FitConfig
     seed: int
@@ -100,11 +101,12 @@ class Fit(Generic[Batch]):
     def _step(self, batch: Batch) -> float:
         for group in self._optimizer.param_groups:
             group["lr"] = self.config.learning_rate * self._schedule(self._position.step)
-        loss = self.loss(batch)
         self._optimizer.zero_grad()
-        if loss.requires_grad:  # it doesn't where this process has no share of the batch
-            loss.backward()  # type: ignore[no-untyped-call]
-        loss = self._add_up(loss.detach())
+        loss = torch.zeros(())
+        for part in self.loss(batch):
+            part.backward()  # type: ignore[no-untyped-call]
+            loss += part.detach().cpu()
+        loss = self._add_up(loss)
         torch.nn.utils.clip_grad_norm_(self._weights.values(), _MAX_GRADIENT_NORM)
         self._optimizer.step()
         return float(loss)
@@ -174,9 +176,14 @@ class Fit(Generic[Batch]):
 
 
 @torch.no_grad()  # not inference_mode: what is computed here may be kept, and taken by a training step
-def mean_loss(loss: Callable[[Sequence[Item]], Tensor], batches: Sequence[Sequence[Item]]) -> float:
-    """The mean over the batches' items of a loss that is a mean itself, in nats; each process takes some batches."""
+def mean_loss(loss: Callable[[Sequence[Item]], Iterable[Tensor]], batches: Sequence[Sequence[Item]]) -> float:
+    """The mean over the batches' items of a loss that is a mean itself, in nats; each process takes some batches.
+
+    Args:
+        loss: the mean of a batch, in parts that add up to it.
+        batches: of held-out items.
+    """
     with processes().split_between_processes(list(batches)) as share:
-        total = sum(float(loss(batch)) * len(batch) for batch in share)
+        total = sum(sum(map(float, loss(batch))) * len(batch) for batch in share)
     totals: list[float] = gather_object([total])
     return sum(totals) / sum(map(len, batches))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice, zip_longest
 
 from aspire_trainers.answer_sampling import SampledAnswers
@@ -43,6 +43,23 @@ def label_answers(
     graded = {answers.record.id: (answers, list(islice(grades, len(answers.texts)))) for answers in sampled}
     batches = by_context([answers.record for answers in sampled], config.batch_size, seed)
     return [[_label(*graded[record.id], config, seed, refusal) for record in batch] for batch in batches]
+
+
+def with_distractors(sampled: Sequence[SampledAnswers], n: int, *, seed: int) -> list[SampledAnswers]:
+    """The answers of each question and, behind them, `n` references of other questions about its passage, if it has."""
+    references: dict[str | None, list[str]] = {}
+    for answers in sampled:
+        if answers.record.context is not None and answers.record.answerable:
+            references.setdefault(answers.record.context, []).append(answers.record.answers[0])
+    extended = []
+    for answers in sampled:
+        chance = random.Random(f"{seed}/{answers.record.id}")
+        known = {*answers.texts, *answers.record.answers}
+        others = [text for text in dict.fromkeys(references.get(answers.record.context, [])) if text not in known]
+        texts = (*answers.texts, *chance.sample(others, min(n, len(others))))
+        likelihoods = (*answers.log_likelihoods, *[None] * (len(texts) - len(answers.texts)))
+        extended.append(replace(answers, texts=texts, log_likelihoods=likelihoods))
+    return extended
 
 
 def by_passage(batch: Sequence[LabelledAnswers]) -> list[list[LabelledAnswers]]:

@@ -33,7 +33,7 @@ from aspire_trainers.config import TrainingConfig
 from aspire_trainers.correctness import Correctness, correctness_of
 from aspire_trainers.evaluate import JudgedAnswer, answer_and_judge
 from aspire_trainers.given_answers import judge_given, reports_likelihoods
-from aspire_trainers.labelled_answers import LabelledAnswers, label_answers
+from aspire_trainers.labelled_answers import LabelledAnswers, label_answers, with_distractors
 from aspire_trainers.persuasion import with_twins
 from aspire_trainers.processes import from_main, processes
 from aspire_trainers.progress import Progress
@@ -141,6 +141,8 @@ def _tune(aspire: AspireLM, config: TrainingConfig, data: TrainingData, work: Pa
             sampled = _cross_fitted(aspire, config, data, work)
         else:
             sampled = _sampled(tuned, config, records, work, name)
+        if name == "train":
+            sampled = with_distractors(sampled, config.self_evaluation.distractors, seed=seed)
         batches[name] = _labelled(sampled, config)
     with _progress("3/3 self-evaluation") as progress:
         self_eval = tune_self_evaluation(

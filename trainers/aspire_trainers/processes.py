@@ -6,7 +6,7 @@ The main process alone touches the run's files; what they hold, the others hear 
 from __future__ import annotations
 
 import atexit
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from functools import cache
 from typing import TypeVar
@@ -37,15 +37,17 @@ def from_main(compute: Callable[[], T]) -> T:
     return value  # type: ignore[no-any-return]
 
 
-def part_of_mean(
-    mean: Callable[[Sequence[T]], Tensor], batch: Sequence[T], size: Callable[[Sequence[T]], int] = len
-) -> Tensor:
-    """This process's part of `mean(batch)`; the parts of all processes add up to it.
+def parts_of_mean(
+    mean: Callable[[Sequence[T]], Iterable[Tensor]], batch: Sequence[T], size: Callable[[Sequence[T]], int] = len
+) -> Iterator[Tensor]:
+    """This process's parts of a batch's mean loss, one computed after another; those of all processes add up to it.
 
     Args:
-        mean: the mean loss of some items.
+        mean: the mean loss of some items, in parts that add up to it.
         batch: split into shares of neighbours, which mostly have a passage in common.
         size: over how many things the mean of some items is.
     """
     with processes().split_between_processes(list(batch)) as share:
-        return mean(share) * (size(share) / size(batch)) if share else torch.zeros(())
+        if share:
+            for part in mean(share):
+                yield part * (size(share) / size(batch))

@@ -23,7 +23,7 @@ def sample(
     chain: Annotated[
         str,
         typer.Option(
-            help="package.module:factory, found from the current folder; called without arguments, it gives the chain."
+            help="package.module:name of the chain, or of a function without arguments that gives it; found from here."
         ),
     ],
     data: Annotated[str, typer.Option(help="JSONL of QA records, or handbook:train.")],
@@ -62,21 +62,23 @@ def sample(
 
 
 def load_chain(name: str) -> Runnable[Any, Any]:
-    """The chain that a factory gives.
+    """The chain of that name, or the one that a factory of that name gives.
 
     Args:
-        name: `package.module:factory`.
+        name: `package.module:name`.
 
     Raises:
-        InputError: there is no such factory, it raises, or what it gives is no runnable.
+        InputError: there is neither, the factory raises, or what it gives is no runnable.
     """
-    from langchain_core.runnables.base import coerce_to_runnable
+    from langchain_core.runnables.base import Runnable, coerce_to_runnable
 
     factory = imported(name)
+    if isinstance(factory, Runnable):
+        return factory
     if not callable(factory):
         kind = type(factory).__name__
         raise InputError(
-            f"expected {name!r} to be a function that gives the chain, found a value of type {kind}; write one"
+            f"expected {name!r} to be a runnable or a function that gives one, found a value of type {kind}; mend it"
         )
     try:
         runnable: Runnable[Any, Any] = coerce_to_runnable(factory())

@@ -6,22 +6,25 @@ Minimises E over S_c of −log P(z_c | x, ŷ) + E over S_w of −log P(z_w | x, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from aspire_guard.lm.adapter import Adapter
 from aspire_guard.lm.aspire_lm import AspireLM
+from aspire_guard.lm.language_model import pad
 from aspire_guard.lm.prefix_states import PrefixStates
 from aspire_trainers.adapters import new_adapter
 from aspire_trainers.config import SelfEvaluationConfig
 from aspire_trainers.fit import Fit, mean_loss
 from aspire_trainers.kept_states import KeptStates
 from aspire_trainers.labelled_answers import LabelledAnswers, by_passage
-from aspire_trainers.processes import part_of_mean
+from aspire_trainers.processes import parts_of_mean
 from aspire_trainers.progress import Progress
 
 
@@ -40,13 +43,13 @@ def tune_self_evaluation(
     aspire = replace(aspire, self_eval=self_eval)
     states = KeptStates(aspire, config.states_gib)
 
-    def loss(batch: Sequence[LabelledAnswers]) -> Tensor:
-        return self_evaluation_loss(aspire, batch, states.of(batch))
+    def loss(batch: Sequence[LabelledAnswers]) -> Iterator[Tensor]:
+        return self_evaluation_loss(aspire, batch, states.of(batch), config.token_budget)
 
     Fit(
         adapter=self_eval,
         batches=train,
-        loss=lambda batch: part_of_mean(loss, batch),
+        loss=lambda batch: parts_of_mean(loss, batch),
         validate=(lambda: mean_loss(loss, validation)) if validation else None,
         config=config,
         seed=seed,
@@ -56,12 +59,49 @@ def tune_self_evaluation(
     return self_eval
 
 
-def self_evaluation_loss(aspire: AspireLM, batch: Sequence[LabelledAnswers], states: PrefixStates) -> Tensor:
-    """The objective of stage 3, mean over the questions of `batch`, in nats; `states` as `KeptStates.of` gives them."""
-    rows = by_passage(batch)
-    texts = [[(item.question, text) for item in row for text in item.texts] for row in rows]
-    log_p = aspire.verdict_logits(states, texts).log_softmax(-1)
-    items = [item for row in rows for item in row]
-    labels = torch.tensor([int(not right) for item in items for right in item.is_right], device=log_p.device)
-    weights = torch.tensor([weight for item in items for weight in item.weights], device=log_p.device)
-    return -(log_p.gather(-1, labels[:, None])[:, 0] * weights).sum() / len(batch)
+def self_evaluation_loss(
+    aspire: AspireLM, batch: Sequence[LabelledAnswers], states: PrefixStates, token_budget: int
+) -> Iterator[Tensor]:
+    """The objective of stage 3, mean over the questions of `batch`, in nats, in parts that add up to it.
+
+    Args:
+        aspire: with the θs that is trained.
+        batch: labelled answers.
+        states: of these answers, as `KeptStates.of` gives them.
+        token_budget: tokens of `[θp ; x ; ŷ]` that a part attends to at most, but for a single longer answer.
+    """
+    device = states.visible.device
+    for part in _parts(by_passage(batch), max(1, token_budget // int(states.lengths.max()))):
+        branches, _ = pad([torch.tensor([answer.branch for answer in row], device=device) for row in part.values()])
+        answers = states.rows(torch.tensor(list(part), device=device)).branches(branches)
+        logits = aspire.verdict_logits(answers, [[answer.pair for answer in row] for row in part.values()])
+        labels, weights = zip(*((answer.label, answer.weight) for row in part.values() for answer in row), strict=True)
+        losses = cross_entropy(logits, torch.tensor(labels, device=device), reduction="none")
+        yield losses @ losses.new_tensor(weights) / len(batch)
+
+
+class _Answer(NamedTuple):
+    """One branch of a passage's row: (question, answer), its label, 0 for z_c and 1 for z_w, and its weight."""
+
+    branch: int
+    pair: tuple[str, str]
+    label: int
+    weight: float
+
+
+def _parts(rows: Sequence[Sequence[LabelledAnswers]], size: int) -> Iterator[dict[int, list[_Answer]]]:
+    """Neighbouring answers, at most `size` at a time, by row."""
+    answers = [
+        (number, _Answer(branch, pair, label, weight))
+        for number, row in enumerate(rows)
+        for branch, (pair, label, weight) in enumerate(
+            ((item.question, text), int(not right), weight)
+            for item in row
+            for text, right, weight in zip(item.texts, item.is_right, item.weights, strict=True)
+        )
+    ]
+    for start in range(0, len(answers), size):
+        part: dict[int, list[_Answer]] = {}
+        for number, answer in answers[start : start + size]:
+            part.setdefault(number, []).append(answer)
+        yield part

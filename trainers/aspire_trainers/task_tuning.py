@@ -5,7 +5,7 @@ Minimises −log P(y | x; θ, θp) over θp alone, the loss on the tokens of the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from aspire_trainers.adapters import new_adapter
 from aspire_trainers.batches import by_context
 from aspire_trainers.config import TaskTuningConfig
 from aspire_trainers.fit import Fit, mean_loss
-from aspire_trainers.processes import part_of_mean
+from aspire_trainers.processes import parts_of_mean
 from aspire_trainers.progress import Progress
 from aspire_trainers.record import QARecord
 
@@ -38,16 +38,17 @@ def tune_task(
     aspire = replace(aspire, task=task)
     held_out = by_context(validation, config.batch_size, seed)
 
-    def loss(batch: Sequence[QARecord]) -> Tensor:
-        return task_loss(aspire, batch)
-
-    def tokens(batch: Sequence[QARecord]) -> int:
+    def targets(batch: Sequence[QARecord]) -> int:
         return sum(len(aspire.answer_ids(record.answers[0])) + 1 for record in batch)
+
+    def loss(batch: Sequence[QARecord]) -> Iterator[Tensor]:
+        for part in _within(config.token_budget, aspire, batch):
+            yield task_loss(aspire, part) * (targets(part) / targets(batch))
 
     Fit(
         adapter=task,
         batches=by_context(train, config.batch_size, seed),
-        loss=lambda batch: part_of_mean(loss, batch, tokens),
+        loss=lambda batch: parts_of_mean(loss, batch, targets),
         validate=(lambda: mean_loss(loss, held_out)) if held_out else None,
         config=config,
         seed=seed,
@@ -62,6 +63,20 @@ def _with_target(records: Sequence[QARecord], refusal: str | None) -> list[QARec
     if refusal is None:
         return [record for record in records if record.answerable]
     return [record if record.answerable else replace(record, answers=(refusal,)) for record in records]
+
+
+def _within(token_budget: int, aspire: AspireLM, batch: Sequence[QARecord]) -> Iterator[list[QARecord]]:
+    """Neighbours in parts of at most `token_budget` tokens, padding included, but for a single longer record."""
+    part: list[QARecord] = []
+    longest = 0
+    for record in batch:
+        length = aspire.length(record.question, record.context, record.answers[0])
+        longest = max(longest, length)
+        if part and longest * (len(part) + 1) > token_budget:
+            yield part
+            part, longest = [], length
+        part.append(record)
+    yield part
 
 
 def task_loss(aspire: AspireLM, batch: Sequence[QARecord]) -> Tensor:

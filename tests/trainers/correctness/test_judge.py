@@ -48,6 +48,17 @@ def test_a_reply_that_can_t_be_read_is_an_error(reply: str) -> None:
         _says(reply)
 
 
+def test_a_judge_that_fails_is_an_error_with_its_reason() -> None:
+    """One line, not the traceback of the model's client."""
+
+    def fails(_: str) -> str:
+        raise ConnectionError("no route to host")
+
+    with pytest.raises(InputError, match="found ConnectionError: no route to host") as caught:
+        Judge(RunnableLambda(fails)).grade([(RECORD, "Harrow")])
+    assert isinstance(caught.value.__cause__, ConnectionError)
+
+
 def test_the_error_counts_the_replies_that_can_t_be_read() -> None:
     """And shows the first of them."""
     judge = Judge(RunnableLambda(lambda prompt: "perhaps" if "<answer>b" in prompt else "yes"))

@@ -40,10 +40,14 @@ class Judge:
         """Return for each answer whether the model says yes.
 
         Raises:
-            InputError: a reply neither begins nor ends with yes or no.
+            InputError: the model fails, or a reply neither begins nor ends with yes or no.
         """
         prompts = [judge_prompt(record, answer) for record, answer in answers]
-        replies = [answer_text(reply) for reply in self.model.batch(prompts, {"max_concurrency": self.concurrency})]
+        try:
+            replies = [answer_text(reply) for reply in self.model.batch(prompts, {"max_concurrency": self.concurrency})]
+        except Exception as error:  # a model may raise anything
+            found = f"{type(error).__name__}: {error}"
+            raise InputError(f"judge: expected a reply to every answer, found {found}; mend it and try again") from error
         verdicts = [_verdict(reply) for reply in replies]
         unread = [reply for reply, verdict in zip(replies, verdicts, strict=True) if verdict is None]
         if unread:
