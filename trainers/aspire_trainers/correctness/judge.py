@@ -47,7 +47,7 @@ class Judge:
             replies = [answer_text(reply) for reply in self.model.batch(prompts, {"max_concurrency": self.concurrency})]
         except Exception as error:  # a model may raise anything
             found = f"{type(error).__name__}: {error}"
-            raise InputError(f"judge: expected a reply to every answer, found {found}; mend it and try again") from error
+            raise InputError(f"judge: expected a reply to every answer, found {found}; try again") from error
         verdicts = [_verdict(reply) for reply in replies]
         unread = [reply for reply, verdict in zip(replies, verdicts, strict=True) if verdict is None]
         if unread:
