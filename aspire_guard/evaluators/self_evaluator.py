@@ -99,7 +99,7 @@ class SelfEvaluator:
             )
         scores: dict[int, Score] = {}
         rows = [(exchange.question, exchange.context, exchange.answer) for exchange in exchanges]
-        for batch in _batches([row[1] for row in rows], [self.aspire.length(*row) for row in rows]):
+        for batch in _batches([row[1] for row in rows], [sum(self.aspire.lengths(*row)) for row in rows]):
             likelihoods, judgements = self.aspire.score([rows[i] for i in batch])
             for i, likelihood, judgement in zip(batch, likelihoods.tolist(), judgements.tolist(), strict=True):
                 reported = exchanges[i].log_likelihood if self.manifest.likelihood == "chain" else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from torch import Tensor
 from aspire_guard.errors import InputError
 from aspire_guard.lm.adapter import Adapter
 from aspire_guard.lm.beam_search import Beams, beam_search
+from aspire_guard.lm.conversation import first_turns
 from aspire_guard.lm.language_model import LanguageModel, pad
 from aspire_guard.lm.multinomial import Samples, multinomial
 from aspire_guard.lm.prefix_states import PrefixStates
@@ -22,6 +24,13 @@ from aspire_guard.lm.template import PromptTemplate, markers_of, unmarked
 
 # What it costs to copy a slot, counted in slots that one token attends to; measured on a processor with SmolLM2-135M.
 _SLOTS_A_COPY = 24
+
+
+class _Part(NamedTuple):
+    """How many slots of a head belong to a context, and ids `(tokens,)` of the context that follow them."""
+
+    slots: int
+    rest: Tensor
 
 
 @dataclass(frozen=True)
@@ -93,28 +102,30 @@ class AspireLM:
         totals, counts = self._answer_likelihood(predictors.flatten(0, 1), ids)
         return states, totals.view(-1, branches), counts.view(-1, branches)
 
-    def answer_branches(self, passages: Sequence[tuple[str | None, Sequence[tuple[str, str]]]]) -> PrefixStates:
+    def answer_branches(self, rows: Sequence[Sequence[tuple[str, str | None, str]]]) -> PrefixStates:
         """States of `[θp ; x ; ŷ]` that share all they can: a passage is computed once, and so is each question.
 
         Args:
-            passages: (context, its (question, answer) pairs) each; equal questions stand side by side.
+            rows: (question, context, answer) each, of one passage or one conversation a row; equal questions stand
+                side by side.
 
         Returns:
-            A row a passage, and a branch an answer in the given order; passages with fewer answers than others end
-            in branches without any.
+            A row each, and a branch an answer in the given order; rows with fewer answers than others end in branches
+            without any.
         """
-        questions = [list(dict.fromkeys(question for question, _ in pairs)) for _, pairs in passages]
-        asked = [[self._question_ids(question) for question in row] for row in questions]
-        answers = [[self.answer_ids(answer) for _, answer in pairs] for _, pairs in passages]
-        index, _ = pad(
-            [
-                torch.tensor([row.index(question) for question, _ in pairs], device=self.lm.device)
-                for row, (_, pairs) in zip(questions, passages, strict=True)
-            ]
-        )
-        heads = [self._head(context) for context, _ in passages]
+        prompts = [list(dict.fromkeys((question, context) for question, context, _ in row)) for row in rows]
+        heads, parts = zip(*(self._shared_head([context for _, context in row]) for row in prompts), strict=True)
+        read = [[own[context] for _, context in row] for row, own in zip(prompts, parts, strict=True)]
+        asked = [
+            [torch.cat([part.rest, self._question_ids(question)]) for part, (question, _) in zip(*pair, strict=True)]
+            for pair in zip(read, prompts, strict=True)
+        ]
+        answers = [[self.answer_ids(answer) for _, _, answer in row] for row in rows]
+        slots = self._padded([[part.slots for part in row] for row in read])
+        index = self._padded([[own.index(e[:2]) for e in row] for row, own in zip(rows, prompts, strict=True)])
         states = self.answering.prefill(heads) if any(map(len, heads)) else self.lm.empty(len(heads))
-        states = _after_branches(self.answering, states.fork(max(map(len, asked))), self._embedded(asked))
+        states = states.fork(slots.shape[1]).up_to(slots)
+        states = _after_branches(self.answering, states, self._embedded(asked))
         return _after_branches(self.answering, states.branches(index), self._embedded(answers))
 
     def verdict_logits(self, answers: PrefixStates, texts: Sequence[Sequence[tuple[str, str]]]) -> Tensor:
@@ -163,9 +174,10 @@ class AspireLM:
         )
         return self._texts(samples)
 
-    def length(self, question: str, context: str | None, answer: str) -> int:
-        """Tokens of `[θp ; x ; ŷ]`."""
-        return len(self._head(context)) + len(self._question_ids(question)) + len(self.answer_ids(answer))
+    def lengths(self, question: str, context: str | None, answer: str) -> tuple[int, int]:
+        """Tokens of `[θp ; context]`, and of the question and ŷ after it."""
+        head = len(self._before) + len(self._context_ids(context))
+        return head, len(self._question_ids(question)) + len(self.answer_ids(answer))
 
     @torch.inference_mode()
     def score(self, exchanges: Sequence[tuple[str, str | None, str]]) -> tuple[Tensor, Tensor]:
@@ -194,21 +206,36 @@ class AspireLM:
     def _read(self, rows: Sequence[tuple[str | None, Tensor]]) -> tuple[PrefixStates, list[Tensor]]:
         """States of `[θp ; context ; ids]` a row, and the final hidden states `(tokens, hidden)` of each row's ids.
 
-        A context that several rows share is computed once.
+        A context that several rows share is computed once, and so are the turns of a conversation.
         """
-        contexts = list(dict.fromkeys(context for context, _ in rows))
-        heads = [self._head(context) for context in contexts]
-        index = torch.tensor([contexts.index(context) for context, _ in rows], device=self.lm.device)
-        tails = [self.lm.embed(ids) for _, ids in rows]
-        if len(contexts) == len(rows) or not any(map(len, heads)):
+        first = first_turns(context for context, _ in rows)
+        groups = {turn: [context for context in first if first[context] == turn] for turn in first.values()}
+        heads, parts = zip(*map(self._shared_head, groups.values()), strict=True)
+        index = [list(groups).index(first[context]) for context, _ in rows]
+        own = [parts[i][context] for i, (context, _) in zip(index, rows, strict=True)]
+        tails = [self.lm.embed(torch.cat([part.rest, ids])) for part, (_, ids) in zip(own, rows, strict=True)]
+        if len(heads) == len(rows) or not any(map(len, heads)):
             before = self.lm.empty(len(rows))
-            tails = [torch.cat([heads[i], tail]) for i, tail in zip(index.tolist(), tails, strict=True)]
+            tails = [torch.cat([heads[i], tail]) for i, tail in zip(index, tails, strict=True)]
         else:
-            before = self.answering.prefill(heads).rows(index)
+            before = self.answering.prefill(heads).rows(torch.tensor(index, device=self.lm.device))
+            before = before.up_to(self._padded([[part.slots] for part in own]))
         values, mask = pad(tails)
         states, hidden = self.answering.extend(before, values[:, None], mask[:, None])
         ends = zip(hidden[:, 0], tails, rows, strict=True)
         return states, [h[len(tail) - len(ids) : len(tail)] for h, tail, (_, ids) in ends]
+
+    def _shared_head(self, contexts: Sequence[str | None]) -> tuple[Tensor, dict[str | None, _Part]]:
+        """`[θp ; context]` `(tokens, dim)` of the longest context, and what of it belongs to each."""
+        ids = {context: self._context_ids(context) for context in contexts}
+        longest = max(ids.values(), key=len)
+        before = self._before
+        shared = {context: _common(part, longest) for context, part in ids.items()}
+        parts = {context: _Part(len(before) + n, ids[context][n:]) for context, n in shared.items()}
+        return torch.cat([before, self.lm.embed(longest)]), parts
+
+    def _padded(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        return pad([torch.tensor(row, device=self.lm.device) for row in rows])[0]
 
     def _embedded(self, ids: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
         return [[self.lm.embed(part) for part in row] for row in ids]
@@ -222,10 +249,14 @@ class AspireLM:
             for row in zip(found.tokens.tolist(), found.lengths.tolist(), found.scores.tolist(), strict=True)
         ]
 
-    def _head(self, context: str | None) -> Tensor:
+    @property
+    def _before(self) -> Tensor:
+        """`(tokens, dim)`: what stands before every prompt."""
         parts = [] if self.task is None else [self._vectors(self.task)]
-        text = self.lm.token_ids(self.template.render_context(context and self._plain(context)))
-        return torch.cat([*parts, self.lm.embed(torch.cat([self.lm.start_ids, text]))])
+        return torch.cat([*parts, self.lm.embed(self.lm.start_ids)])
+
+    def _context_ids(self, context: str | None) -> Tensor:
+        return self.lm.token_ids(self.template.render_context(context and self._plain(context)))
 
     def _question_ids(self, question: str) -> Tensor:
         return self.lm.token_ids(self.template.render_question(self._plain(question)))
@@ -260,6 +291,12 @@ def _after_branches(lm: LanguageModel, states: PrefixStates, parts: Sequence[Seq
     nothing = next(part for row in parts for part in row)[:0]
     values, mask = pad([part for row in parts for part in (*row, *[nothing] * (branches - len(row)))])
     return lm.extend(states, *(part.view(-1, branches, *part.shape[1:]) for part in (values, mask)))[0]
+
+
+def _common(ids: Tensor, others: Tensor) -> int:
+    """How many tokens both begin with."""
+    n = min(len(ids), len(others))
+    return int((ids[:n] == others[:n]).cumprod(0).sum())
 
 
 def _is_cheaper_apart(states: PrefixStates, lengths: Sequence[Sequence[int]]) -> bool:

@@ -61,6 +61,13 @@ class PrefixStates:
         )
         return PrefixStates(layers, visible.gather(1, slots)[:, None], self.hidden[rows, branches][:, None])
 
+    def up_to(self, lengths: Tensor) -> PrefixStates:
+        """Branches that end after `lengths` `(batch, branches)` of their tokens; `hidden` stays, and is theirs no more.
+
+        As a prefix has no part in what follows it, the states of a text serve all texts that it begins with.
+        """
+        return replace(self, visible=self.visible & (self.visible.cumsum(-1) <= lengths[..., None]))
+
     def first(self, slots: int, hidden: Tensor) -> PrefixStates:
         """The states as they were after the first `slots` slots, with the `hidden` that each branch had then."""
         layers = tuple((k[:, :, :slots], v[:, :, :slots]) for k, v in self.layers)

@@ -128,7 +128,7 @@ def test_little_of_a_pass_is_padding() -> None:
     exchanges = [Exchange(question="Who?", context="x" * (1 + 60 * i), answer="Ada") for i in range(6)]
     evaluator.score(exchanges)
     hook.remove()
-    held = sum(evaluator.aspire.length(e.question, e.context, e.answer) for e in exchanges) + 6 * 3
+    held = sum(sum(evaluator.aspire.lengths(e.question, e.context, e.answer)) for e in exchanges) + 6 * 3
     assert held <= sum(passes) <= held + 6 * 64
 
 

@@ -81,11 +81,27 @@ def test_scores_are_those_of_plain_passes_alone_and_in_a_batch(evaluator: SelfEv
 def test_shared_states_judge_as_a_pass_each_does(evaluator: SelfEvaluator) -> None:
     """The questions of a passage share its states, and the answers of a question theirs."""
     aspire = evaluator.aspire
-    passages = [(CONTEXT, [(q, a) for q, c, a in EXCHANGES if c]), (None, [(q, a) for q, c, a in EXCHANGES if not c])]
-    texts = [pairs for _, pairs in passages]
-    log_p = aspire.verdict_logits(aspire.answer_branches(passages), texts).log_softmax(-1)[:, 0]
+    rows = [[e for e in EXCHANGES if e[1]], [e for e in EXCHANGES if not e[1]]]
+    texts = [[(question, answer) for question, _, answer in row] for row in rows]
+    log_p = aspire.verdict_logits(aspire.answer_branches(rows), texts).log_softmax(-1)[:, 0]
     expected = aspire.score([EXCHANGES[i] for i in (0, 2, 3, 1)])[1]
     torch.testing.assert_close(log_p, expected, atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_the_turns_of_a_conversation_judge_as_a_pass_each_does(evaluator: SelfEvaluator) -> None:
+    """They share the states of the last turn, whichever stands first; other contexts in their row change nothing."""
+    aspire, turns = evaluator.aspire, [CONTEXT]
+    for question, answer in (("Who?", "Ada"), ("When?", "1911")):
+        turns.append(f"{turns[-1]}\n\nQ: {question}\nA: {answer}")
+    talk = [("Where?", context, answer) for context in (*turns[::-1], "Another passage.") for answer in ("", "a yard")]
+    talk.append(("Which?", turns[1], "Petrel"))
+    texts = [[(question, answer) for question, _, answer in talk]]
+    log_p = aspire.verdict_logits(aspire.answer_branches([talk]), texts).log_softmax(-1)[:, 0]
+    alone = [torch.cat(column) for column in zip(*(aspire.score([e]) for e in talk), strict=True)]
+    torch.testing.assert_close(log_p, alone[1], atol=1e-4, rtol=0)
+    for values, wanted in zip(aspire.score(talk), alone, strict=True):
+        torch.testing.assert_close(values, wanted, atol=1e-4, rtol=0)
 
 
 def test_an_evaluator_saved_and_loaded_gives_the_same_scores(evaluator: SelfEvaluator, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from itertools import groupby
 
 import pytest
 
-from aspire_trainers.batches import by_context, split_by_context, take
+from aspire_trainers.batches import by_context, folds_by_context, split_by_context, take
 from aspire_trainers.record import QARecord
 
 
@@ -75,6 +75,17 @@ def test_a_split_keeps_contexts_apart(share: float) -> None:
     for side in (kept, aside):
         assert side == [record for record in records if record in side]
     assert len(kept) + len(aside) == 40
+
+
+def test_the_turns_of_a_conversation_are_one_context() -> None:
+    """A turn's context holds the earlier answers: a split or folds that part them would give these away."""
+    turns = [f"Story {i}.{''.join(f'{chr(10)}Q: {j}?' for j in range(n))}" for i in range(6) for n in range(4)]
+    records = [QARecord(context, "Who?", context, ("answer",)) for context in reversed(turns)]
+    kept, aside = split_by_context(records, 1 / 3, 0)
+    assert len(aside) == 8
+    for parts in ([kept, aside], folds_by_context(records, 3, 0), by_context(records, 4, 0)):
+        stories = [{(record.context or "")[:7] for record in part} for part in parts]
+        assert sum(map(len, stories)) == 6
 
 
 def test_closed_book_questions_are_split_one_by_one() -> None:

@@ -18,7 +18,7 @@ from aspire_trainers.adapters import new_adapter
 from aspire_trainers.config import TaskTuningConfig
 from aspire_trainers.progress import Progress
 from aspire_trainers.record import QARecord
-from aspire_trainers.task_tuning import task_loss, tune_task
+from aspire_trainers.task_tuning import _within, task_loss, tune_task
 
 RECORDS = [
     QARecord(f"{i}-{j}", f"Which {j}?", f"Passage number {i}.", (f"no. {i}{j}", "another"))
@@ -149,6 +149,27 @@ def test_a_token_budget_leaves_the_step_as_it_is(tmp_path: Path) -> None:
     ]
     for run in runs[:2]:
         torch.testing.assert_close(run, runs[2], atol=1e-5, rtol=0)
+
+
+def test_a_pass_runs_no_more_tokens_than_the_budget() -> None:
+    """Padding included, where no record is longer; a passage and a conversation count once, as they run once."""
+    aspire = _aspire()
+    story = "It was told to all who came."
+    turns = [story, f"{story}\nQ: Who?", f"{story}\nQ: Who?\nA: Ada", "Another, told to few."]
+    batch = [QARecord(f"{i}", "Who then?", turn, ("Ada",)) for i, turn in enumerate(turns) for _ in range(4)]
+    passes: list[int] = []
+    aspire.lm.model.base_model.register_forward_pre_hook(
+        lambda module, args, kwargs: passes.append(kwargs["inputs_embeds"].shape[:2].numel()), with_kwargs=True
+    )
+    for budget in (150, 300, 10_000):
+        parts = list(_within(budget, aspire, batch))
+        assert [record for part in parts for record in part] == batch
+        for part in parts:
+            passes.clear()
+            task_loss(aspire, part)
+            assert sum(passes) <= budget
+    assert len(parts) == 1
+    assert sum(passes) < 700
 
 
 def test_records_without_reference_are_left_out(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import chain
 
 from aspire_guard.errors import InputError
+from aspire_guard.lm.conversation import first_turns
 from aspire_trainers.record import QARecord
 
 
@@ -31,11 +32,11 @@ def by_context(records: Sequence[QARecord], size: int, seed: int) -> list[list[Q
 
 def split_by_context(records: Sequence[QARecord], share: float, seed: int) -> tuple[list[QARecord], list[QARecord]]:
     """Set aside the questions of `share` of the contexts: (kept, set aside), in the order of `records`."""
-    contexts = list(dict.fromkeys(record.context or record.id for record in records))
-    random.Random(seed).shuffle(contexts)
-    aside = set(contexts[: round(share * len(contexts))])
-    kept = [record for record in records if (record.context or record.id) not in aside]
-    return kept, [record for record in records if (record.context or record.id) in aside]
+    groups = _groups(records)
+    random.Random(seed).shuffle(groups)
+    aside = {record.id for group in groups[: round(share * len(groups))] for record in group}
+    kept = [record for record in records if record.id not in aside]
+    return kept, [record for record in records if record.id in aside]
 
 
 def folds_by_context(records: Sequence[QARecord], n: int, seed: int) -> list[list[QARecord]]:
@@ -44,12 +45,12 @@ def folds_by_context(records: Sequence[QARecord], n: int, seed: int) -> list[lis
     Raises:
         InputError: there are fewer contexts than folds.
     """
-    contexts = list(dict.fromkeys(record.context or record.id for record in records))
-    if len(contexts) < n:
-        raise InputError(f"expected {n} contexts or more for {n} folds, found {len(contexts)}; use fewer folds")
-    random.Random(seed).shuffle(contexts)
-    fold = {context: place % n for place, context in enumerate(contexts)}
-    return [[record for record in records if fold[record.context or record.id] == i] for i in range(n)]
+    groups = _groups(records)
+    if len(groups) < n:
+        raise InputError(f"expected {n} contexts or more for {n} folds, found {len(groups)}; use fewer folds")
+    random.Random(seed).shuffle(groups)
+    fold = {record.id: place % n for place, group in enumerate(groups) for record in group}
+    return [[record for record in records if fold[record.id] == i] for i in range(n)]
 
 
 def take(records: Sequence[QARecord], limit: int | None, seed: int) -> list[QARecord]:
@@ -63,8 +64,12 @@ def take(records: Sequence[QARecord], limit: int | None, seed: int) -> list[QARe
 
 
 def _groups(records: Sequence[QARecord]) -> list[list[QARecord]]:
-    """The questions of each context; without one, a question stands alone."""
+    """The questions of each context; without one, a question stands alone.
+
+    The turns of a conversation are one context: a turn holds the earlier ones, and their answers.
+    """
+    first = first_turns(record.context for record in records)
     groups: dict[str | int, list[QARecord]] = {}
     for i, record in enumerate(records):
-        groups.setdefault(record.context if record.context is not None else i, []).append(record)
+        groups.setdefault(first[record.context] or i, []).append(record)
     return list(groups.values())

@@ -43,8 +43,5 @@ class KeptStates:
 def answered_states(aspire: AspireLM, batch: Sequence[LabelledAnswers]) -> PrefixStates:
     """The states of one batch, computed now."""
     return aspire.answer_branches(
-        [
-            (items[0].context, [(item.question, text) for item in items for text in item.texts])
-            for items in by_passage(batch)
-        ]
+        [[(item.question, item.context, text) for item in items for text in item.texts] for items in by_passage(batch)]
     )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice, zip_longest
 
+from aspire_guard.lm.conversation import first_turns
 from aspire_trainers.answer_sampling import SampledAnswers
 from aspire_trainers.batches import by_context
 from aspire_trainers.config import SelfEvaluationConfig
@@ -46,16 +47,21 @@ def label_answers(
 
 
 def with_distractors(sampled: Sequence[SampledAnswers], n: int, *, seed: int) -> list[SampledAnswers]:
-    """The answers of each question and, behind them, `n` references of other questions about its passage, if it has."""
+    """The answers of each question and, behind them, `n` references of other questions about its passage, if it has.
+
+    Of a conversation that are the other turns' references.
+    """
+    first = first_turns(answers.record.context for answers in sampled)
     references: dict[str | None, list[str]] = {}
     for answers in sampled:
         if answers.record.context is not None and answers.record.answerable:
-            references.setdefault(answers.record.context, []).append(answers.record.answers[0])
+            references.setdefault(first[answers.record.context], []).append(answers.record.answers[0])
     extended = []
     for answers in sampled:
         chance = random.Random(f"{seed}/{answers.record.id}")
         known = {*answers.texts, *answers.record.answers}
-        others = [text for text in dict.fromkeys(references.get(answers.record.context, [])) if text not in known]
+        of_passage = dict.fromkeys(references.get(first[answers.record.context], []))
+        others = [text for text in of_passage if text not in known]
         texts = (*answers.texts, *chance.sample(others, min(n, len(others))))
         likelihoods = (*answers.log_likelihoods, *[None] * (len(texts) - len(answers.texts)))
         extended.append(replace(answers, texts=texts, log_likelihoods=likelihoods))
@@ -63,10 +69,11 @@ def with_distractors(sampled: Sequence[SampledAnswers], n: int, *, seed: int) ->
 
 
 def by_passage(batch: Sequence[LabelledAnswers]) -> list[list[LabelledAnswers]]:
-    """The questions of a batch, those about one passage together."""
+    """The questions of a batch, those about one passage or in one conversation together."""
+    first = first_turns(item.context for item in batch)
     passages: dict[str | None, list[LabelledAnswers]] = {}
     for item in batch:
-        passages.setdefault(item.context, []).append(item)
+        passages.setdefault(first[item.context], []).append(item)
     return list(passages.values())
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from aspire_guard.lm.adapter import Adapter
 from aspire_guard.lm.aspire_lm import AspireLM
+from aspire_guard.lm.conversation import first_turns
 from aspire_trainers.adapters import new_adapter
 from aspire_trainers.batches import by_context
 from aspire_trainers.config import TaskTuningConfig
@@ -66,16 +67,21 @@ def _with_target(records: Sequence[QARecord], refusal: str | None) -> list[QARec
 
 
 def _within(token_budget: int, aspire: AspireLM, batch: Sequence[QARecord]) -> Iterator[list[QARecord]]:
-    """Neighbours in parts of at most `token_budget` tokens, padding included, but for a single longer record."""
+    """Neighbours in parts that run at most `token_budget` tokens, padding included, but for a single longer record."""
+    first = first_turns(record.context for record in batch)
     part: list[QARecord] = []
+    heads: dict[str | int, int] = {}
     longest = 0
-    for record in batch:
-        length = aspire.length(record.question, record.context, record.answers[0])
-        longest = max(longest, length)
-        if part and longest * (len(part) + 1) > token_budget:
+    for i, record in enumerate(batch):
+        head, tail = aspire.lengths(record.question, record.context, record.answers[0])
+        passage = first[record.context] or i
+        grown = heads | {passage: max(head, heads.get(passage, 0))}
+        tokens = max(grown.values()) * len(grown) + max(longest, tail) * (len(part) + 1)
+        if part and tokens > token_budget:
             yield part
-            part, longest = [], length
+            part, grown, longest = [], {passage: head}, 0
         part.append(record)
+        heads, longest = grown, max(longest, tail)
     yield part
 
 
