@@ -37,7 +37,7 @@ class Adapter(Protocol):
         ...
 
     def on(self, lm: LanguageModel) -> Self:
-        """The same adapter over the same weights in another precision."""
+        """A copy of the adapter over the same weights, which may have another precision."""
         ...
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:

@@ -78,7 +78,7 @@ class Lora:
         return self._lm
 
     def on(self, lm: LanguageModel) -> Self:
-        """The same changes in a copy of `lm`."""
+        """A copy: the same changes in a copy of `lm`."""
         other = type(self)(lm, self.config, self.text)
         set_peft_model_state_dict(other._lm.model, self._state())
         return other.requires_grad_(False)

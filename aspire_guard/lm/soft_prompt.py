@@ -48,8 +48,8 @@ class SoftPrompt(nn.Module):
         return lm
 
     def on(self, lm: LanguageModel) -> Self:
-        """The prompt itself: it is float32 beside any weights."""
-        return self
+        """A copy: a prompt is float32 beside any weights."""
+        return type(self)(self.weight)
 
     def __len__(self) -> int:
         return len(self.weight)

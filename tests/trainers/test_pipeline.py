@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
-from aspire_guard.errors import DatasetError, InputError
+from aspire_guard.errors import DatasetError, EvaluatorFolderError, InputError
 from aspire_guard.evaluators.correctness_rule import CorrectnessRule
 from aspire_guard.evaluators.folder import read_manifest
 from aspire_guard.evaluators.self_evaluator import SelfEvaluator, selection_score
@@ -66,6 +68,45 @@ def test_twins_that_argue_move_the_self_evaluation_alone(base: Path, trained: Pa
     assert config.self_evaluation.persuasion == 0
     assert ours["task/adapter_model.safetensors"] == others["task/adapter_model.safetensors"]
     assert ours["self_eval/adapter_model.safetensors"] != others["self_eval/adapter_model.safetensors"]
+
+
+@pytest.mark.parametrize("folds", [1, 2])
+def test_training_goes_on_from_an_evaluator(base: Path, trained: Path, tmp_path: Path, folds: int) -> None:
+    """At a rate of next to nothing it ends where it starts, in stages 1 and 3, whatever the recipe would make anew."""
+    before = _files(trained)
+    slow: dict[str, Any] = {"learning_rate": 1e-12, "epochs": 1, "batch_size": 2}
+    config = _config(
+        base,
+        init_from=str(trained),
+        task=TaskTuningConfig(method="lora", **slow),
+        self_evaluation=SelfEvaluationConfig(method="soft_prompt", **slow),
+        sampling=SamplingConfig(k=3, max_new_tokens=5, folds=folds),
+    )
+    output = train_evaluator(config, DATA, tmp_path / "out")
+    manifests = [read_manifest(folder) for folder in (trained, output)]
+    assert manifests[0].methods == manifests[1].methods
+    for adapter in ("task", "self_eval"):
+        one, other = (load_file(folder / adapter / "adapter_model.safetensors") for folder in (trained, output))
+        assert all(torch.allclose(one[name], other[name], atol=1e-6, rtol=0) for name in one)
+    assert _files(trained) == before
+
+
+def test_without_stage_one_the_task_adapter_of_the_start_stays(base: Path, trained: Path, tmp_path: Path) -> None:
+    """The method "none" leaves θp as it is, and θs learns from its answers."""
+    config = _config(base, init_from=str(trained), task=TaskTuningConfig(method="none"))
+    ours, others = _files(trained), _files(train_evaluator(config, DATA, tmp_path / "out"))
+    assert ours["task/adapter_model.safetensors"] == others["task/adapter_model.safetensors"]
+    assert ours["self_eval/adapter_model.safetensors"] != others["self_eval/adapter_model.safetensors"]
+
+
+@pytest.mark.parametrize("init_from", ["starter", "nowhere"])
+def test_a_start_that_does_not_fit_is_refused_before_anything_is_done(
+    base: Path, tmp_path: Path, init_from: str
+) -> None:
+    """An evaluator of another base model, or none at all."""
+    with pytest.raises(EvaluatorFolderError, match="expected"):
+        train_evaluator(_config(base, init_from=init_from), DATA, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_run_killed_in_every_stage_ends_with_the_same_evaluator(

@@ -14,7 +14,7 @@ from torch import Tensor
 from aspire_guard.lm.adapter import Adapter
 from aspire_guard.lm.aspire_lm import AspireLM
 from aspire_guard.testing import Family, tiny_evaluator
-from aspire_trainers.adapters import new_adapter
+from aspire_trainers.adapters import adapter_to_train
 from aspire_trainers.answer_sampling import SampledAnswers
 from aspire_trainers.config import SelfEvaluationConfig
 from aspire_trainers.correctness import RougeL
@@ -175,7 +175,7 @@ def test_only_the_self_evaluation_moves(family: Family, task: Any, method: Any, 
     frozen = dict(aspire.task.requires_grad_(True).named_parameters()) if aspire.task is not None else {}
     before = _values(frozen | aspire.lm.model.state_dict())
     moved = dict(_tune(aspire, tmp_path / "run", config=config).named_parameters())
-    start = dict(new_adapter(aspire.lm, config, seed=0).named_parameters())
+    start = dict(adapter_to_train(aspire.lm, config, seed=0).named_parameters())
     assert all(not torch.equal(moved[name], start[name]) for name in start)
     assert all(torch.equal(value, before[name]) for name, value in (frozen | aspire.lm.model.state_dict()).items())
     assert all(weight.grad is None for weight in (*frozen.values(), *aspire.lm.model.parameters()))
@@ -187,7 +187,7 @@ def test_training_lowers_the_loss(family: Family, tmp_path: Path) -> None:
     batches = [BATCH]
     config = CONFIG.model_copy(update={"epochs": 15})
     self_eval = _tune(aspire, tmp_path / "run", train=batches, config=config)
-    start = new_adapter(aspire.lm, CONFIG, seed=0)
+    start = adapter_to_train(aspire.lm, CONFIG, seed=0)
     with torch.no_grad():
         before, after = (float(_loss(replace(aspire, self_eval=prompt), BATCH)) for prompt in (start, self_eval))
     assert after < before - 0.1

@@ -14,7 +14,7 @@ from torch import Tensor
 from aspire_guard.lm.adapter import Adapter
 from aspire_guard.lm.aspire_lm import AspireLM
 from aspire_guard.testing import Family, tiny_evaluator
-from aspire_trainers.adapters import new_adapter
+from aspire_trainers.adapters import adapter_to_train
 from aspire_trainers.config import TaskTuningConfig
 from aspire_trainers.progress import Progress
 from aspire_trainers.record import QARecord
@@ -105,7 +105,7 @@ def test_only_the_task_adapter_moves(family: Family, method: Any, tmp_path: Path
     aspire, config = _aspire(family), CONFIG.model_copy(update={"method": method})
     before = {name: value.clone() for name, value in aspire.lm.model.state_dict().items()}
     moved = dict(_tune(aspire, tmp_path / "run", config=config, validation=[]).named_parameters())
-    start = dict(new_adapter(aspire.lm, config, seed=0).named_parameters())
+    start = dict(adapter_to_train(aspire.lm, config, seed=0).named_parameters())
     assert all(not torch.equal(moved[name], start[name]) for name in start)
     for name, value in aspire.lm.model.state_dict().items():
         assert torch.equal(value, before[name]), name
@@ -116,7 +116,7 @@ def test_training_lowers_the_loss(family: Family, tmp_path: Path) -> None:
     """On its own records, well below where it started from."""
     aspire = _aspire(family)
     task = _tune(aspire, tmp_path / "run", config=CONFIG.model_copy(update={"epochs": 10}), validation=[])
-    start = new_adapter(aspire.lm, CONFIG, seed=0)
+    start = adapter_to_train(aspire.lm, CONFIG, seed=0)
     with torch.no_grad():
         before, after = (float(task_loss(replace(aspire, task=prompt), RECORDS)) for prompt in (start, task))
     assert after < before - 0.02

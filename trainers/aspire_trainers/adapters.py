@@ -1,4 +1,4 @@
-"""Where a new θp or θs is made."""
+"""Where the θp or θs that training moves is made."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from aspire_guard.lm.soft_prompt import SoftPrompt
 from aspire_trainers.config import FitConfig
 
 
-def new_adapter(lm: LanguageModel, config: FitConfig, *, seed: int) -> Adapter:
-    """An untrained adapter of the kind that `config` names; equal seeds make equal ones."""
+def adapter_to_train(lm: LanguageModel, config: FitConfig, *, seed: int, start: Adapter | None = None) -> Adapter:
+    """A copy of `start`, or an untrained adapter of the kind that `config` names; equal seeds make equal ones."""
+    if start is not None:
+        return start.on(lm).requires_grad_()
     if config.method == "lora":
         modules = config.target_modules
         return Lora.new(lm, config.text, rank=config.rank, seed=seed, target_modules=modules)

@@ -51,7 +51,7 @@ class FitConfig(_Config):
 
 
 class TaskTuningConfig(FitConfig):
-    """Stage 1: θp; with the method "none" the base model answers as it is, and the stage is left out.
+    """Stage 1: θp; with the method "none" the model answers as it is, and the stage is left out.
 
     Attributes:
         refusal: what θp learns to answer where there is no reference, and what θs sees there as a right answer; without
@@ -131,6 +131,8 @@ class TrainingConfig(_Config):
 
     Attributes:
         model: the base model: `smollm2-135m`, a local folder or a hub id.
+        init_from: an evaluator whose θp and θs training goes on from: a folder, or `starter`. They stay what they are
+            made of, whatever `task` and `self_evaluation` say of that; with the task method "none" θp stays as it is.
         seed: of the order of the records and of every random choice.
         limit: use at most so many records of each training dataset, out of contexts drawn at random.
         validation_share: of the training contexts, set aside to stop early, to choose α and to calibrate.
@@ -144,6 +146,7 @@ class TrainingConfig(_Config):
     """
 
     model: str = "smollm2-135m"
+    init_from: str | None = None
     seed: int = 0
     limit: int | None = Field(default=None, ge=1)
     validation_share: float = Field(default=0.1, ge=0, lt=1)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -21,10 +21,19 @@ import torch
 from rich.console import Console
 
 from aspire_guard.errors import InputError
-from aspire_guard.evaluators.folder import MANIFEST, BaseModelId, Manifest, read_manifest, save_evaluator
+from aspire_guard.evaluators.folder import (
+    MANIFEST,
+    BaseModelId,
+    Manifest,
+    load_aspire_lm,
+    read_manifest,
+    save_evaluator,
+)
 from aspire_guard.evaluators.self_evaluator import selection_score
+from aspire_guard.evaluators.starter import starter_folder
 from aspire_guard.lm.aspire_lm import AspireLM
 from aspire_guard.lm.base_model import fingerprint, load_base_model
+from aspire_guard.lm.language_model import LanguageModel
 from aspire_guard.selection.calibration import Calibration, fit_calibration
 from aspire_guard.selection.metrics import auroc
 from aspire_trainers.answer_sampling import SampledAnswers, sample_answers
@@ -59,18 +68,32 @@ def train_evaluator(config: TrainingConfig, data: TrainingData, output: Path) ->
     correctness = correctness_of(config.correctness)
     processes()  # where there are several GPUs, each process takes its own
     lm = load_base_model(config.model)
+    start, files = _start(config, lm)
     run: dict[str, Any] = {
         "config": config.model_dump(mode="json"),
         "data": data.digest(),
         "model": fingerprint(lm),
+        "start": files,
     }
     if from_main(lambda: _is_finished(output, run)):
         return output
     work = from_main(lambda: _open_work_folder(output, run))
-    tuned = _tune(AspireLM(lm.to(getattr(torch, config.dtype))), config, data, work)
+    tuned = _tune(start.on(lm.to(getattr(torch, config.dtype))), config, data, work)
     from_main(lambda: _calibrate(tuned.on(lm), correctness, config, data, run, output))
     from_main(lambda: shutil.rmtree(work))
     return output
+
+
+def _start(config: TrainingConfig, lm: LanguageModel) -> tuple[AspireLM, Mapping[str, str]]:
+    """What training goes on from: the base model, or an evaluator, with the digests of its files."""
+    if config.init_from is None:
+        return AspireLM(lm), {}
+    folder = starter_folder() if config.init_from == "starter" else Path(config.init_from)
+    manifest = read_manifest(folder)
+    start = load_aspire_lm(folder, manifest, lm)
+    for adapter in filter(None, (start.task, start.self_eval)):
+        adapter.requires_grad_(False)
+    return start, manifest.files
 
 
 def _calibrate(
@@ -184,7 +207,7 @@ def _with_task(
     work: Path,
     without_fold: int | None = None,
 ) -> AspireLM:
-    """The model under a θp that is fitted on `train`; as it is with the method "none"."""
+    """The model under a θp that is fitted on `train`; as it starts with the method "none"."""
     if config.task.method == "none":
         return aspire
     title, file = "1/3 task tuning", "task"

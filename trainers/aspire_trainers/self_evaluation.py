@@ -19,7 +19,7 @@ from aspire_guard.lm.adapter import Adapter
 from aspire_guard.lm.aspire_lm import AspireLM
 from aspire_guard.lm.language_model import pad
 from aspire_guard.lm.prefix_states import PrefixStates
-from aspire_trainers.adapters import new_adapter
+from aspire_trainers.adapters import adapter_to_train
 from aspire_trainers.config import SelfEvaluationConfig
 from aspire_trainers.fit import Fit, mean_loss
 from aspire_trainers.kept_states import KeptStates
@@ -38,8 +38,11 @@ def tune_self_evaluation(
     checkpoint: Path,
     progress: Progress,
 ) -> Adapter:
-    """Train θs on batches of labelled answers, from the last checkpoint where there is one."""
-    self_eval = new_adapter(aspire.lm, config, seed=seed)
+    """Train θs on batches of labelled answers, from the last checkpoint where there is one.
+
+    Where the model has a θs, a copy of it is trained.
+    """
+    self_eval = adapter_to_train(aspire.lm, config, seed=seed, start=aspire.self_eval)
     aspire = replace(aspire, self_eval=self_eval)
     states = KeptStates(aspire, config.states_gib)
 

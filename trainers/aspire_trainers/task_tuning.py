@@ -14,7 +14,7 @@ from torch import Tensor
 from aspire_guard.lm.adapter import Adapter
 from aspire_guard.lm.aspire_lm import AspireLM
 from aspire_guard.lm.conversation import first_turns
-from aspire_trainers.adapters import new_adapter
+from aspire_trainers.adapters import adapter_to_train
 from aspire_trainers.batches import by_context
 from aspire_trainers.config import TaskTuningConfig
 from aspire_trainers.fit import Fit, mean_loss
@@ -33,9 +33,12 @@ def tune_task(
     checkpoint: Path,
     progress: Progress,
 ) -> Adapter:
-    """Train θp on the records that have a reference or get the refusal, from the last checkpoint where there is one."""
+    """Train θp on the records that have a reference or get the refusal, from the last checkpoint where there is one.
+
+    Where the model has a θp, a copy of it is trained.
+    """
     train, validation = (_with_target(records, config.refusal) for records in (train, validation))
-    task = new_adapter(aspire.lm, config, seed=seed)
+    task = adapter_to_train(aspire.lm, config, seed=seed, start=aspire.task)
     aspire = replace(aspire, task=task)
     held_out = by_context(validation, config.batch_size, seed)
 

@@ -26,6 +26,10 @@ def train(
     ] = None,
     recipe: Annotated[Path | None, typer.Option(help="Settings in TOML; options given here win over it.")] = None,
     model: Annotated[str | None, typer.Option(help="smollm2-135m, a local folder or a hub id.")] = None,
+    init_from: Annotated[
+        str | None,
+        typer.Option(help="Go on from the θp and θs of this evaluator: a folder, or starter."),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Use at most so many records of each dataset.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of every random choice.")] = None,
 ) -> None:
@@ -46,7 +50,7 @@ def train(
     if (train is None) == (answers is None):
         found = "neither" if train is None else "both"
         raise InputError(f"expected --train or --answers, found {found}; give one of them")
-    config = TrainingConfig.load(recipe, model=model, limit=limit, seed=seed)
+    config = TrainingConfig.load(recipe, model=model, init_from=init_from, limit=limit, seed=seed)
     load = TrainingData.load if train else TrainingData.load_answers
     data = load(train or answers or [], validation or [], config)
     folder = train_evaluator(config, data, output)

@@ -1,0 +1,134 @@
+"""The paper's table with SmolLM2-135M: ASPIRE against the five baselines, over seeds.
+
+Run: `python benchmarks/paper_table.py --data <folder> --work <folder> > docs/paper-table.md`. It goes on where it was
+stopped; `--dataset` and `--seed` do a part, so that several processes can share the work, and the page holds what is
+finished. `--data` holds `<dataset>_train.jsonl` and `<dataset>_dev.jsonl`.
+
+An evaluator of each dataset and seed is trained on the train file alone, with `trainers/recipes/reproduction.toml`. It
+answers `--limit` questions of the dev file, and every score ranks these answers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from aspire_guard import SelfEvaluator
+from aspire_trainers.baselines import Suite
+from aspire_trainers.baselines.entailment import RougeEntailment
+from aspire_trainers.batches import take
+from aspire_trainers.comparison import Block, ScoreReport
+from aspire_trainers.config import TrainingConfig
+from aspire_trainers.correctness import correctness_of
+from aspire_trainers.dataset import load_dataset
+from aspire_trainers.evaluate import Report, answer_records, evaluate, evaluate_pretrained
+from aspire_trainers.pipeline import train_evaluator
+from aspire_trainers.progress import Progress
+from aspire_trainers.training_data import TrainingData
+
+DATASETS = ("squad", "coqa", "triviaqa")
+SEEDS = (0, 1, 2)
+RECIPE = Path(__file__).parents[1] / "trainers" / "recipes" / "reproduction.toml"
+SINGLE_PASS = ("perplexity", "self_eval")
+_INTRODUCTION = """# The paper's table with a small model
+
+SmolLM2-135M, {seeds} seeds a dataset: mean ± standard deviation over seeds, in %; tokens are what a score needs beyond
+the answer, in forward-token equivalents. Made by `python benchmarks/paper_table.py`, whose first lines say how; what
+follows from it stands in [the paper in this code](reproduction.md#the-table)."""
+
+
+def measure(dataset: str, seed: int, data: Path, work: Path, limit: int) -> None:
+    """Train an evaluator and compare the scores of its answers; with the first seed the pre-trained model's, too."""
+    if _result(dataset, seed, work).exists():
+        return
+    config = TrainingConfig.load(RECIPE, seed=seed)
+    folder = work / f"{dataset}-{seed}"
+    train_evaluator(config, TrainingData.load([str(data / f"{dataset}_train.jsonl")], [], config), folder)
+    saved = SelfEvaluator.from_pretrained(folder)
+    # In the precision of its training, which takes half the time and is the same for every score.
+    aspire = saved.aspire.on(saved.aspire.lm.to(getattr(torch, config.dtype)))
+    evaluator = SelfEvaluator(aspire, saved.manifest, saved.calibration)
+    records = take(load_dataset(str(data / f"{dataset}_dev.jsonl")), limit, seed=0)
+    right, suite = correctness_of(config.correctness), Suite.paper(RougeEntailment(), samples=10)
+    judged = answer_records(evaluator, records, right, Progress(f"{dataset} {seed}", "questions"), suite)
+    pretrained = None
+    if seed == SEEDS[0]:
+        pretrained = evaluate_pretrained(evaluator, records, right, suite, Progress("without θp", "questions"))
+    report = evaluate(evaluator, judged, suite, pretrained)
+    partial = work / f"{dataset}-{seed}.partial"
+    partial.write_text(report.model_dump_json(indent=2), encoding="utf-8")
+    partial.rename(_result(dataset, seed, work))
+
+
+def page(work: Path) -> Iterator[str]:
+    """The lines of the page, of all that is measured."""
+    yield _INTRODUCTION.format(seeds=len(SEEDS))
+    for dataset in DATASETS:
+        files = [file for seed in SEEDS if (file := _result(dataset, seed, work)).exists()]
+        reports = [Report.model_validate_json(file.read_text("utf-8")) for file in files]
+        if not reports:
+            continue
+        yield f"\n## {dataset}: {reports[0].n} questions, seeds: {len(reports)}\n"
+        yield "| answers | accuracy | score | AUROC | AUACC | tokens |"
+        yield "|---|---|---|---|---|---|"
+        yield from _rows("under θp", reports)
+        yield from _rows("without θp", [report.pretrained for report in reports if report.pretrained])
+        yield "\nASPIRE minus the best baseline on its own answers (each seed):\n"
+        yield from _ahead(reports, "of all", [name for name in reports[0].scores if name != "aspire"])
+        yield from _ahead(reports, "of those that sample nothing", SINGLE_PASS)
+
+
+def _rows(answers: str, blocks: Sequence[Block]) -> Iterator[str]:
+    for name in blocks[0].scores if blocks else ():
+        reports = [block.scores[name] for block in blocks]
+        areas = (_spread([_value(report, metric) for report in reports]) for metric in ("auroc", "auacc"))
+        accuracy = _spread([block.accuracy for block in blocks])
+        yield f"| {answers} | {accuracy} | {name} | {' | '.join(areas)} | {reports[0].cost.tokens:.0f} |"
+
+
+def _ahead(reports: Sequence[Report], which: str, names: Sequence[str]) -> Iterator[str]:
+    for metric in ("auroc", "auacc"):
+        means = {name: statistics.fmean(_value(report.scores[name], metric) for report in reports) for name in names}
+        best = max(names, key=lambda name: means[name])
+        gains = [_value(report.scores["aspire"], metric) - _value(report.scores[best], metric) for report in reports]
+        each = ", ".join(f"{100 * gain:+.1f}" for gain in gains)
+        yield f"- {metric.upper()}, best {which} ({best}): {_spread(gains)} ({each})"
+
+
+def _value(report: ScoreReport, metric: str) -> float:
+    estimate = getattr(report, metric)
+    return 0.5 if estimate is None else float(estimate.value)
+
+
+def _spread(values: Sequence[float]) -> str:
+    """In %."""
+    deviation = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{100 * statistics.fmean(values):.1f}{deviation}"
+
+
+def _result(dataset: str, seed: int, work: Path) -> Path:
+    return work / f"{dataset}-{seed}.json"
+
+
+def main() -> None:
+    """Measure what is missing, and print the page."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of the datasets")
+    parser.add_argument("--work", type=Path, required=True, help="folder for evaluators and results")
+    parser.add_argument("--dataset", choices=DATASETS, help="only this one")
+    parser.add_argument("--seed", type=int, choices=SEEDS, help="only this one")
+    parser.add_argument("--limit", type=int, default=300, help="questions of each dev file")
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    for dataset in DATASETS if options.dataset is None else [options.dataset]:
+        for seed in SEEDS if options.seed is None else [options.seed]:
+            measure(dataset, seed, options.data, options.work, options.limit)
+    print("\n".join(page(options.work)))
+
+
+if __name__ == "__main__":
+    main()
