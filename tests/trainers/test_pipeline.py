@@ -85,6 +85,7 @@ def test_training_goes_on_from_an_evaluator(base: Path, trained: Path, tmp_path:
     output = train_evaluator(config, DATA, tmp_path / "out")
     manifests = [read_manifest(folder) for folder in (trained, output)]
     assert manifests[0].methods == manifests[1].methods
+    assert manifests[1].provenance["went_on_from"] == manifests[0].provenance
     for adapter in ("task", "self_eval"):
         one, other = (load_file(folder / adapter / "adapter_model.safetensors") for folder in (trained, output))
         assert all(torch.allclose(one[name], other[name], atol=1e-6, rtol=0) for name in one)

@@ -68,12 +68,12 @@ def train_evaluator(config: TrainingConfig, data: TrainingData, output: Path) ->
     correctness = correctness_of(config.correctness)
     processes()  # where there are several GPUs, each process takes its own
     lm = load_base_model(config.model)
-    start, files = _start(config, lm)
+    start, learned = _start(config, lm)
     run: dict[str, Any] = {
         "config": config.model_dump(mode="json"),
         "data": data.digest(),
         "model": fingerprint(lm),
-        "start": files,
+        "start": learned,
     }
     if from_main(lambda: _is_finished(output, run)):
         return output
@@ -84,8 +84,8 @@ def train_evaluator(config: TrainingConfig, data: TrainingData, output: Path) ->
     return output
 
 
-def _start(config: TrainingConfig, lm: LanguageModel) -> tuple[AspireLM, Mapping[str, str]]:
-    """What training goes on from: the base model, or an evaluator, with the digests of its files."""
+def _start(config: TrainingConfig, lm: LanguageModel) -> tuple[AspireLM, Mapping[str, Any]]:
+    """What training goes on from: the base model, or an evaluator, with its digests and how it was trained."""
     if config.init_from is None:
         return AspireLM(lm), {}
     folder = starter_folder() if config.init_from == "starter" else Path(config.init_from)
@@ -93,7 +93,7 @@ def _start(config: TrainingConfig, lm: LanguageModel) -> tuple[AspireLM, Mapping
     start = load_aspire_lm(folder, manifest, lm)
     for adapter in filter(None, (start.task, start.self_eval)):
         adapter.requires_grad_(False)
-    return start, manifest.files
+    return start, {"files": manifest.files, "provenance": manifest.provenance}
 
 
 def _calibrate(
@@ -256,6 +256,7 @@ def _provenance(run: dict[str, Any], data: TrainingData) -> dict[str, Any]:
         "data_digest": run["data"],
         "answers": _answered_by(data),
         "config": run["config"],
+        **({"went_on_from": run["start"]["provenance"]} if run["start"] else {}),
         "versions": {name: version(name) for name in ("aspire-guard", "torch", "transformers", "peft")},
     }
 
