@@ -36,7 +36,7 @@ RECIPE = Path(__file__).parents[1] / "trainers" / "recipes" / "reproduction.toml
 SINGLE_PASS = ("perplexity", "self_eval")
 _INTRODUCTION = """# The paper's table with a small model
 
-SmolLM2-135M, {seeds} seeds a dataset: mean ± standard deviation over seeds, in %; tokens are what a score needs beyond
+SmolLM2-135M; mean ± standard deviation over as many seeds as a title says, in %; tokens are what a score needs beyond
 the answer, in forward-token equivalents. Made by `python benchmarks/paper_table.py`, whose first lines say how; what
 follows from it stands in [the paper in this code](reproduction.md#the-table)."""
 
@@ -66,7 +66,7 @@ def measure(dataset: str, seed: int, data: Path, work: Path, limit: int) -> None
 
 def page(work: Path) -> Iterator[str]:
     """The lines of the page, of all that is measured."""
-    yield _INTRODUCTION.format(seeds=len(SEEDS))
+    yield _INTRODUCTION
     for dataset in DATASETS:
         files = [file for seed in SEEDS if (file := _result(dataset, seed, work)).exists()]
         reports = [Report.model_validate_json(file.read_text("utf-8")) for file in files]

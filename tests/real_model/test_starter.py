@@ -87,8 +87,9 @@ def test_the_base_model_stays_frozen(evaluator: SelfEvaluator) -> None:
 def test_the_card_tells_provenance_and_metrics() -> None:
     """The card names the data with licences, and the held-out results against both baselines."""
     manifest = read_manifest(starter_folder())
-    assert set(manifest.metrics) == {"handbook:test", "squad_dev", "coqa_dev"}
+    assert set(manifest.metrics) == {"handbook:test", "squad_dev", "triviaqa_dev", "coqa_dev"}
     assert all(set(m["scores"]) >= {"aspire", "perplexity", "p_true"} for m in manifest.metrics.values())
     card = (starter_folder() / "README.md").read_text("utf-8")
     assert "CC BY-SA 4.0" in card
+    assert "TriviaQA" in card
     assert sum(path.stat().st_size for path in starter_folder().rglob("*")) < 3_000_000
