@@ -98,7 +98,10 @@ def _tune(aspire: AspireLM, folder: Path, **changes: Any) -> Adapter:
     folder.mkdir(exist_ok=True)
     values: dict[str, Any] = {"train": _labelled(), "validation": [], "config": CONFIG, "seed": 0} | changes
     return tune_self_evaluation(
-        aspire, checkpoint=folder / "self_eval.safetensors", progress=Progress("test"), **values
+        replace(aspire, self_eval=None),
+        checkpoint=folder / "self_eval.safetensors",
+        progress=Progress("test"),
+        **values,
     )
 
 

@@ -35,7 +35,8 @@ def _aspire(family: Family = "llama") -> AspireLM:
 def _tune(aspire: AspireLM, folder: Path, **changes: Any) -> Adapter:
     folder.mkdir(exist_ok=True)
     values: dict[str, Any] = {"train": RECORDS, "validation": RECORDS[:2], "config": CONFIG, "seed": 0} | changes
-    return tune_task(aspire, checkpoint=folder / "task.safetensors", progress=Progress("test"), **values)
+    start = replace(aspire, task=None)
+    return tune_task(start, checkpoint=folder / "task.safetensors", progress=Progress("test"), **values)
 
 
 def _layout(aspire: AspireLM, record: QARecord) -> tuple[Tensor, Tensor]:

@@ -61,7 +61,7 @@ def trajectories(folder: Path) -> Iterator[tuple[str, Any]]:
     for method in ("soft_prompt", "lora"):
         name, progress = f"task-{method}", Recorder()
         task = tune_task(
-            aspire,
+            replace(aspire, task=None),
             RECORDS,
             RECORDS[:4],
             TaskTuningConfig.model_validate({"method": method, "text": "Answer", **FIT}),
@@ -74,7 +74,7 @@ def trajectories(folder: Path) -> Iterator[tuple[str, Any]]:
         config = SelfEvaluationConfig.model_validate({"method": method, "text": "Right?", **FIT})
         labelled = label_answers(answers, config, RougeL(0.9), seed=0)
         self_eval = tune_self_evaluation(
-            replace(aspire, task=task.requires_grad_(False)),
+            replace(aspire, task=task.requires_grad_(False), self_eval=None),
             labelled,
             labelled[:2],
             config,
