@@ -116,7 +116,7 @@ def messages_in(value: object) -> list[BaseMessage]:
     """Messages in a list, in any notation that chat models take; none where it is something else."""
     try:
         return convert_to_messages(value) if isinstance(value, list | tuple) else []
-    except (ValueError, NotImplementedError):  # the latter is LangChain's word for a value that is no message
+    except (ValueError, NotImplementedError):  # convert_to_messages raises either for what is no message
         return []
 
 
