@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,15 @@ def test_a_finished_run_is_not_made_again(base: Path, trained: Path, capsys: pyt
     assert train_evaluator(_config(base), DATA, trained) == trained
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
     assert "task tuning" not in capsys.readouterr().err
+
+
+def test_a_run_that_an_earlier_version_finished_is_not_made_again(base: Path, trained: Path, tmp_path: Path) -> None:
+    """It knew fewer settings; those of today stand at their defaults."""
+    shutil.copytree(trained, tmp_path / "out")
+    manifest = json.loads((tmp_path / "out" / "aspire.json").read_text("utf-8"))
+    del manifest["provenance"]["config"]["self_evaluation"]["persuasion"]
+    (tmp_path / "out" / "aspire.json").write_text(json.dumps(manifest), encoding="utf-8")
+    assert train_evaluator(_config(base), DATA, tmp_path / "out") == tmp_path / "out"
 
 
 def test_progress_is_shown_for_every_stage(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from rich.console import Console
 
 from aspire_guard.errors import InputError
@@ -265,9 +266,17 @@ def _is_finished(output: Path, run: dict[str, Any]) -> bool:
     if not (output / MANIFEST).exists():
         return False
     provenance = read_manifest(output).provenance
-    if (provenance.get("config"), provenance.get("data_digest")) == (run["config"], run["data"]):
+    if (_settings(provenance.get("config")), provenance.get("data_digest")) == (run["config"], run["data"]):
         return True
     raise InputError(f"expected a new folder, found another evaluator in {output}; choose another output or delete it")
+
+
+def _settings(saved: Any) -> Any:
+    """A run's settings under the names of today; what an earlier version had no name for was as by default."""
+    try:
+        return TrainingConfig.model_validate(saved).model_dump(mode="json")
+    except ValidationError:
+        return saved
 
 
 def _open_work_folder(output: Path, run: dict[str, Any]) -> Path:
