@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,21 +15,14 @@ from torch import Tensor
 from aspire_guard.errors import InputError
 from aspire_guard.lm.adapter import Adapter
 from aspire_guard.lm.beam_search import Beams, beam_search
-from aspire_guard.lm.conversation import first_turns
 from aspire_guard.lm.language_model import LanguageModel, pad
 from aspire_guard.lm.multinomial import Samples, multinomial
 from aspire_guard.lm.prefix_states import PrefixStates
+from aspire_guard.lm.prompt_reader import PromptReader, after_branches
 from aspire_guard.lm.template import PromptTemplate, markers_of, unmarked
 
 # What it costs to copy a slot, counted in slots that one token attends to; measured on a processor with SmolLM2-135M.
 _SLOTS_A_COPY = 24
-
-
-class _Part(NamedTuple):
-    """How many slots of a head belong to a context, and ids `(tokens,)` of the context that follow them."""
-
-    slots: int
-    rest: Tensor
 
 
 @dataclass(frozen=True)
@@ -80,7 +72,8 @@ class AspireLM:
 
     def prompt_states(self, prompts: Sequence[tuple[str, str | None]]) -> PrefixStates:
         """States of `[θp ; x]` for each (question, context); a context that several share is computed once."""
-        return self._read([(context, self._question_ids(question)) for question, context in prompts])[0]
+        reader = self._reader
+        return reader.read([(context, reader.question_ids(question)) for question, context in prompts])[0]
 
     def answer_states(
         self, prompts: PrefixStates, answers: Sequence[Sequence[str]]
@@ -113,20 +106,7 @@ class AspireLM:
             A row each, and a branch an answer in the given order; rows with fewer answers than others end in branches
             without any.
         """
-        prompts = [list(dict.fromkeys((question, context) for question, context, _ in row)) for row in rows]
-        heads, parts = zip(*(self._shared_head([context for _, context in row]) for row in prompts), strict=True)
-        read = [[own[context] for _, context in row] for row, own in zip(prompts, parts, strict=True)]
-        asked = [
-            [torch.cat([part.rest, self._question_ids(question)]) for part, (question, _) in zip(*pair, strict=True)]
-            for pair in zip(read, prompts, strict=True)
-        ]
-        answers = [[self.answer_ids(answer) for _, _, answer in row] for row in rows]
-        slots = self._padded([[part.slots for part in row] for row in read])
-        index = self._padded([[own.index(e[:2]) for e in row] for row, own in zip(rows, prompts, strict=True)])
-        states = self.answering.prefill(heads) if any(map(len, heads)) else self.lm.empty(len(heads))
-        states = states.fork(slots.shape[1]).up_to(slots)
-        states = _after_branches(self.answering, states, self._embedded(asked))
-        return _after_branches(self.answering, states.branches(index), self._embedded(answers))
+        return self._reader.branches(rows)
 
     def verdict_logits(self, answers: PrefixStates, texts: Sequence[Sequence[tuple[str, str]]]) -> Tensor:
         """`(answers, 2)`: logits of z_c and z_w after `[θp ; x ; ŷ ; θs]`, row by row.
@@ -145,7 +125,7 @@ class AspireLM:
             before = before.separate(index)
             suffixes = [[suffix] for row in suffixes for suffix in row]
             index = torch.stack([torch.arange(len(index), device=index.device), torch.zeros_like(index[:, 1])], dim=-1)
-        states = _after_branches(self.self_eval.adapted(self.lm), before, suffixes)
+        states = after_branches(self.self_eval.adapted(self.lm), before, suffixes)
         rows, columns = index.unbind(-1)
         return self.word_logits(states.hidden[rows, columns])
 
@@ -176,8 +156,9 @@ class AspireLM:
 
     def lengths(self, question: str, context: str | None, answer: str) -> tuple[int, int]:
         """Tokens of `[θp ; context]`, and of the question and ŷ after it."""
-        head = len(self._before) + len(self._context_ids(context))
-        return head, len(self._question_ids(question)) + len(self.answer_ids(answer))
+        reader = self._reader
+        head = len(reader.before) + len(reader.context_ids(context))
+        return head, len(reader.question_ids(question)) + len(reader.answer_ids(answer))
 
     @torch.inference_mode()
     def score(self, exchanges: Sequence[tuple[str, str | None, str]]) -> tuple[Tensor, Tensor]:
@@ -190,10 +171,11 @@ class AspireLM:
             `(batch,)` mean log-probability of each answer's tokens (log f_norm) and `(batch,)` log P(z_c | x, ŷ),
             both in nats.
         """
-        asked = [self._question_ids(question) for question, _, _ in exchanges]
-        ids = [self.answer_ids(answer) for _, _, answer in exchanges]
+        reader = self._reader
+        asked = [reader.question_ids(question) for question, _, _ in exchanges]
+        ids = [reader.answer_ids(answer) for _, _, answer in exchanges]
         rows = [(e[1], torch.cat(pair)) for e, *pair in zip(exchanges, asked, ids, strict=True)]
-        states, hidden = self._read(rows)
+        states, hidden = reader.read(rows)
         predictors, _ = pad([h[len(q) - 1 :] for h, q in zip(hidden, asked, strict=True)])
         totals, counts = self._answer_likelihood(predictors, ids)
         texts = [[(question, answer)] for question, _, answer in exchanges]
@@ -201,44 +183,19 @@ class AspireLM:
 
     def answer_ids(self, answer: str) -> Tensor:
         """`(tokens,)`: the ids of an answer after its prompt, without the end token."""
-        return self.lm.token_ids(self.template.render_answer(self._plain(answer)))
+        return self._reader.answer_ids(answer)
 
-    def _read(self, rows: Sequence[tuple[str | None, Tensor]]) -> tuple[PrefixStates, list[Tensor]]:
-        """States of `[θp ; context ; ids]` a row, and the final hidden states `(tokens, hidden)` of each row's ids.
+    @property
+    def _reader(self) -> PromptReader:
+        parts = [] if self.task is None else [self._vectors(self.task)]
+        before = torch.cat([*parts, self.lm.embed(self.lm.start_ids)])
+        return PromptReader(self.answering, before, self.template, self._markers)
 
-        A context that several rows share is computed once, and so are the turns of a conversation.
-        """
-        first = first_turns(context for context, _ in rows)
-        groups = {turn: [context for context in first if first[context] == turn] for turn in first.values()}
-        heads, parts = zip(*map(self._shared_head, groups.values()), strict=True)
-        index = [list(groups).index(first[context]) for context, _ in rows]
-        own = [parts[i][context] for i, (context, _) in zip(index, rows, strict=True)]
-        tails = [self.lm.embed(torch.cat([part.rest, ids])) for part, (_, ids) in zip(own, rows, strict=True)]
-        if len(heads) == len(rows) or not any(map(len, heads)):
-            before = self.lm.empty(len(rows))
-            tails = [torch.cat([heads[i], tail]) for i, tail in zip(index, tails, strict=True)]
-        else:
-            before = self.answering.prefill(heads).rows(torch.tensor(index, device=self.lm.device))
-            before = before.up_to(self._padded([[part.slots] for part in own]))
-        values, mask = pad(tails)
-        states, hidden = self.answering.extend(before, values[:, None], mask[:, None])
-        ends = zip(hidden[:, 0], tails, rows, strict=True)
-        return states, [h[len(tail) - len(ids) : len(tail)] for h, tail, (_, ids) in ends]
-
-    def _shared_head(self, contexts: Sequence[str | None]) -> tuple[Tensor, dict[str | None, _Part]]:
-        """`[θp ; context]` `(tokens, dim)` of the longest context, and what of it belongs to each."""
-        ids = {context: self._context_ids(context) for context in contexts}
-        longest = max(ids.values(), key=len)
-        before = self._before
-        shared = {context: _common(part, longest) for context, part in ids.items()}
-        parts = {context: _Part(len(before) + n, ids[context][n:]) for context, n in shared.items()}
-        return torch.cat([before, self.lm.embed(longest)]), parts
-
-    def _padded(self, rows: Sequence[Sequence[int]]) -> Tensor:
-        return pad([torch.tensor(row, device=self.lm.device) for row in rows])[0]
-
-    def _embedded(self, ids: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
-        return [[self.lm.embed(part) for part in row] for row in ids]
+    @property
+    def _markers(self) -> tuple[str, ...]:
+        """What no line of a text may begin with: it would pass for the layout or for the words of θs."""
+        words = self.self_eval.text if self.self_eval is not None else ""
+        return (*self.template.markers, *markers_of(words))
 
     def _texts(self, found: Beams | Samples) -> list[list[Answer]]:
         return [
@@ -249,25 +206,9 @@ class AspireLM:
             for row in zip(found.tokens.tolist(), found.lengths.tolist(), found.scores.tolist(), strict=True)
         ]
 
-    @property
-    def _before(self) -> Tensor:
-        """`(tokens, dim)`: what stands before every prompt."""
-        parts = [] if self.task is None else [self._vectors(self.task)]
-        return torch.cat([*parts, self.lm.embed(self.lm.start_ids)])
-
-    def _context_ids(self, context: str | None) -> Tensor:
-        return self.lm.token_ids(self.template.render_context(context and self._plain(context)))
-
-    def _question_ids(self, question: str) -> Tensor:
-        return self.lm.token_ids(self.template.render_question(self._plain(question)))
-
-    def _plain(self, text: str) -> str:
-        """`text` in which no line passes for the layout or for the words of θs."""
-        words = self.self_eval.text if self.self_eval is not None else ""
-        return unmarked(text, (*self.template.markers, *markers_of(words)))
-
     def _vectors(self, adapter: Adapter, *texts: str) -> Tensor:
-        return adapter.vectors(self.lm, *map(self._plain, texts)).to(self.lm.embedding_weight.dtype)
+        texts = tuple(unmarked(text, self._markers) for text in texts)
+        return adapter.vectors(self.lm, *texts).to(self.lm.embedding_weight.dtype)
 
     def _answer_likelihood(self, predictors: Tensor, ids: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Summed log-probabilities of `ids` and the end token after each, and how many tokens that is."""
@@ -283,20 +224,6 @@ class AspireLM:
         if len(ids) != 1:
             raise InputError(f"expected one token for the verdict {word!r}, found {len(ids)}; choose another word")
         return ids
-
-
-def _after_branches(lm: LanguageModel, states: PrefixStates, parts: Sequence[Sequence[Tensor]]) -> PrefixStates:
-    """`states` with `parts[row][branch]` `(tokens, dim)` after each branch; those beyond the given ones stay."""
-    branches = states.visible.shape[1]
-    nothing = next(part for row in parts for part in row)[:0]
-    values, mask = pad([part for row in parts for part in (*row, *[nothing] * (branches - len(row)))])
-    return lm.extend(states, *(part.view(-1, branches, *part.shape[1:]) for part in (values, mask)))[0]
-
-
-def _common(ids: Tensor, others: Tensor) -> int:
-    """How many tokens both begin with."""
-    n = min(len(ids), len(others))
-    return int((ids[:n] == others[:n]).cumprod(0).sum())
 
 
 def _is_cheaper_apart(states: PrefixStates, lengths: Sequence[Sequence[int]]) -> bool:
