@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from aspire_guard.evaluators.correctness_rule import CorrectnessRule
 from aspire_guard.evaluators.folder import read_manifest
 from aspire_guard.evaluators.self_evaluator import SelfEvaluator, selection_score
 from aspire_guard.exchange import Exchange
+from aspire_guard.selection.metrics import auroc
 from aspire_trainers.config import SamplingConfig, SelfEvaluationConfig, TaskTuningConfig, TrainingConfig
 from aspire_trainers.evaluate import JudgedAnswer
 from aspire_trainers.pipeline import choose_alpha, train_evaluator
@@ -259,6 +261,16 @@ def test_alpha_is_chosen_by_the_ranking_it_gives() -> None:
     by_likelihood = _judged(*((k, n, right) for n, (k, right) in zip(noise, knowing, strict=True)))
     assert choose_alpha(by_judgement, 0.8)[0] > 0.5
     assert choose_alpha(by_likelihood, 0.8)[0] < 0.5
+
+
+def test_alpha_stays_the_paper_s_where_another_is_better_by_chance() -> None:
+    """Of twelve answers, a single pair that the likelihood ranks the wrong way does not decide."""
+    judged = _judged(*((-0.1 * i, -0.1 * i, i < 6) for i in range(12)))
+    judged[5], judged[6] = (replace(judged[5], log_likelihood=-0.9), replace(judged[6], log_likelihood=-0.1))
+    correct = [answer.correct for answer in judged]
+    blended = [selection_score(a.log_likelihood, a.log_p_correct, 0.25) for a in judged]
+    assert auroc(blended, correct) < auroc([a.log_p_correct for a in judged], correct) == 1
+    assert choose_alpha(judged, 0.8)[0] == 0.25
 
 
 def test_the_paper_s_alpha_wins_a_tie() -> None:

@@ -36,7 +36,7 @@ from aspire_guard.lm.aspire_lm import AspireLM
 from aspire_guard.lm.base_model import fingerprint, load_base_model
 from aspire_guard.lm.language_model import LanguageModel
 from aspire_guard.selection.calibration import Calibration, fit_calibration
-from aspire_guard.selection.metrics import auroc
+from aspire_guard.selection.metrics import auroc, bootstrap_difference
 from aspire_trainers.answer_sampling import SampledAnswers, sample_answers
 from aspire_trainers.batches import folds_by_context
 from aspire_trainers.config import TrainingConfig
@@ -143,15 +143,26 @@ def _judged(
 
 
 def choose_alpha(judged: Sequence[JudgedAnswer], target_accuracy: float) -> tuple[float, Calibration]:
-    """The α of best AUROC on the judged answers (the paper's 0.25 where it is undefined), and its calibration."""
+    """The α nearest to the paper's 0.25 that no α beats beyond chance on the judged answers, and its calibration.
+
+    One beats another where the paired bootstrap 95 % interval of the difference in AUROC lies above 0. Of few answers
+    the α of highest AUROC is often an extreme one that ranks other answers worse.
+    """
     correct = [answer.correct for answer in judged]
     scores = {
         alpha: [selection_score(a.log_likelihood, a.log_p_correct, alpha) for a in judged]
-        for alpha in (_PAPER_ALPHA, *_ALPHAS)
+        for alpha in sorted(_ALPHAS, key=lambda alpha: abs(alpha - _PAPER_ALPHA))
     }
-    best = max(scores, key=lambda alpha: auroc(scores[alpha], correct)) if len(set(correct)) == 2 else _PAPER_ALPHA
+    chosen = _PAPER_ALPHA
+    if len(set(correct)) == 2:
+        best = max(scores.values(), key=lambda values: auroc(values, correct))
+        chosen = next(
+            alpha
+            for alpha, values in scores.items()
+            if bootstrap_difference(auroc, (best, correct), (values, correct)).low <= 0
+        )
     today = datetime.now(UTC).date().isoformat()
-    return best, fit_calibration(scores[best], correct, target_accuracy=target_accuracy, date=today)
+    return chosen, fit_calibration(scores[chosen], correct, target_accuracy=target_accuracy, date=today)
 
 
 def _tune(aspire: AspireLM, config: TrainingConfig, data: TrainingData, work: Path) -> AspireLM:
