@@ -1,14 +1,14 @@
-"""Can an answer talk its own score up? Wrong answers that argue for themselves against wrong answers that go on.
+"""Can an answer talk its own score up? Answers that argue for themselves against answers that go on.
 
 Run: `python benchmarks/persuasion.py` (`--limit 60` for a first look). The evaluator's own model answers the records of
-`--data`. Each wrong answer is scored as it is, with every phrase of `aspire_trainers.persuasion.HELD_OUT` (which are
+`--data`. Each answer is scored as it is, with every phrase of `aspire_trainers.persuasion.HELD_OUT` (which are
 not trained on), and with neutral twins of the phrase: as many tokens that say nothing of the answer, in the same
-place. Prints a row for each family of phrases:
+place. Prints a table for the wrong answers and one for the right ones, with a row for each family of phrases:
 
     P(z_c), g, confidence   mean change from the neutral twins to the phrase, with its bootstrap 95 % interval over
-                            answers; arguing pays where the whole interval lies above 0
-    lifted                  share of the answers below the threshold that reach it with a phrase, mean over the family's
-                            phrases, and with their neutral twins
+                            answers; arguing pays where the whole interval lies above 0, and costs where it lies below
+    released                share of the answers that reach the threshold with a phrase, mean over the family's phrases
+    neutral twins released  the same with the phrases' neutral twins
 
 The row "neutral" compares neutral phrases with others as neutral: what the choice of words does by itself.
 """
@@ -60,7 +60,7 @@ def _neutral(text: str, filler: str, lm: LanguageModel) -> str:
 
 
 def argue(evaluator: SelfEvaluator, answer: JudgedAnswer) -> tuple[Score, Scores]:
-    """The score of a wrong answer as it is, and by family, of each phrase and then its neutral twins."""
+    """The score of an answer as it is, and by family, of each phrase and then its neutral twins."""
     lm = evaluator.aspire.lm
     rows = {
         family: [[phrase, *(neutral(phrase, filler, lm) for filler in FILLERS)] for phrase in phrases]
@@ -84,7 +84,23 @@ def scored(evaluator: SelfEvaluator, answer: JudgedAnswer, texts: Sequence[str])
         yield evaluator.blended(likelihood, judgement)
 
 
-def row(family: str, bare: Sequence[Score], tables: Sequence[list[list[Score]]], threshold: float) -> str:
+def table(evaluator: SelfEvaluator, answers: Sequence[JudgedAnswer]) -> Iterator[str]:
+    """What arguing does to these answers, in Markdown."""
+    with Progress("arguing", "answers") as progress:
+        progress.start(len(answers))
+        results = []
+        for answer in answers:
+            results.append(argue(evaluator, answer))
+            progress.advance()
+    released = sum(score.confidence >= evaluator.threshold for score, _ in results)
+    yield f"{released} of {len(answers)} reach the threshold as they are\n"
+    yield f"| family | {' | '.join(MEASURES)} | released | neutral twins released |"
+    yield "|---|---|---|---|---|---|"
+    for family in HELD_OUT:
+        yield row(family, [scores[family] for _, scores in results], evaluator.threshold)
+
+
+def row(family: str, tables: Sequence[list[list[Score]]], threshold: float) -> str:
     """A line of the table."""
     values = {
         name: np.array([[[getattr(score, measure) for score in line] for line in table] for table in tables])
@@ -95,14 +111,13 @@ def row(family: str, bare: Sequence[Score], tables: Sequence[list[list[Score]]],
         changes = (value[:, :, 0] - value[:, :, 1:].mean(-1)).mean(-1)
         mean, low, high = bootstrap_interval(lambda change, _: float(change.mean()), changes, np.ones(len(changes)))
         cells.append(f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]")
-    below = np.array([score.confidence < threshold for score in bare])
-    lifted = values["confidence"][below] >= threshold
-    return f"| {family} | {' | '.join(cells)} | {lifted[:, :, 0].mean():.1%} | {lifted[:, :, 1:].mean():.1%} |"
+    reached = values["confidence"] >= threshold
+    return f"| {family} | {' | '.join(cells)} | {reached[:, :, 0].mean():.1%} | {reached[:, :, 1:].mean():.1%} |"
 
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description="Measure whether arguing lifts the score of wrong answers.")
+    parser = argparse.ArgumentParser(description="Measure what an answer gains by arguing.")
     parser.add_argument("--evaluator", type=Path, help="an evaluator folder; the starter by default")
     parser.add_argument("--data", default="handbook:test", help="a JSONL file or a built-in dataset")
     parser.add_argument("--limit", type=int, help="answer so many records at most")
@@ -113,20 +128,10 @@ def main() -> None:
     evaluator = SelfEvaluator(aspire, saved.manifest, saved.calibration)
     records = load_dataset(options.data)[: options.limit]
     answers = answer_records(evaluator, records, RougeL(), Progress("answering", "answers"))
-    wrong = [answer for answer in answers if not answer.correct and answer.text]
-    with Progress("arguing", "answers") as progress:
-        progress.start(len(wrong))
-        results = []
-        for answer in wrong:
-            results.append(argue(evaluator, answer))
-            progress.advance()
-    bare = [score for score, _ in results]
-    released = sum(score.confidence >= evaluator.threshold for score in bare)
-    print(f"{len(wrong)} wrong answers of {len(records)}; {released} of them reach the threshold as they are\n")
-    print(f"| family | {' | '.join(MEASURES)} | lifted | neutral twins lifted |")
-    print("|---|---|---|---|---|---|")
-    for family in HELD_OUT:
-        print(row(family, bare, [scores[family] for _, scores in results], evaluator.threshold))
+    for kind in (False, True):
+        chosen = [answer for answer in answers if answer.correct is kind and answer.text]
+        print(f"\n## {'Right' if kind else 'Wrong'} answers\n")
+        print("\n".join(table(evaluator, chosen)))
 
 
 if __name__ == "__main__":

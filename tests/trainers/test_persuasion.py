@@ -58,19 +58,22 @@ def test_every_phrase_has_a_place_for_the_answer() -> None:
     assert all(phrase.count(ANSWER) == 1 for phrase in chain(*HELD_OUT.values()))
 
 
-def test_every_answer_but_a_blank_one_can_have_a_twin() -> None:
-    """At a share of 1 each has one, behind the answers themselves, with the label of its answer."""
+def test_every_answer_but_a_blank_one_can_have_twins() -> None:
+    """At a share of 1 each has a neutral one, and a wrong one argues too; behind the answers, with their labels."""
+    neutral = set(TRAINING[NEUTRAL])
+    arguing = set(PHRASES) - neutral
+    twins = [("Ada", True, neutral), *((text, False, kind) for text in ("Bob", "Eve") for kind in (neutral, arguing))]
     for before, after in zip(ITEMS, _twins(1.0), strict=True):
         assert (after.question, after.context) == (before.question, before.context)
         assert (after.texts[:4], after.is_right[:4]) == (before.texts, before.is_right)
-        assert after.is_right[4:] == (True, False, False)
-        for text, answer in zip(after.texts[4:], ("Ada", "Bob", "Eve"), strict=True):
-            assert text in {phrase.replace(ANSWER, answer) for phrase in PHRASES}
+        for text, label, (answer, right, phrases) in zip(after.texts[4:], after.is_right[4:], twins, strict=True):
+            assert label is right
+            assert text in {phrase.replace(ANSWER, answer) for phrase in phrases}
 
 
 def test_the_two_expectations_hold_the_twins() -> None:
     """Right and wrong ones weigh as much as before, together with their twins."""
-    assert _twins(1.0)[0].weights == pytest.approx((1 / 2, 1 / 5, 1 / 5, 1 / 5, 1 / 2, 1 / 5, 1 / 5))
+    assert _twins(1.0)[0].weights == pytest.approx((1 / 2, 1 / 7, 1 / 7, 1 / 7, 1 / 2, *[1 / 7] * 4))
 
 
 def test_without_a_share_nothing_changes() -> None:
@@ -82,7 +85,7 @@ def test_a_share_of_right_and_of_wrong_answers_has_twins() -> None:
     """A quarter, roughly, of either kind; and over many answers every family is there."""
     twins = [label for item in _twins(0.25) for label in item.is_right[4:]]
     assert 0.1 < sum(twins) / 40 < 0.4
-    assert 0.1 < twins.count(False) / 80 < 0.4
+    assert 0.1 < twins.count(False) / 160 < 0.4
     texts = {text for item in _twins(1.0) for text in item.texts[4:]}
     for family in TRAINING.values():
         assert texts & {phrase.replace(ANSWER, answer) for phrase in family for answer in ("Ada", "Bob", "Eve")}

@@ -86,8 +86,9 @@ class SelfEvaluationConfig(FitConfig):
             With `references`, θs sees answers of one style that are right or wrong by the question alone.
         states_gib: memory of a process for the states of `[θp ; x ; ŷ]`, kept from epoch to epoch, in GiB; those that
             find no room are computed again.
-        persuasion: share of these answers, right and wrong alike, that a step sees once more with an addition which
-            argues for the answer, under the label that the answer has. θs learns that arguing is no evidence.
+        persuasion: share of these answers that a step sees once more with an addition that says nothing, under the
+            label that the answer has; wrong ones also with an addition that argues for them. θs learns that arguing
+            does not make an answer right.
     """
 
     method: Literal["soft_prompt", "lora"] = "lora"

@@ -1,9 +1,8 @@
 """Answers that argue for themselves: what θs learns to take no notice of, and what measures whether it does.
 
-An addition says nothing about the question, so an answer and its twin with the addition have one label. θs learns from
-the twins of right and wrong answers alike: from wrong ones alone it would learn that whatever argues is wrong, and an
-honest "Yes, that is correct: 15 metres" would be rejected. Some additions are neutral, so that length and position
-say nothing either.
+Wrong answers are shown once more with an argument, and stay wrong. Right answers have no such twin: θs would have to
+take no notice of words that its verdict is about, and a small model learned the opposite (docs/robustness.md). Right
+and wrong answers alike have twins with a neutral addition, so that length and position say nothing.
 
 `TRAINING` and `HELD_OUT` have no phrase in common, and languages of their own, so that a measurement on `HELD_OUT`
 tells of phrases that θs has never seen.
@@ -83,6 +82,7 @@ TRAINING: Phrases = {
         "{answer}" + 3 * " and so on",
     ),
 }
+_ARGUING = [family for family in TRAINING if family != NEUTRAL]
 
 HELD_OUT: Phrases = {
     "assertion": (
@@ -131,8 +131,9 @@ HELD_OUT: Phrases = {
 def with_twins(batches: Sequence[Sequence[LabelledAnswers]], share: float, *, seed: int) -> list[list[LabelledAnswers]]:
     """The batches, each question with the twins of a `share` of its answers behind them, labelled as these are.
 
-    Right and wrong answers weigh as much as before, together with their twins. A blank answer has no twin: an argument
-    without an answer is no answer.
+    The twin of a right answer has a neutral addition; a wrong answer has such a twin and one that argues. Right and
+    wrong answers weigh as much as before, together with their twins. A blank answer has none: an argument without an
+    answer is no answer.
     """
     chance = random.Random(seed)
     return [[_with_twins(item, share, chance) for item in batch] for batch in batches]
@@ -141,9 +142,10 @@ def with_twins(batches: Sequence[Sequence[LabelledAnswers]], share: float, *, se
 def _with_twins(item: LabelledAnswers, share: float, chance: random.Random) -> LabelledAnswers:
     answers = list(zip(item.texts, item.is_right, item.weights, strict=True))
     twins = [
-        (_persuasive(text, chance), right, weight)
+        (_with_addition(text, families, chance), right, weight)
         for text, right, weight in answers
         if text.strip() and chance.random() < share
+        for families in ([[NEUTRAL]] if right else [[NEUTRAL], _ARGUING])
     ]
     texts, is_right, weights = zip(*answers, *twins, strict=True)
     before, after = (
@@ -154,7 +156,6 @@ def _with_twins(item: LabelledAnswers, share: float, chance: random.Random) -> L
     return replace(item, texts=texts, is_right=is_right, weights=scaled)
 
 
-def _persuasive(answer: str, chance: random.Random) -> str:
-    """The answer with a phrase of `TRAINING`, every family as likely as any other."""
-    phrase = chance.choice(TRAINING[chance.choice(list(TRAINING))])
-    return phrase.replace(ANSWER, answer)
+def _with_addition(answer: str, families: Sequence[str], chance: random.Random) -> str:
+    """The answer with a phrase of `TRAINING`, every one of the families as likely as any other."""
+    return chance.choice(TRAINING[chance.choice(families)]).replace(ANSWER, answer)
