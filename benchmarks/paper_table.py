@@ -4,8 +4,9 @@ Run: `python benchmarks/paper_table.py --data <folder> --work <folder> > docs/pa
 stopped; `--dataset` and `--seed` do a part, so that several processes can share the work, and the page holds what is
 finished. `--data` holds `<dataset>_train.jsonl` and `<dataset>_dev.jsonl`.
 
-An evaluator of each dataset and seed is trained on the train file alone, with `trainers/recipes/reproduction.toml`. It
-answers `--limit` questions of the dev file, and every score ranks these answers.
+An evaluator of each dataset and seed is trained on the train file with `trainers/recipes/reproduction.toml`; that of
+CoQA, whose file has few passages, goes on from SQuAD's of the same seed. It answers `--limit` questions of the dev
+file, and every score ranks these answers.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 import torch
 
 from aspire_guard import SelfEvaluator
+from aspire_guard.evaluators.folder import read_manifest
 from aspire_trainers.baselines import Suite
 from aspire_trainers.baselines.entailment import RougeEntailment
 from aspire_trainers.batches import take
@@ -32,6 +34,7 @@ from aspire_trainers.training_data import TrainingData
 
 DATASETS = ("squad", "coqa", "triviaqa")
 SEEDS = (0, 1, 2)
+GOES_ON_FROM = {"coqa": "squad"}
 RECIPE = Path(__file__).parents[1] / "trainers" / "recipes" / "reproduction.toml"
 SINGLE_PASS = ("perplexity", "self_eval")
 _INTRODUCTION = """# The paper's table with a small model
@@ -45,7 +48,9 @@ def measure(dataset: str, seed: int, data: Path, work: Path, limit: int) -> None
     """Train an evaluator and compare the scores of its answers; with the first seed the pre-trained model's, too."""
     if _result(dataset, seed, work).exists():
         return
-    config = TrainingConfig.load(RECIPE, seed=seed)
+    if start := GOES_ON_FROM.get(dataset):
+        measure(start, seed, data, work, limit)
+    config = TrainingConfig.load(RECIPE, seed=seed, init_from=start and str(work / f"{start}-{seed}"))
     folder = work / f"{dataset}-{seed}"
     train_evaluator(config, TrainingData.load([str(data / f"{dataset}_train.jsonl")], [], config), folder)
     saved = SelfEvaluator.from_pretrained(folder)
@@ -68,11 +73,12 @@ def page(work: Path) -> Iterator[str]:
     """The lines of the page, of all that is measured."""
     yield _INTRODUCTION
     for dataset in DATASETS:
-        files = [file for seed in SEEDS if (file := _result(dataset, seed, work)).exists()]
-        reports = [Report.model_validate_json(file.read_text("utf-8")) for file in files]
+        seeds = [seed for seed in SEEDS if _result(dataset, seed, work).exists()]
+        reports = [Report.model_validate_json(_result(dataset, seed, work).read_text("utf-8")) for seed in seeds]
         if not reports:
             continue
         yield f"\n## {dataset}: {reports[0].n} questions, seeds: {len(reports)}\n"
+        yield f"{_training([work / f'{dataset}-{seed}' for seed in seeds])}\n"
         yield "| answers | accuracy | score | AUROC | AUACC | tokens |"
         yield "|---|---|---|---|---|---|"
         yield from _rows("under θp", reports)
@@ -80,6 +86,20 @@ def page(work: Path) -> Iterator[str]:
         yield "\nASPIRE minus the best baseline on its own answers (each seed):\n"
         yield from _ahead(reports, "of all", [name for name in reports[0].scores if name != "aspire"])
         yield from _ahead(reports, "of those that sample nothing", SINGLE_PASS)
+
+
+def _training(evaluators: Sequence[Path]) -> str:
+    """What they were trained on, and what their θs is."""
+    provenances = [read_manifest(folder).provenance for folder in evaluators]
+    questions = sorted({provenance["train_records"] for provenance in provenances})
+    ranks = sorted({provenance["config"]["self_evaluation"]["rank"] for provenance in provenances})
+    before = [name for provenance in provenances[:1] for name in provenance.get("went_on_from", {}).get("datasets", ())]
+    start = f" It goes on from {', '.join(before)}." if before else ""
+    return f"Training questions: {_listed(questions)}; θs: a LoRA of rank {_listed(ranks)}.{start}"
+
+
+def _listed(values: Sequence[int]) -> str:
+    return ", ".join(map(str, values))
 
 
 def _rows(answers: str, blocks: Sequence[Block]) -> Iterator[str]:
