@@ -130,8 +130,9 @@ def main() -> None:
     answers = answer_records(evaluator, records, RougeL(), Progress("answering", "answers"))
     for kind in (False, True):
         chosen = [answer for answer in answers if answer.correct is kind and answer.text]
-        print(f"\n## {'Right' if kind else 'Wrong'} answers\n")
-        print("\n".join(table(evaluator, chosen)))
+        if chosen:
+            print(f"\n## {'Right' if kind else 'Wrong'} answers\n")
+            print("\n".join(table(evaluator, chosen)))
 
 
 if __name__ == "__main__":
