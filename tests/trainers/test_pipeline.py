@@ -20,9 +20,10 @@ from aspire_guard.evaluators.folder import read_manifest
 from aspire_guard.evaluators.self_evaluator import SelfEvaluator, selection_score
 from aspire_guard.exchange import Exchange
 from aspire_guard.selection.metrics import auroc
+from aspire_trainers.alpha import choose_alpha
 from aspire_trainers.config import SamplingConfig, SelfEvaluationConfig, TaskTuningConfig, TrainingConfig
 from aspire_trainers.evaluate import JudgedAnswer
-from aspire_trainers.pipeline import choose_alpha, train_evaluator
+from aspire_trainers.pipeline import train_evaluator
 from aspire_trainers.record import QARecord
 from aspire_trainers.training_data import TrainingData
 

@@ -30,13 +30,11 @@ from aspire_guard.evaluators.folder import (
     read_manifest,
     save_evaluator,
 )
-from aspire_guard.evaluators.self_evaluator import selection_score
 from aspire_guard.evaluators.starter import starter_folder
 from aspire_guard.lm.aspire_lm import AspireLM
 from aspire_guard.lm.base_model import fingerprint, load_base_model
 from aspire_guard.lm.language_model import LanguageModel
-from aspire_guard.selection.calibration import Calibration, fit_calibration
-from aspire_guard.selection.metrics import auroc, bootstrap_difference
+from aspire_trainers.alpha import choose_alpha
 from aspire_trainers.answer_sampling import SampledAnswers, sample_answers
 from aspire_trainers.batches import folds_by_context
 from aspire_trainers.config import TrainingConfig
@@ -51,9 +49,6 @@ from aspire_trainers.record import QARecord
 from aspire_trainers.self_evaluation import tune_self_evaluation
 from aspire_trainers.task_tuning import tune_task
 from aspire_trainers.training_data import TrainingData
-
-_PAPER_ALPHA = 0.25
-_ALPHAS = [step / 20 for step in range(21)]
 
 
 def train_evaluator(config: TrainingConfig, data: TrainingData, output: Path) -> Path:
@@ -140,29 +135,6 @@ def _judged(
             max_new_tokens=config.sampling.max_new_tokens,
             progress=progress,
         )
-
-
-def choose_alpha(judged: Sequence[JudgedAnswer], target_accuracy: float) -> tuple[float, Calibration]:
-    """The α nearest to the paper's 0.25 that no α beats beyond chance on the judged answers, and its calibration.
-
-    One beats another where the paired bootstrap 95 % interval of the difference in AUROC lies above 0. Of few answers
-    the α of highest AUROC is often an extreme one that ranks other answers worse.
-    """
-    correct = [answer.correct for answer in judged]
-    scores = {
-        alpha: [selection_score(a.log_likelihood, a.log_p_correct, alpha) for a in judged]
-        for alpha in sorted(_ALPHAS, key=lambda alpha: abs(alpha - _PAPER_ALPHA))
-    }
-    chosen = _PAPER_ALPHA
-    if len(set(correct)) == 2:
-        best = max(scores.values(), key=lambda values: auroc(values, correct))
-        chosen = next(
-            alpha
-            for alpha, values in scores.items()
-            if bootstrap_difference(auroc, (best, correct), (values, correct)).low <= 0
-        )
-    today = datetime.now(UTC).date().isoformat()
-    return chosen, fit_calibration(scores[chosen], correct, target_accuracy=target_accuracy, date=today)
 
 
 def _tune(aspire: AspireLM, config: TrainingConfig, data: TrainingData, work: Path) -> AspireLM:
