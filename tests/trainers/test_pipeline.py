@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -102,6 +102,21 @@ def test_without_stage_one_the_task_adapter_of_the_start_stays(base: Path, train
     ours, others = _files(trained), _files(train_evaluator(config, DATA, tmp_path / "out"))
     assert ours["task/adapter_model.safetensors"] == others["task/adapter_model.safetensors"]
     assert ours["self_eval/adapter_model.safetensors"] != others["self_eval/adapter_model.safetensors"]
+
+
+@pytest.mark.parametrize("method", ["lora", "soft_prompt"])
+def test_from_scratch_leaves_the_task_adapter_and_makes_another_self_evaluation(
+    base: Path, trained: Path, tmp_path: Path, method: Literal["lora", "soft_prompt"]
+) -> None:
+    """With the settings and θp of the first run, stage 3 ends where it ended; with others θs is of their kind."""
+    config = _config(base, init_from=str(trained), task=TaskTuningConfig(method="none"))
+    again = config.self_evaluation.model_copy(update={"method": method, "from_scratch": True})
+    output = train_evaluator(config.model_copy(update={"self_evaluation": again}), DATA, tmp_path / "out")
+    ours, others = _files(trained), _files(output)
+    assert ours["task/adapter_model.safetensors"] == others["task/adapter_model.safetensors"]
+    assert read_manifest(output).methods.self_eval == method
+    same = ours["self_eval/adapter_model.safetensors"] == others["self_eval/adapter_model.safetensors"]
+    assert same == (method == read_manifest(trained).methods.self_eval)
 
 
 @pytest.mark.parametrize("init_from", ["starter", "nowhere"])

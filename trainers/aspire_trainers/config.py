@@ -89,6 +89,7 @@ class SelfEvaluationConfig(FitConfig):
         persuasion: share of these answers that a step sees once more with an addition that says nothing, under the
             label that the answer has; wrong ones also with an addition that argues for them. θs learns that arguing
             does not make an answer right.
+        from_scratch: θs is made anew, of what stands here, where `init_from` names an evaluator; θp starts as its own.
     """
 
     method: Literal["soft_prompt", "lora"] = "lora"
@@ -102,6 +103,7 @@ class SelfEvaluationConfig(FitConfig):
     token_budget: int = Field(default=8192, ge=1)
     answers: int = Field(default=4, ge=2)
     persuasion: float = Field(default=0.0, ge=0, le=1)
+    from_scratch: bool = False
 
 
 class SamplingConfig(_Config):
@@ -133,7 +135,8 @@ class TrainingConfig(_Config):
     Attributes:
         model: the base model: `smollm2-135m`, a local folder or a hub id.
         init_from: an evaluator whose θp and θs training goes on from: a folder, or `starter`. They stay what they are
-            made of, whatever `task` and `self_evaluation` say of that; with the task method "none" θp stays as it is.
+            made of, whatever `task` and `self_evaluation` say of that; with the task method "none" θp stays as it is,
+            and with `from_scratch` θs is a new one.
         seed: of the order of the records and of every random choice.
         limit: use at most so many records of each training dataset, out of contexts drawn at random.
         validation_share: of the training contexts, set aside to stop early, to choose α and to calibrate.

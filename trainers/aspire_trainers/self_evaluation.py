@@ -40,9 +40,10 @@ def tune_self_evaluation(
 ) -> Adapter:
     """Train θs on batches of labelled answers, from the last checkpoint where there is one.
 
-    Where the model has a θs, a copy of it is trained.
+    Where the model has a θs, a copy of it is trained, unless `config` says "from scratch".
     """
-    self_eval = adapter_to_train(aspire.lm, config, seed=seed, start=aspire.self_eval)
+    start = None if config.from_scratch else aspire.self_eval
+    self_eval = adapter_to_train(aspire.lm, config, seed=seed, start=start)
     aspire = replace(aspire, self_eval=self_eval)
     states = KeptStates(aspire, config.states_gib)
 
