@@ -15,12 +15,14 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from aspire_guard.errors import AspireGuardError, InputError
-from aspire_guard.selection.cli import calibrate, monitor, report
+from aspire_guard.selection.calibrate_command import calibrate
+from aspire_guard.selection.monitor_command import monitor
+from aspire_guard.selection.report_command import report
 
 COMMANDS = "aspire_guard.commands"
 _USER_ERROR = 2
 _LINES_AT_ONCE = 64
-_PASSED_ON = ("correct", "group", "cost")
+_PASSED_ON = ("question", "answer", "correct", "group", "cost")
 
 
 def score(
@@ -36,9 +38,9 @@ def score(
 
     Example: aspire-guard score answers.jsonl --output scored.jsonl
 
-    Each line out has `id`, `selection_score`, `confidence`, `log_likelihood` and `p_correct`;
-    `correct`, `group` and `cost` are passed on where the line in has them. A `log_likelihood` in the line in is the
-    one that the chain's model reported; evaluators fitted to these need it.
+    Each line out has `id`, `selection_score`, `confidence`, `log_likelihood` and `p_correct`, beside `question` and
+    `answer`; `correct`, `group` and `cost` are passed on where the line in has them. A `log_likelihood` in the line in
+    is the one that the chain's model reported; evaluators fitted to these need it.
     """
     lines = _scored(Path("/dev/stdin") if str(data) == "-" else data, evaluator)
     if output is None:

@@ -6,7 +6,8 @@ finished. `--data` holds `<dataset>_train.jsonl` and `<dataset>_dev.jsonl`.
 
 An evaluator of each dataset and seed is trained on the train file with `trainers/recipes/reproduction.toml`; that of
 CoQA, whose file has few passages, goes on from SQuAD's of the same seed. It answers `--limit` questions of the dev
-file, and every score ranks these answers.
+file, and every score ranks these answers. `squad_unanswerable` has no train file: half of its questions are SQuAD's,
+half are not answered by their passage, and SQuAD's evaluators, which never saw such a question, answer them.
 """
 
 from __future__ import annotations
@@ -32,9 +33,10 @@ from aspire_trainers.pipeline import train_evaluator
 from aspire_trainers.progress import Progress
 from aspire_trainers.training_data import TrainingData
 
-DATASETS = ("squad", "coqa", "triviaqa")
+DATASETS = ("squad", "squad_unanswerable", "coqa", "triviaqa")
 SEEDS = (0, 1, 2)
 GOES_ON_FROM = {"coqa": "squad"}
+ANSWERED_BY = {"squad_unanswerable": "squad"}
 RECIPE = Path(__file__).parents[1] / "trainers" / "recipes" / "reproduction.toml"
 SINGLE_PASS = ("perplexity", "self_eval")
 _INTRODUCTION = """# The paper's table with a small model
@@ -48,16 +50,17 @@ def measure(dataset: str, seed: int, data: Path, work: Path, limit: int) -> None
     """Train an evaluator and compare the scores of its answers; with the first seed the pre-trained model's, too."""
     if _result(dataset, seed, work).exists():
         return
-    if start := GOES_ON_FROM.get(dataset):
+    trained = ANSWERED_BY.get(dataset, dataset)
+    if start := GOES_ON_FROM.get(trained):
         measure(start, seed, data, work, limit)
     config = TrainingConfig.load(RECIPE, seed=seed, init_from=start and str(work / f"{start}-{seed}"))
-    folder = work / f"{dataset}-{seed}"
-    train_evaluator(config, TrainingData.load([str(data / f"{dataset}_train.jsonl")], [], config), folder)
-    saved = SelfEvaluator.from_pretrained(folder)
+    learned = TrainingData.load([str(data / f"{trained}_train.jsonl")], [], config)
+    saved = SelfEvaluator.from_pretrained(train_evaluator(config, learned, _folder(dataset, seed, work)))
     # In the precision of its training, which takes half the time and is the same for every score.
     aspire = saved.aspire.on(saved.aspire.lm.to(getattr(torch, config.dtype)))
     evaluator = SelfEvaluator(aspire, saved.manifest, saved.calibration)
-    records = take(load_dataset(str(data / f"{dataset}_dev.jsonl")), limit, seed=0)
+    files = [data / f"{name}_dev.jsonl" for name in dict.fromkeys((trained, dataset))]
+    records = [record for file in files for record in take(load_dataset(str(file)), limit // len(files), seed=0)]
     right, suite = correctness_of(config.correctness), Suite.paper(RougeEntailment(), samples=10)
     judged = answer_records(evaluator, records, right, Progress(f"{dataset} {seed}", "questions"), suite)
     pretrained = None
@@ -78,7 +81,7 @@ def page(work: Path) -> Iterator[str]:
         if not reports:
             continue
         yield f"\n## {dataset}: {reports[0].n} questions, seeds: {len(reports)}\n"
-        yield f"{_training([work / f'{dataset}-{seed}' for seed in seeds])}\n"
+        yield f"{_training([_folder(dataset, seed, work) for seed in seeds])}\n"
         yield "| answers | accuracy | score | AUROC | AUACC | tokens |"
         yield "|---|---|---|---|---|---|"
         yield from _rows("under θp", reports)
@@ -128,6 +131,11 @@ def _spread(values: Sequence[float]) -> str:
     """In %."""
     deviation = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
     return f"{100 * statistics.fmean(values):.1f}{deviation}"
+
+
+def _folder(dataset: str, seed: int, work: Path) -> Path:
+    """The evaluator's."""
+    return work / f"{ANSWERED_BY.get(dataset, dataset)}-{seed}"
 
 
 def _result(dataset: str, seed: int, work: Path) -> Path:

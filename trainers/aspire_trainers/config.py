@@ -141,10 +141,11 @@ class TrainingConfig(_Config):
         limit: use at most so many records of each training dataset, out of contexts drawn at random.
         validation_share: of the training contexts, set aside to stop early, to choose α and to calibrate.
         correctness: which answers count as right.
+        alpha: α of the selection score; where left out, it is chosen on the validation records.
         target_accuracy: the threshold is the lowest that reaches it on the validation records.
         num_beams: beams that decode an answer when the evaluator is used.
-        dtype: of the frozen weights and their states in the three stages. "bfloat16" halves the memory and is about
-            three times as fast on a GPU or a processor that computes in it, and slower on others. θp and θs are float32
+        dtype: of the frozen weights and their states in the three stages. "bfloat16" halves the memory, and is
+            faster on a GPU or a processor that computes in it and slower on others. θp and θs are float32
             always, and so is the evaluator that is calibrated and saved.
         licences: of the training data, for the evaluator's card.
     """
@@ -155,6 +156,7 @@ class TrainingConfig(_Config):
     limit: int | None = Field(default=None, ge=1)
     validation_share: float = Field(default=0.1, ge=0, lt=1)
     correctness: CorrectnessRule = CorrectnessRule()
+    alpha: float | None = Field(default=None, ge=0, le=1)
     target_accuracy: float = Field(default=0.8, gt=0, le=1)
     num_beams: int = Field(default=3, ge=1)
     dtype: Literal["float32", "bfloat16"] = "float32"

@@ -34,7 +34,7 @@ from aspire_guard.evaluators.starter import starter_folder
 from aspire_guard.lm.aspire_lm import AspireLM
 from aspire_guard.lm.base_model import fingerprint, load_base_model
 from aspire_guard.lm.language_model import LanguageModel
-from aspire_trainers.alpha import choose_alpha
+from aspire_trainers.alpha import calibrate, choose_alpha
 from aspire_trainers.answer_sampling import SampledAnswers, sample_answers
 from aspire_trainers.batches import folds_by_context
 from aspire_trainers.config import TrainingConfig
@@ -74,8 +74,10 @@ def train_evaluator(config: TrainingConfig, data: TrainingData, output: Path) ->
     if from_main(lambda: _is_finished(output, run)):
         return output
     work = from_main(lambda: _open_work_folder(output, run))
-    tuned = _tune(start.on(lm.to(getattr(torch, config.dtype))), config, data, work)
-    from_main(lambda: _calibrate(tuned.on(lm), correctness, config, data, run, output))
+    start = start.on(lm.to(getattr(torch, config.dtype)))
+    del lm  # of a large model there may be no room for both precisions at once
+    tuned = _tune(start, config, data, work)
+    from_main(lambda: _calibrate(_in_float32(tuned, config), correctness, config, data, run, output))
     from_main(lambda: shutil.rmtree(work))
     return output
 
@@ -92,6 +94,11 @@ def _start(config: TrainingConfig, lm: LanguageModel) -> tuple[AspireLM, Mapping
     return start, {"files": manifest.files, "provenance": manifest.provenance}
 
 
+def _in_float32(aspire: AspireLM, config: TrainingConfig) -> AspireLM:
+    """As the evaluator is used, and calibrated."""
+    return aspire if config.dtype == "float32" else aspire.on(load_base_model(config.model))
+
+
 def _calibrate(
     aspire: AspireLM,
     correctness: Correctness,
@@ -102,7 +109,7 @@ def _calibrate(
 ) -> None:
     """Choose α, calibrate, and write the evaluator folder."""
     judged, given = _judged(aspire, config, data, correctness), data.given_of(data.validation)
-    alpha, calibration = choose_alpha(judged, config.target_accuracy)
+    alpha = choose_alpha(judged) if config.alpha is None else config.alpha
     manifest = Manifest(
         base_model=BaseModelId(name=config.model, fingerprint=run["model"]),
         template=aspire.template,
@@ -116,7 +123,7 @@ def _calibrate(
         correctness=config.correctness,
         provenance=_provenance(run, data),
     )
-    save_evaluator(output, aspire, manifest, calibration)
+    save_evaluator(output, aspire, manifest, calibrate(judged, alpha, config.target_accuracy))
 
 
 def _judged(

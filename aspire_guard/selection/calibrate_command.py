@@ -1,27 +1,24 @@
-"""The commands `calibrate`, `report` and `monitor`."""
+"""The command `calibrate`."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from aspire_guard.errors import InputError
 
 if TYPE_CHECKING:
-    from aspire_guard.evaluators.folder import Manifest
     from aspire_guard.selection.calibration import Calibration
     from aspire_guard.selection.scored import ScoredAnswers
     from aspire_guard.selection.thresholds import Costs
 
 _NO_THRESHOLD = 3
-_ALARM = 4
 
 
 class CalibrationMethod(StrEnum):
@@ -79,7 +76,7 @@ def calibrate(
     from aspire_guard.selection.summary import print_json, print_table
 
     answers = read_scored(scored)
-    _warn(answers, evaluator)
+    warn(answers, evaluator)
     objective = Objective(
         target_risk=target_risk,
         target_coverage=target_coverage,
@@ -106,104 +103,12 @@ def calibrate(
         raise typer.Exit(_NO_THRESHOLD)
 
 
-def report(
-    scored: Annotated[Path, typer.Argument(help="JSONL as `score` writes it, with `correct` in every line.")],
-    output: Annotated[Path, typer.Option(help="The HTML file to write.")],
-    test: Annotated[
-        Path | None, typer.Option(help="The same of other answers, to see what the thresholds come to on them.")
-    ] = None,
-    evaluator: Annotated[
-        Path | None, typer.Option(help="Evaluator folder: its calibrator, thresholds and provenance.")
-    ] = None,
-    delta: Annotated[float, typer.Option(help="The probability that a promise fails, of all together.")] = 0.05,
-) -> None:
-    """Write a report on scored answers: one HTML file that opens anywhere, without a network.
-
-    Example: aspire-guard report scored.jsonl --test test.jsonl --output report.html
-
-    Lines may hold more, which the report shows: `log_likelihood` and `p_correct`, to compare scores, and `question`
-    and `answer`, to read the worst mistakes.
-    """
-    from aspire_guard.selection.report import write_report
-    from aspire_guard.selection.report.examples import read_texts
-    from aspire_guard.selection.scored import read_scored
-
-    answers = read_scored(scored)
-    _warn(answers, evaluator)
-    today = datetime.now(UTC).date().isoformat()
-    write_report(
-        answers,
-        _fitted(answers, today) if evaluator is None else _read_calibration(evaluator),
-        output,
-        date=today,
-        test=None if test is None else read_scored(test),
-        evaluator=None if evaluator is None else _read_manifest(evaluator),
-        delta=delta,
-        texts=lambda shown, ids: read_texts(scored if test is None or shown is answers else test, ids),
-    )
-
-
-def monitor(
-    state: Annotated[Path, typer.Argument(help="The monitor's file; with --calibration a new one.")],
-    scores: Annotated[
-        Path | None, typer.Option(help="JSONL with `selection_score`: new answers, released or not.")
-    ] = None,
-    labels: Annotated[
-        Path | None,
-        typer.Option(help="JSONL with `id`, `selection_score` and `correct`: released answers that were reviewed."),
-    ] = None,
-    calibration: Annotated[
-        Path | None, typer.Option(help="Start a monitor: the scored answers that the threshold was calibrated on.")
-    ] = None,
-    target_risk: Annotated[
-        float | None, typer.Option(help="The risk that was promised; where left out, what the evaluator promises.")
-    ] = None,
-    delta: Annotated[float, typer.Option(help="The probability of a false alarm, ever, of a new monitor.")] = 0.05,
-    evaluator: Annotated[
-        Path | None, typer.Option(help="Evaluator folder: labels of answers that it would not release are left out.")
-    ] = None,
-) -> None:
-    """Watch whether a threshold's promise still holds, from new scores and from reviewers' labels.
-
-    Example: aspire-guard monitor state.json --scores today.jsonl --labels reviewed.jsonl
-
-    A file is counted once, however often it is given. Exit code 0: ok, or a warning; 4: alarm.
-    """
-    from aspire_guard.selection.drift import RiskMonitor
-    from aspire_guard.selection.scored import read_scored, read_selection_scores
-
-    held = None if evaluator is None else _read_calibration(evaluator)
-    new_scores = None if scores is None else read_selection_scores(scores)
-    reviewed = None if labels is None else read_scored(labels)
-    if calibration is None:
-        watch = RiskMonitor.load(state)
-    else:
-        risk = _promised_risk(held) if target_risk is None else target_risk
-        old_scores = read_scored(calibration).selection_score
-        watch = RiskMonitor.start(old_scores, target_risk=risk, delta=delta, path=state)
-    if scores is not None and new_scores is not None:
-        _counted(scores, watch.observe_scores(new_scores, batch=_digest("scores", scores)))
-    if labels is not None and reviewed is not None:
-        right = reviewed.correct if held is None else reviewed.correct[_released(reviewed, held)]
-        _counted(labels, watch.observe_labels(right, batch=_digest("labels", labels)))
-    typer.echo(watch.explain())
-    if watch.alarmed():
-        raise typer.Exit(_ALARM)
-
-
-def _fitted(answers: ScoredAnswers, today: str) -> Calibration:
-    """The best calibrator of these answers, without thresholds."""
-    from aspire_guard.selection.calibration import Calibration
-    from aspire_guard.selection.calibrators import fit_calibrator
-
-    calibrator = fit_calibrator(answers.selection_score, answers.correct).calibrator
-    return Calibration(calibrator=calibrator, n=len(answers), date=today, source=answers.source)
-
-
-def _warn(answers: ScoredAnswers, evaluator: Path | None) -> None:
+def warn(answers: ScoredAnswers, evaluator: Path | None) -> None:
+    """Say on standard error what makes these answers a poor calibration set."""
+    from aspire_guard.evaluators.folder import read_manifest
     from aspire_guard.selection.scored import warnings
 
-    provenance = None if evaluator is None else _read_manifest(evaluator).provenance
+    provenance = None if evaluator is None else read_manifest(evaluator).provenance
     for warning in warnings(answers, provenance):
         typer.echo(f"warning: {answers.source}: {warning}", err=True)
 
@@ -261,43 +166,3 @@ def _named_numbers(texts: Iterable[str], option: str) -> dict[str, float]:
             raise InputError(f"{option}: expected each name once, found {name} twice; drop one")
         numbers[name] = value
     return numbers
-
-
-def _promised_risk(held: Calibration | None) -> float:
-    accept = held.threshold_for() if held else None
-    if accept is None or accept.guarantee is None:
-        found = "an evaluator that promises none" if held else "neither that nor an evaluator"
-        raise InputError(f"monitor: expected a target risk to watch, found {found}; pass --target-risk")
-    return accept.guarantee.target_risk
-
-
-def _released(answers: ScoredAnswers, held: Calibration) -> Any:
-    """Which answers the guard would release, `(n,)`: the comparison it makes itself."""
-    import numpy as np
-
-    groups = answers.group or (None,) * len(answers)
-    cuts = {group: held.threshold_for(group) for group in set(groups)}
-    least = [1.0 if (cut := cuts[group]) is None else cut.confidence for group in groups]
-    return held.calibrator.confidences(answers.selection_score) >= np.array(least)
-
-
-def _counted(path: Path, counted: bool) -> None:
-    if not counted:
-        typer.echo(f"warning: {path}: counted before, so it changes nothing", err=True)
-
-
-def _digest(kind: str, path: Path) -> str:
-    with path.open("rb") as stream:
-        return f"{kind}:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
-
-
-def _read_manifest(folder: Path) -> Manifest:
-    from aspire_guard.evaluators.folder import read_manifest
-
-    return read_manifest(folder)
-
-
-def _read_calibration(folder: Path) -> Calibration:
-    from aspire_guard.evaluators.folder import read_calibration
-
-    return read_calibration(folder)
