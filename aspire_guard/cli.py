@@ -14,7 +14,8 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from aspire_guard.errors import AspireGuardError, InputError
+from aspire_guard.errors import AspireGuardError
+from aspire_guard.jsonl import expect_another
 from aspire_guard.selection.calibrate_command import calibrate
 from aspire_guard.selection.monitor_command import monitor
 from aspire_guard.selection.report_command import report
@@ -46,8 +47,7 @@ def score(
     if output is None:
         _write(lines, sys.stdout)
         return
-    if output.exists() and data.exists() and output.samefile(data):
-        raise InputError(f"expected another file to write than {data}, which is read; choose another output")
+    expect_another(output, data)
     with output.open("w", encoding="utf-8") as stream:
         _write(lines, stream)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import codecs
 import json
-import math
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from aspire_guard.errors import DatasetError
+from aspire_guard.errors import DatasetError, InputError
 
 _FOUND_LIMIT = 60
 
@@ -37,6 +37,17 @@ def numbered_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise DatasetError(
             f'{path}: expected at least one record, found none; add lines like {{"question": …, "answers": […]}}.'
         )
+
+
+def expect_another(output: Path, *read: Path) -> None:
+    """Make sure that a file to be written is none of those that are read.
+
+    Raises:
+        InputError: it is.
+    """
+    for path in read:
+        if output.exists() and path.exists() and output.samefile(path):
+            raise InputError(f"expected another file to write than {path}, which is read; choose another output")
 
 
 def question_field(path: Path, number: int, value: dict[str, Any]) -> str:
@@ -76,7 +87,7 @@ def log_likelihood_field(path: Path, number: int, value: dict[str, Any]) -> floa
     found = value.get("log_likelihood")
     if found is None:
         return None
-    if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found):
+    if isinstance(found, bool) or not isinstance(found, int | float) or not abs(found) <= sys.float_info.max:
         expected, way_out = '"log_likelihood" to be a number', "leave it out where it is unknown"
         raise line_error(path, number, expected, kind_of(found), way_out)
     return float(found)

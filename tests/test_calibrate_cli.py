@@ -308,6 +308,10 @@ def test_report_writes_one_page(
     assert capsys.readouterr().err == ""
     assert run(monkeypatch, "report", scored, "--test", scored, "--output", page) == 2
     assert capsys.readouterr().err.count("\n") == 1
+    kept = test.read_bytes()
+    assert run(monkeypatch, "report", scored, "--test", test, "--output", test) == 2
+    assert "expected another file to write than" in capsys.readouterr().err
+    assert test.read_bytes() == kept
 
 
 def test_the_monitor_starts_watches_and_raises_the_alarm(
@@ -356,6 +360,10 @@ def test_the_monitor_takes_the_evaluators_promise_and_only_labels_of_what_it_rel
     assert run(monkeypatch, "monitor", state, "--labels", reviewed, "--evaluator", evaluator) == 0
     released = calibration.calibrator.confidences(read_scored(reviewed).selection_score) >= calibration.threshold
     assert RiskMonitor.load(state).record.errors.n == released.sum() > errors.n
+    mended = [json.loads(line) for line in reviewed.read_text("utf-8").splitlines()]
+    write(reviewed, [mended[0] | {"correct": not mended[0]["correct"]}, *mended[1:]])
+    assert run(monkeypatch, "monitor", state, "--labels", reviewed, "--evaluator", evaluator) == 0
+    assert RiskMonitor.load(state).record.errors.n == released.sum()
     wrong = write(tmp_path / "wrong.jsonl", [row | {"correct": False} for row in lines(400, seed=4)])
     assert run(monkeypatch, "monitor", state, "--labels", wrong, "--evaluator", evaluator) == 4
     assert "alarm: more released answers are wrong than was promised" in capsys.readouterr().out

@@ -334,6 +334,8 @@ def test_an_answer_file_is_not_written_over_while_it_is_scored(
     before = questions.read_bytes()
     assert run(monkeypatch, "score", questions, "--evaluator", evaluator, "--output", questions) == 2
     assert "expected another file to write than" in capsys.readouterr().err
+    assert run(monkeypatch, "evaluate", "--data", questions, "--evaluator", evaluator, "--answers", questions) == 2
+    assert "expected another file to write than" in capsys.readouterr().err
     assert questions.read_bytes() == before
 
 

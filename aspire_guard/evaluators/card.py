@@ -55,6 +55,8 @@ def _band(threshold: Threshold) -> str:
 
 def _no_guarantee(calibration: Calibration) -> str:
     accept = calibration.threshold_for()
+    if accept is None and any(threshold.releases for threshold in calibration.thresholds):
+        return "nothing of answers without a group, which are not released"
     if accept is None or not accept.releases:
         return f"nothing: no threshold reached the target on {calibration.n} validation answers, so nothing is released"
     if accept.objective == "accuracy":

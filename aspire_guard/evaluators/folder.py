@@ -235,11 +235,12 @@ def _replace(partial: Path, folder: Path) -> None:
     os.rename(folder, old / folder.name)
     try:
         os.rename(partial, folder)
-    except OSError:
+    except BaseException:
+        # If this fails too, the old evaluator stays where it is: it is the only one.
         os.rename(old / folder.name, folder)
+        old.rmdir()
         raise
-    finally:
-        shutil.rmtree(old)
+    shutil.rmtree(old)
 
 
 def _digest(path: Path) -> str:

@@ -82,7 +82,12 @@ class SelfEvaluator:
             self.manifest.model_dump_json(exclude={"metrics", "provenance", "correctness"})
             + self.calibration.model_dump_json()
         )
-        return hashlib.sha256(contents.encode()).hexdigest()
+        digest = hashlib.sha256(contents.encode())
+        if not self.manifest.files:  # it was never saved, so that no digest of the adapters stands there
+            for adapter in filter(None, (self.aspire.task, self.aspire.self_eval)):
+                for _, value in adapter.named_parameters():
+                    digest.update(value.detach().float().cpu().numpy().tobytes())
+        return digest.hexdigest()
 
     def score(self, exchanges: Sequence[Exchange]) -> list[Score]:
         """Score finished answers; each score is the same alone and in any batch, to 1e-4.

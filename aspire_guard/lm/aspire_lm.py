@@ -47,7 +47,7 @@ class AspireLM:
     Args:
         lm: the base model.
         task: θp; without it the base model answers as it is.
-        self_eval: θs; without it `log_p_correct` is not available.
+        self_eval: θs; without it no answer is judged.
         template: the prompt layout.
         correct: z_c, a single token.
         wrong: z_w, a single token.

@@ -45,7 +45,22 @@ def load_base_model(name: str) -> LanguageModel:
     if tokenizer.eos_token_id is None:
         raise BaseModelError(f"expected a tokenizer with an end token, found none in {name!r}; choose another model")
     device: Any = "cuda" if on_gpu else "cpu"
-    return LanguageModel(model.to(device), tokenizer)
+    lm = LanguageModel(model.to(device), tokenizer)
+    if not _has_plain_head(lm):
+        raise BaseModelError(
+            f"expected a causal language model whose logits are known from its hidden states, found {name!r}, where "
+            "something else follows; choose another model"
+        )
+    return lm
+
+
+@torch.inference_mode()
+def _has_plain_head(lm: LanguageModel) -> bool:
+    """Whether the logits that are computed here are the model's own."""
+    ids = lm.token_ids("The answer is")
+    own = lm.model(input_ids=ids[None]).logits[0, -1].float().log_softmax(-1)
+    ours = lm.logits(lm.prefill([lm.embed(ids)]).hidden)[0, 0].log_softmax(-1)
+    return torch.allclose(own, ours, atol=0.05, rtol=0.01)
 
 
 def fingerprint(lm: LanguageModel) -> str:

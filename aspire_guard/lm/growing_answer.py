@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from aspire_guard.lm.aspire_lm import AspireLM
 from aspire_guard.lm.prefix_states import PrefixStates
+from aspire_guard.lm.prompt_reader import common
 
 
 class GrowingAnswer:
@@ -35,21 +35,15 @@ class GrowingAnswer:
             The mean log-probability of its tokens and the end token in nats (log f_norm), as if it ended there.
         """
         lm, ids = self._aspire.lm, self._aspire.answer_ids(text)
-        kept = _shared(self._ids, ids)
+        kept = common(self._ids, ids)
         new, predictors = ids[kept:], self._predictors[: kept + 1]
         self.states = self.states.first(self._prompt_slots + kept, predictors[None, -1:])
         if len(new):
             mask = torch.ones(1, 1, len(new), dtype=torch.bool, device=new.device)
             self.states, hidden = self._aspire.answering.extend(self.states, lm.embed(new)[None, None], mask)
             predictors = torch.cat([predictors, hidden[0, 0]])
-        targets = torch.cat([new, torch.tensor([lm.tokenizer.eos_token_id], device=new.device)])
+        targets = torch.cat([new, torch.tensor([lm.end_id], device=new.device)])
         log_p = lm.logits(predictors[kept:]).log_softmax(-1).gather(-1, targets[:, None])[:, 0]
         log_p = torch.cat([self._log_p[:kept], log_p])
         self._ids, self._predictors, self._log_p = ids, predictors, log_p[:-1]
         return float(log_p.mean())
-
-
-def _shared(one: Tensor, other: Tensor) -> int:
-    """How many tokens two sequences begin with alike."""
-    shorter = min(len(one), len(other))
-    return int((one[:shorter] == other[:shorter]).long().cumprod(0).sum())

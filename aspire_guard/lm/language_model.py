@@ -15,6 +15,9 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 from aspire_guard.errors import InputError
 from aspire_guard.lm.prefix_states import PrefixStates, gather_branches
 
+# What follows the output head: a bound (Gemma 2), a factor (Cohere), a divisor (Granite).
+_AFTER_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+
 
 @dataclass(frozen=True)
 class LanguageModel:
@@ -56,7 +59,9 @@ class LanguageModel:
     def max_length(self) -> int:
         """The longest sequence, in tokens, that every layer sees whole: a sliding window ends it."""
         config = self.model.config
-        windows = [config.sliding_window] if "sliding_attention" in (getattr(config, "layer_types", None) or []) else []
+        window, layers = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)
+        slides = getattr(config, "use_sliding_window", True) if layers is None else "sliding_attention" in layers
+        windows = [window] if window is not None and slides else []
         return int(min(getattr(config, "max_position_embeddings", 2**31), *windows, 2**31))
 
     @property
@@ -83,9 +88,10 @@ class LanguageModel:
         return self.capped(self.model.get_output_embeddings()(hidden))
 
     def capped(self, logits: Tensor) -> Tensor:
-        """Raw logits as the model means them, in float32: some architectures bound them."""
-        cap = getattr(self.model.config, "final_logit_softcapping", None)
-        return logits.float() if cap is None else cap * (logits.float() / cap).tanh()
+        """Raw logits as the model means them, in float32: some architectures scale or bound them after the head."""
+        cap, times, by = (getattr(self.model.config, name, None) for name in _AFTER_HEAD)
+        logits = logits.float() * (times or 1.0) / (by or 1.0)
+        return logits if cap is None else cap * (logits / cap).tanh()
 
     def empty(self, batch: int) -> PrefixStates:
         """The states before any token."""

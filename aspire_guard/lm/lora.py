@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Literal, Self
@@ -42,7 +43,7 @@ class Lora:
 
     def __init__(self, lm: LanguageModel, config: LoraConfig, text: str) -> None:
         self.text = text
-        self._lm = LanguageModel(_sharing_copy(lm.model), lm.tokenizer)
+        self._lm = replace(lm, model=_sharing_copy(lm.model))
         inject_adapter_in_model(config, self._lm.model)
         self.config = self._lm.model.peft_config["default"]
         # PEFT makes them in the precision of the frozen weights, where small steps of training would be lost.

@@ -93,7 +93,7 @@ class PromptReader:
         """`[θp ; context]` `(tokens, dim)` of the longest context, and what of it belongs to each."""
         ids = {context: self.context_ids(context) for context in contexts}
         longest = max(ids.values(), key=len)
-        shared = {context: _common(part, longest) for context, part in ids.items()}
+        shared = {context: common(part, longest) for context, part in ids.items()}
         parts = {context: _Part(len(self.before) + n, ids[context][n:]) for context, n in shared.items()}
         return torch.cat([self.before, self.lm.embed(longest)]), parts
 
@@ -112,10 +112,12 @@ def after_branches(lm: LanguageModel, states: PrefixStates, parts: Sequence[Sequ
     branches = states.visible.shape[1]
     nothing = next(part for row in parts for part in row)[:0]
     values, mask = pad([part for row in parts for part in (*row, *[nothing] * (branches - len(row)))])
+    if not values.shape[1]:  # all parts are empty
+        return states
     return lm.extend(states, *(part.view(-1, branches, *part.shape[1:]) for part in (values, mask)))[0]
 
 
-def _common(ids: Tensor, others: Tensor) -> int:
+def common(ids: Tensor, others: Tensor) -> int:
     """How many tokens both begin with."""
     n = min(len(ids), len(others))
     return int((ids[:n] == others[:n]).cumprod(0).sum())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, Self
 
 import numpy as np
@@ -123,6 +124,18 @@ class Calibration(_Part):
         """The threshold of a group, or the one for every group that has none of its own; None where there is none."""
         cuts = {threshold.group: threshold for threshold in self.thresholds if threshold.name == name}
         return cuts.get(group) or cuts.get(None)
+
+    def released(self, selection_scores: Numbers, groups: Sequence[str | None] | None = None) -> Labels:
+        """Which answers the guard would release, `(n,)`: the comparison it makes itself.
+
+        Args:
+            selection_scores: `(n,)`, in nats.
+            groups: of each answer; None where they have none.
+        """
+        cuts = {group: self.threshold_for(group) for group in {None, *(groups or ())}}
+        least = [1.0 if (cut := cuts[group]) is None else cut.confidence for group in groups or (None,)]
+        found: Labels = self.calibrator.confidences(selection_scores) >= np.array(least)
+        return found
 
     @property
     def threshold(self) -> float:

@@ -173,7 +173,7 @@ def any_certified(ranked: RankedAnswers, usable: Counts, target_risk: float, del
 def bounded_cut(ranked: RankedAnswers, usable: Counts, least: int, delta: float) -> tuple[int, float]:
     """The first usable cut (ranks, rising, the last one n) after `least` answers or more, and a bound on its risk.
 
-    The bound is at most 1 − δ likely to fail: the cut is chosen among ranks that are fixed beforehand, each with its
+    The bound is at most δ likely to fail: the cut is chosen among ranks that are fixed beforehand, each with its
     share of δ. Half belongs to `least` itself; the others, ever further apart, are for a block of ties at that rank.
     """
     n = len(ranked.score)

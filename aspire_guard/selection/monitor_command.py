@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from aspire_guard.errors import InputError
+from aspire_guard.jsonl import numbered_objects
 
 if TYPE_CHECKING:
     from aspire_guard.selection.calibration import Calibration
     from aspire_guard.selection.drift import RiskMonitor
-    from aspire_guard.selection.scored import ScoredAnswers
 
 _ALARM = 4
 
@@ -64,7 +65,7 @@ def monitor(
         watch.observe_scores(new_scores[known:], batch=whole)
     if labels is not None and reviewed is not None:
         known, whole = _counted(labels, "labels", len(reviewed), watch)
-        promised = slice(None) if held is None else _released(reviewed, held)[known:]
+        promised = slice(None) if held is None else held.released(reviewed.selection_score, reviewed.group)[known:]
         watch.observe_labels(reviewed.correct[known:][promised], batch=whole)
     typer.echo(watch.explain())
     if watch.alarmed():
@@ -79,25 +80,14 @@ def _promised_risk(held: Calibration | None) -> float:
     return accept.guarantee.target_risk
 
 
-def _released(answers: ScoredAnswers, held: Calibration) -> Any:
-    """Which answers the guard would release, `(n,)`: the comparison it makes itself."""
-    import numpy as np
-
-    groups = answers.group or (None,) * len(answers)
-    cuts = {group: held.threshold_for(group) for group in set(groups)}
-    least = [1.0 if (cut := cuts[group]) is None else cut.confidence for group in groups]
-    return held.calibrator.confidences(answers.selection_score) >= np.array(least)
-
-
 def _counted(path: Path, kind: str, n: int, watch: RiskMonitor) -> tuple[int, str]:
     """How many of a file's `n` lines the monitor has counted before, and the name of a batch of them all."""
     digest, known = hashlib.sha256(kind.encode()), 0
-    with path.open("rb") as lines:
-        # No more than were read: the file may have grown since.
-        for number, line in enumerate(islice(filter(None, map(bytes.strip, lines)), n), start=1):
-            digest.update(line + b"\n")
-            if digest.hexdigest() in watch.record.batches:
-                known = number
+    # No more than were read: the file may have grown since. A line is known again where only its label is mended.
+    for number, (_, value) in enumerate(islice(numbered_objects(path), n), start=1):
+        digest.update(json.dumps([value.get("id"), value["selection_score"]]).encode())
+        if digest.hexdigest() in watch.record.batches:
+            known = number
     if known:
         found = "all" if known == n else f"the first {known:,}"
         typer.echo(f"warning: {path}: {found} of {n:,} lines were counted before, and are not counted again", err=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from aspire_guard.jsonl import expect_another
 from aspire_guard.selection.calibrate_command import warn
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def report(
     from aspire_guard.selection.report.examples import read_texts
     from aspire_guard.selection.scored import read_scored
 
+    expect_another(output, scored, *([] if test is None else [test]))
     answers = read_scored(scored)
     warn(answers, evaluator)
     today = datetime.now(UTC).date().isoformat()

@@ -123,7 +123,7 @@ class _Columns:
         self.correct.append(right)
         for key, column in self.others.items():
             other = value.get(key)
-            if type(other) is float and math.isfinite(other):
+            if isinstance(other, int | float) and not isinstance(other, bool) and math.isfinite(other):
                 column.append(other)
         if self.group is not None or self.cost is not None or "group" in value or "cost" in value:
             self._add_group_and_cost(number, value)

@@ -14,7 +14,7 @@ of all policies that pass none exceeds the target, with probability 1 − δ.
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -178,7 +178,7 @@ def _stage(path: Path, number: int, value: dict[str, Any], stage: str) -> tuple[
         found = kind_of(stages) if not isinstance(stages, dict) else f"no object {shown(stage)} in it"
         raise line_error(path, number, '"stages" to hold "answer" and "fallback"', found, "add both answers")
     score, right = answer.get("selection_score"), answer.get("correct")
-    if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
+    if isinstance(score, bool) or not isinstance(score, int | float) or not abs(score) <= sys.float_info.max:
         what = f'"selection_score" of "{stage}" to hold a finite number'
         raise line_error(path, number, what, kind_of(score), "score the answer again")
     if not isinstance(right, bool):

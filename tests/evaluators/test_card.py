@@ -86,6 +86,13 @@ def test_a_card_has_a_row_for_every_other_band_and_group() -> None:
     assert "| fallback | confidence ≥ 0.250: no guarantee |" in card
 
 
+def test_a_card_of_groups_alone_does_not_say_that_nothing_is_released() -> None:
+    """Answers of these groups are, and others aren't."""
+    card = _card(PROMISED.model_copy(update={"group": "tax"}))
+    assert "nothing of answers without a group, which are not released" in card
+    assert "no threshold reached" not in card
+
+
 def test_a_card_without_metrics_has_no_results() -> None:
     """No heading stands over an empty table."""
     assert "Held-out results" not in render_card(MANIFEST, CALIBRATION)

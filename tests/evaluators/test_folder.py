@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -353,4 +354,25 @@ def test_a_new_calibration_that_can_t_be_written_leaves_the_old_one(
         with pytest.raises(OSError, match="No space left"):
             save_calibration(folder, tiny_evaluator(threshold=0.9).calibration)
     assert _files(folder) == before
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_an_interrupt_while_a_folder_is_replaced_leaves_the_old_evaluator(
+    folder: Path, exchanges: list[Exchange], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the two renames nothing is in its place, and it comes back."""
+    renames = 0
+
+    def interrupted(source: Path, target: Path) -> None:
+        nonlocal renames
+        renames += 1
+        if renames == 2:
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    rename = os.rename
+    monkeypatch.setattr(os, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        _save(tiny_evaluator(alpha=0.75), folder)
+    assert _load(folder).score(exchanges) == tiny_evaluator().score(exchanges)
     assert list(folder.parent.iterdir()) == [folder]

@@ -204,6 +204,9 @@ def test_a_fingerprint_tells_evaluators_apart(tmp_path: Path) -> None:
     first = load("first", tiny_evaluator()).fingerprint
     assert load("same", same).fingerprint == first
     others = [weights, tiny_evaluator(alpha=0.5), tiny_evaluator(threshold=0.6)]
+    assert not weights.manifest.files
+    twin = SelfEvaluator(tiny_evaluator().aspire, weights.manifest, weights.calibration)
+    assert weights.fingerprint != twin.fingerprint
     assert len({first, *(load(f"other{i}", evaluator).fingerprint for i, evaluator in enumerate(others))}) == 4
 
 

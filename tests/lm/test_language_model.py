@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch
+from transformers import (
+    AutoModelForCausalLM,
+    CohereConfig,
+    GraniteConfig,
+    MistralConfig,
+    PreTrainedConfig,
+    Qwen2Config,
+)
 
 from aspire_guard.lm.language_model import LanguageModel
 from aspire_guard.testing import END_TOKEN, Family, tiny_lm
+
+SMALL: dict[str, Any] = {
+    "vocab_size": 300,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+}
 
 
 @pytest.mark.parametrize("text", ["", " ", "a correct b", "  two\n\tlines ", "한국어 中文 🙂", f"x {END_TOKEN} y"])
@@ -47,3 +66,37 @@ def test_tokenising_from_several_threads_keeps_markers_as_text(lm: LanguageModel
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(tokenise, range(400)))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        GraniteConfig(logits_scaling=8.0, embedding_multiplier=3.0, **SMALL),
+        CohereConfig(logit_scale=0.25, **SMALL),
+        MistralConfig(sliding_window=None, **SMALL),
+    ],
+    ids=lambda config: str(config.model_type),
+)
+def test_logits_are_those_of_the_model(config: PreTrainedConfig) -> None:
+    """Also where it scales them after its output head."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    lm, ids = LanguageModel(model, tiny_lm().tokenizer), torch.arange(5, 12)
+    with torch.inference_mode():
+        own = model(input_ids=ids[None]).logits[0, -1]
+        assert torch.allclose(lm.logits(lm.prefill([lm.embed(ids)]).hidden)[0, 0], own, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("config", "length"),
+    [
+        (MistralConfig(sliding_window=16, **SMALL), 16),
+        (MistralConfig(sliding_window=None, **SMALL), 64),
+        (Qwen2Config(sliding_window=16, use_sliding_window=False, **SMALL), 64),
+    ],
+)
+def test_a_sliding_window_ends_what_is_read(config: PreTrainedConfig, length: int) -> None:
+    """Whether the layers say so one by one or all together: beyond it, states would depend on how a text was cut."""
+    model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    lm = LanguageModel(model, tiny_lm().tokenizer)
+    assert lm.max_length == length

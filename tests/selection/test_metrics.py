@@ -271,6 +271,20 @@ def test_a_paired_bootstrap_draws_the_same_questions_for_both() -> None:
     assert (found.low, found.high) == pytest.approx(tuple(np.quantile(by_hand, [0.025, 0.975])), abs=1e-12)
 
 
+def test_the_answers_to_a_question_are_drawn_together() -> None:
+    """Answers that are there ten times say no more than once: the interval is that of the questions."""
+    rng = np.random.default_rng(8)
+    correct = rng.random(40) < 0.5
+    first, second = (rng.random(40) + correct, correct), (rng.random(40), correct)
+    once = bootstrap_difference(auroc, first, second, resamples=50)
+    ten = [(np.repeat(scores, 10), np.repeat(right, 10)) for scores, right in (first, second)]
+    questions = [f"q{i}" for i in range(40) for _ in range(10)]
+    together = bootstrap_difference(auroc, ten[0], ten[1], questions=questions, resamples=50)
+    apart = bootstrap_difference(auroc, ten[0], ten[1], resamples=50)
+    assert together == pytest.approx(once)
+    assert apart.high - apart.low < (once.high - once.low) / 2
+
+
 def test_equal_scores_have_no_difference_and_no_interval() -> None:
     """What makes a question hard for both cancels out: the unpaired intervals are wide, this one is a point."""
     rng = np.random.default_rng(6)

@@ -37,7 +37,7 @@ def test_lines_become_columns_in_their_order(tmp_path: Path) -> None:
     path = _write(
         tmp_path,
         _line("a", -0.25, True, group="x", cost=2, log_likelihood=-0.25, p_correct=0.5, confidence=0.9),
-        {"id": 7, "selection_score": 0, "correct": False, "group": " y ", "cost": 0.5, "log_likelihood": -1.0}
+        {"id": 7, "selection_score": 0, "correct": False, "group": " y ", "cost": 0.5, "log_likelihood": -1}
         | {"p_correct": None, "note": "ignored"},
         "",
         {"selection_score": -3.5, "correct": True, "group": "x", "cost": 0, "log_likelihood": -2.0},

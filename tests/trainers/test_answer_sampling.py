@@ -169,3 +169,9 @@ def test_answers_are_parted_into_right_and_wrong(
 ) -> None:
     """S_c and S_w of the paper, by Rouge-L with γ̂ = 0.9."""
     assert _labelled(texts, *references) == (right, wrong)
+
+
+def test_a_reference_is_not_wrong_too() -> None:
+    """Where a judge, or a person, says so of its text, it stands among the right ones alone."""
+    sampled = SampledAnswers(QARecord("q", "Who?", answers=("Ada",)), ("Ada", "Bob"), (None, None))
+    assert sampled.labelled([False, False], "Ada") == (["Ada"], ["Bob"])

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from aspire_guard.errors import InputError
 from aspire_guard.lm.soft_prompt import SoftPrompt
 from aspire_trainers.config import FitConfig
 from aspire_trainers.fit import Fit
@@ -265,3 +266,20 @@ def test_a_loss_in_parts_makes_the_same_step(tmp_path: Path) -> None:
 def test_nothing_to_learn_from_changes_nothing(tmp_path: Path) -> None:
     """Without batches there is no step."""
     assert torch.equal(_trained(tmp_path / "run", batches=[]), torch.zeros(3, 4))
+
+
+@pytest.mark.parametrize(("start_counts", "stays"), [(True, True), (False, False)])
+def test_a_trained_start_stays_where_training_makes_it_worse(tmp_path: Path, start_counts: bool, stays: bool) -> None:
+    """Held-out losses 1, 3, 3, …: the first is the start's, if that counts."""
+    adapter = _adapter()
+    losses = iter([1.0] * start_counts + [3.0] * 99)
+    _fit(adapter, tmp_path, validate=lambda: next(losses), start_counts=start_counts).run()
+    assert torch.equal(adapter.weight, _adapter().weight) == stays
+
+
+def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
+    """And says in which step, before the weights are spoilt."""
+    adapter = _adapter()
+    with pytest.raises(InputError, match="expected a finite loss, found nan in step 1; lower the learning rate"):
+        _fit(adapter, tmp_path, loss=lambda _: [adapter.weight.sum() * torch.nan]).run()
+    assert torch.equal(adapter.weight, _adapter().weight)

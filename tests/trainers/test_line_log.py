@@ -36,3 +36,15 @@ def test_what_can_t_be_a_log_is_named(tmp_path: Path) -> None:
         LineLog(path)
     with pytest.raises(InputError, match="expected a file to append to, found: Is a directory; choose another"):
         LineLog(tmp_path)
+
+
+def test_a_log_has_one_writer(tmp_path: Path) -> None:
+    """A second one would undo lines of the first, and so would one that read the file before these were there."""
+    first, early = LineLog(path := tmp_path / "log"), LineLog(path)
+    with first:
+        first.append(1)
+        with pytest.raises(InputError, match="expected a file of this run alone, found another process"), LineLog(path):
+            pass
+    with pytest.raises(InputError, match="expected a file of this run alone"), early:
+        pass
+    assert LineLog(path).values == [1]

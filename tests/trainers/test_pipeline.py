@@ -100,7 +100,8 @@ def test_training_goes_on_from_an_evaluator(base: Path, trained: Path, tmp_path:
 def test_without_stage_one_the_task_adapter_of_the_start_stays(base: Path, trained: Path, tmp_path: Path) -> None:
     """The method "none" leaves θp as it is, and θs learns from its answers."""
     config = _config(base, init_from=str(trained), task=TaskTuningConfig(method="none"))
-    ours, others = _files(trained), _files(train_evaluator(config, DATA, tmp_path / "out"))
+    data = replace(DATA, validation=())  # else the start stays, where training makes it no better
+    ours, others = _files(trained), _files(train_evaluator(config, data, tmp_path / "out"))
     assert ours["task/adapter_model.safetensors"] == others["task/adapter_model.safetensors"]
     assert ours["self_eval/adapter_model.safetensors"] != others["self_eval/adapter_model.safetensors"]
 
@@ -242,6 +243,28 @@ def test_without_validation_records_the_paper_s_alpha_stands(base: Path, tmp_pat
     assert (evaluator.manifest.alpha, evaluator.threshold, evaluator.calibration.n) == (0.25, 1.0, 0)
 
 
+def test_an_output_of_another_base_model_or_another_start_is_refused(base: Path, trained: Path, tmp_path: Path) -> None:
+    """Though the settings name the same folders: what these hold is another."""
+    start, own = shutil.copytree(trained, tmp_path / "start"), shutil.copytree(base, tmp_path / "base")
+    config = _config(own, init_from=str(start), task=TaskTuningConfig(method="none"))
+    train_evaluator(config, DATA, tmp_path / "out")
+    assert train_evaluator(config, DATA, tmp_path / "out") == tmp_path / "out"
+    again = TrainingData(("other.jsonl",), DATA.train, DATA.validation)
+    shutil.rmtree(start)
+    train_evaluator(_config(own, seed=9), again, start)
+    with pytest.raises(InputError, match=r"expected a new folder, found another evaluator in .*out"):
+        train_evaluator(config, DATA, tmp_path / "out")
+
+
+def test_a_record_that_does_not_fit_is_named_before_anything_is_trained(base: Path, tmp_path: Path) -> None:
+    """Of 512 tokens: with its prompt and reference, or with the longest answer that may be sampled."""
+    long = replace(DATA.train[3], context="x" * 470)
+    data = replace(DATA, train=(*DATA.train[:3], long, *DATA.train[4:]))
+    with pytest.raises(InputError, match=rf"{long.id}: expected at most 512 tokens of .*, found 5\d\d; shorten"):
+        train_evaluator(_config(base), data, tmp_path / "out")
+    assert not (tmp_path / ".out.work").exists()
+
+
 def test_an_output_that_holds_another_evaluator_is_refused(base: Path, trained: Path) -> None:
     """Other settings, or other data, don't overwrite it."""
     before = _files(trained)
@@ -278,8 +301,8 @@ def test_an_unfinished_run_with_other_settings_is_refused(base: Path, tmp_path: 
 
 
 def _judged(*rows: tuple[float, float, bool]) -> list[JudgedAnswer]:
-    record = QARecord("id", "Who?")
-    return [JudgedAnswer(record, "x", ("x",), likelihood, log_p, right) for likelihood, log_p, right in rows]
+    """Of a question each."""
+    return [JudgedAnswer(QARecord(f"{i}", "Who?"), "x", ("x",), *row) for i, row in enumerate(rows)]
 
 
 def test_alpha_is_chosen_by_the_ranking_it_gives() -> None:
@@ -300,6 +323,15 @@ def test_alpha_stays_the_paper_s_where_another_is_better_by_chance() -> None:
     blended = [selection_score(a.log_likelihood, a.log_p_correct, 0.25) for a in judged]
     assert auroc(blended, correct) < auroc([a.log_p_correct for a in judged], correct) == 1
     assert choose_alpha(judged) == 0.25
+
+
+def test_alpha_does_not_mistake_answers_to_one_question_for_questions() -> None:
+    """Where another α is better by chance on twelve questions, it is not beyond chance for being sampled ten times."""
+    judged = _judged(*((-0.1 * i, -0.1 * i, i < 6) for i in range(12)))
+    judged[5], judged[6] = (replace(judged[5], log_likelihood=-0.9), replace(judged[6], log_likelihood=-0.1))
+    assert choose_alpha([answer for answer in judged for _ in range(10)]) == 0.25
+    others = [replace(a, record=QARecord(f"{a.record.id}/{i}", "Who?")) for a in judged for i in range(10)]
+    assert choose_alpha(others) != 0.25
 
 
 def test_the_paper_s_alpha_wins_a_tie() -> None:
@@ -352,7 +384,13 @@ def test_a_validation_dataset_is_taken_whole(dataset: str, tmp_path: Path) -> No
 
 
 def test_validation_data_that_is_training_data_is_refused(dataset: str) -> None:
-    """A threshold that is chosen on it would promise too much."""
+    """A threshold that is chosen on it would promise too much; also where its path is written in another way."""
+    with pytest.raises(InputError, match="expected other validation than training data"):
+        TrainingData.load(
+            [dataset],
+            [str(Path(dataset).parent / "." / ".." / Path(dataset).parent.name / "qa.jsonl")],
+            TrainingConfig(),
+        )
     with pytest.raises(InputError, match=r"expected other validation than training data, found .*qa\.jsonl as both"):
         TrainingData.load([dataset], [dataset], TrainingConfig())
 

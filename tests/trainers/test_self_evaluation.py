@@ -146,6 +146,15 @@ def test_the_loss_is_the_objective_of_the_paper(family: Family) -> None:
         torch.testing.assert_close(_loss(aspire, BATCH), _by_hand(aspire, BATCH), atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("answer", ["", " "])
+def test_a_batch_of_blank_answers_is_learned_from(answer: str) -> None:
+    """As of a chain that says nothing where it does not know, in a last batch of one question."""
+    aspire = tiny_evaluator().aspire
+    batch = [LabelledAnswers("Who?", "A passage.", (answer,), (True,), (1.0,))]
+    with torch.no_grad():
+        torch.testing.assert_close(_loss(aspire, batch), _by_hand(aspire, batch[:1]), atol=1e-4, rtol=0)
+
+
 def test_the_gradient_is_that_of_full_forward_passes(family: Family) -> None:
     """The states before θs need no gradient: θs gets the same one."""
     aspire = tiny_evaluator(family).aspire

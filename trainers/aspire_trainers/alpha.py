@@ -15,10 +15,10 @@ _ALPHAS = [step / 20 for step in range(21)]
 
 
 def choose_alpha(judged: Sequence[JudgedAnswer]) -> float:
-    """The α nearest to the paper's 0.25 that no α beats beyond chance on the judged answers.
+    """The α nearest to the paper's 0.25 that the α of highest AUROC does not beat beyond chance on the judged answers.
 
-    One beats another where the paired bootstrap 95 % interval of the difference in AUROC lies above 0. Of few answers
-    the α of highest AUROC is often an extreme one that ranks other answers worse.
+    It beats another where the paired bootstrap 95 % interval of the difference in AUROC lies above 0; the answers to
+    one question are drawn together. Of few answers it is often an extreme α that ranks other answers worse.
     """
     correct = [answer.correct for answer in judged]
     if len(set(correct)) < 2:
@@ -26,10 +26,11 @@ def choose_alpha(judged: Sequence[JudgedAnswer]) -> float:
     alphas = sorted(_ALPHAS, key=lambda alpha: abs(alpha - _PAPER_ALPHA))
     scores = {alpha: selection_scores(judged, alpha) for alpha in alphas}
     best = max(scores.values(), key=lambda values: auroc(values, correct))
+    ids = [answer.record.id for answer in judged]
     return next(
         alpha
         for alpha, values in scores.items()
-        if bootstrap_difference(auroc, (best, correct), (values, correct)).low <= 0
+        if bootstrap_difference(auroc, (best, correct), (values, correct), questions=ids).low <= 0
     )
 
 

@@ -47,9 +47,9 @@ class SampledAnswers:
             reference: stands in front in S_c, if it isn't there already.
         """
         right = [text for text, is_right in zip(self.texts, grades, strict=True) if is_right]
-        wrong = [text for text in self.texts if text not in right]
         if reference is not None and reference not in right:
             right.insert(0, reference)
+        wrong = [text for text in self.texts if text not in right]
         if not wrong and self.record.answerable:
             wrong.append(DEFAULT_WRONG_ANSWER)
         return right, wrong

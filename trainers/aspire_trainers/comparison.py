@@ -12,7 +12,6 @@ from aspire_guard.selection.metrics import (
     Metric,
     accuracy,
     auacc,
-    aurc,
     auroc,
     bootstrap_difference,
     bootstrap_interval,
@@ -101,10 +100,11 @@ Ranking = tuple[Sequence[float], Sequence[bool]]
 def score_report(ranking: Ranking, cost: Cost, aspire: Ranking | None = None) -> ScoreReport:
     """The row of one score, compared with ASPIRE's where that is given."""
     scores, correct = ranking
+    area = bootstrap_interval(auacc, scores, correct)
     return ScoreReport(
         auroc=_estimate(bootstrap_interval(auroc, scores, correct)) if len(set(correct)) == 2 else None,
-        auacc=_estimate(bootstrap_interval(auacc, scores, correct)),
-        aurc=_estimate(bootstrap_interval(aurc, scores, correct)),
+        auacc=_estimate(area),
+        aurc=Estimate(value=1 - area.value, low=1 - area.high, high=1 - area.low),  # AURC = 1 − AUACC
         cost=cost,
         aspire_minus=differences(aspire, ranking) if aspire else None,
     )
@@ -117,10 +117,11 @@ def differences(first: Ranking, second: Ranking) -> Differences:
         return _estimate(bootstrap_difference(metric, first, second))
 
     defined = all(len(set(correct)) == 2 for _, correct in (first, second))
+    area = difference(auacc)
     return Differences(
         auroc=difference(auroc) if defined else None,
-        auacc=difference(auacc),
-        aurc=difference(aurc),
+        auacc=area,
+        aurc=Estimate(value=-area.value, low=-area.high, high=-area.low),
         accuracy=difference(lambda _, correct: accuracy(correct)),
     )
 

@@ -14,7 +14,7 @@ from aspire_trainers.correctness import declines
 
 
 class _Config(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class FitConfig(_Config):

@@ -58,6 +58,7 @@ def evaluate(
     from aspire_guard.cli import load_evaluator
     from aspire_guard.evaluators.folder import add_metrics, read_manifest
     from aspire_guard.evaluators.starter import starter_folder
+    from aspire_guard.jsonl import expect_another
     from aspire_trainers.batches import take
     from aspire_trainers.comparison_table import print_comparison, print_report
     from aspire_trainers.correctness import correctness_of
@@ -72,6 +73,7 @@ def evaluate(
     right = correctness_of(rule)
     suite = _suite(samples if baselines else None, nli)
     if answers is not None:
+        expect_another(answers, Path(data))
         answers.touch()  # a wrong path should not cost all the answers
     judge, other = load_evaluator(evaluator), None if against is None else load_evaluator(against)
     judged = answer_records(judge, records, right, Progress("answering", "questions"), suite)

@@ -22,6 +22,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from aspire_guard.errors import InputError
 from aspire_guard.lm.adapter import Adapter
 from aspire_trainers.config import FitConfig
 from aspire_trainers.processes import from_main, processes
@@ -57,6 +58,7 @@ class Fit(Generic[Batch]):
         seed: of the order of the batches.
         checkpoint: a file of this run's own.
         progress: shows step, loss and time left.
+        start_counts: the adapter is a trained one already, and stays as it is where training makes it no better.
     """
 
     adapter: Adapter
@@ -67,6 +69,7 @@ class Fit(Generic[Batch]):
     seed: int
     checkpoint: Path
     progress: Progress
+    start_counts: bool = False
 
     def __post_init__(self) -> None:
         self._weights = dict(self.adapter.named_parameters())
@@ -80,6 +83,8 @@ class Fit(Generic[Batch]):
         self._resume()
         position = self._position
         self.progress.start(self._steps, position.step)
+        if self.start_counts and position.step == 0 and self.validate is not None:
+            self._judge(self.validate())
         while position.step < self._steps and not position.finished:
             loss = self._step(self._batch(position.step))
             position.step += 1
@@ -107,6 +112,11 @@ class Fit(Generic[Batch]):
             part.backward()  # type: ignore[no-untyped-call]
             loss += part.detach().cpu()
         loss = self._add_up(loss)
+        if not loss.isfinite():
+            raise InputError(
+                f"expected a finite loss, found {float(loss)} in step {self._position.step + 1}; "
+                "lower the learning rate"
+            )
         torch.nn.utils.clip_grad_norm_(self._weights.values(), _MAX_GRADIENT_NORM)
         self._optimizer.step()
         return float(loss)

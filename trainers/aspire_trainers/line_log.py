@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
 from aspire_guard.errors import InputError
 from aspire_guard.jsonl import line_error, shown
+
+if sys.platform != "win32":
+    import fcntl
 
 
 class LineLog:
@@ -33,6 +37,7 @@ class LineLog:
         except OSError as error:
             found = error.strerror or str(error)
             raise InputError(f"{path}: expected a file to append to, found: {found}; choose another") from error
+        self._read = len(content)
         self._whole = content.rfind(b"\n") + 1
         lines = content[: self._whole].splitlines()
         self.values: list[Any] = [self._value(number, line) for number, line in enumerate(lines, start=1)]
@@ -40,6 +45,14 @@ class LineLog:
     def __enter__(self) -> LineLog:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._stream: BinaryIO = self.path.open("ab")
+        try:
+            _lock(self._stream)
+            if self._stream.tell() != self._read:
+                raise BlockingIOError
+        except BlockingIOError:
+            self._stream.close()
+            found = "another process that writes it"
+            raise InputError(f"{self.path}: expected a file of this run alone, found {found}; wait for it") from None
         self._stream.truncate(self._whole)
         return self
 
@@ -61,3 +74,13 @@ class LineLog:
         except ValueError as error:
             found, way_out = shown(line.decode(errors="replace")), "choose another file"
             raise line_error(self.path, number, "JSON, as an earlier run wrote it", found, way_out) from error
+
+
+def _lock(stream: BinaryIO) -> None:
+    """Held until the file is closed or the process ends, however it ends.
+
+    Raises:
+        BlockingIOError: another process holds it.
+    """
+    if sys.platform != "win32":
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -46,6 +46,7 @@ from aspire_trainers.persuasion import with_twins
 from aspire_trainers.processes import from_main, processes
 from aspire_trainers.progress import Progress
 from aspire_trainers.record import QARecord
+from aspire_trainers.room import expect_room
 from aspire_trainers.self_evaluation import tune_self_evaluation
 from aspire_trainers.task_tuning import tune_task
 from aspire_trainers.training_data import TrainingData
@@ -73,6 +74,7 @@ def train_evaluator(config: TrainingConfig, data: TrainingData, output: Path) ->
     }
     if from_main(lambda: _is_finished(output, run)):
         return output
+    expect_room(start, config, data)
     work = from_main(lambda: _open_work_folder(output, run))
     start = start.on(lm.to(getattr(torch, config.dtype)))
     del lm  # of a large model there may be no room for both precisions at once
@@ -255,8 +257,11 @@ def _provenance(run: dict[str, Any], data: TrainingData) -> dict[str, Any]:
 def _is_finished(output: Path, run: dict[str, Any]) -> bool:
     if not (output / MANIFEST).exists():
         return False
-    provenance = read_manifest(output).provenance
-    if (_settings(provenance.get("config")), provenance.get("data_digest")) == (run["config"], run["data"]):
+    manifest = read_manifest(output)
+    provenance = manifest.provenance
+    found = (_settings(provenance.get("config")), provenance.get("data_digest"), manifest.base_model.fingerprint)
+    start = run["start"].get("provenance") if run["start"] else None
+    if (*found, provenance.get("went_on_from")) == (run["config"], run["data"], run["model"], start):
         return True
     raise InputError(f"expected a new folder, found another evaluator in {output}; choose another output or delete it")
 

@@ -59,6 +59,7 @@ def tune_self_evaluation(
         seed=seed,
         checkpoint=checkpoint,
         progress=progress,
+        start_counts=start is not None,
     ).run()
     return self_eval
 

@@ -38,7 +38,8 @@ def tune_task(
     Where the model has a θp, a copy of it is trained.
     """
     train, validation = (_with_target(records, config.refusal) for records in (train, validation))
-    task = adapter_to_train(aspire.lm, config, seed=seed, start=aspire.task)
+    start = aspire.task
+    task = adapter_to_train(aspire.lm, config, seed=seed, start=start)
     aspire = replace(aspire, task=task)
     held_out = by_context(validation, config.batch_size, seed)
 
@@ -58,6 +59,7 @@ def tune_task(
         seed=seed,
         checkpoint=checkpoint,
         progress=progress,
+        start_counts=start is not None,
     ).run()
     return task
 

@@ -57,7 +57,7 @@ def train(
     if not processes().is_main_process:
         return
     typer.echo(f"{folder}: an evaluator for {config.model}; read its README.md")
-    if read_calibration(folder).target_accuracy is None:
+    if not any(threshold.releases for threshold in read_calibration(folder).thresholds):
         typer.echo(
             f"warning: no threshold reached an accuracy of {config.target_accuracy:g} on the validation records, "
             "so it releases nothing; train on more records, or give a policy a threshold of your own",

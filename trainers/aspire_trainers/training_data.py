@@ -48,7 +48,8 @@ class TrainingData:
             DatasetError: a file is missing or holds a bad line.
             InputError: no record has a reference to learn from, or a dataset is given for both.
         """
-        if both := set(train) & set(validation):
+        names = {str(Path(name).resolve()): name for name in train}
+        if both := {names[place] for name in validation if (place := str(Path(name).resolve())) in names}:
             raise InputError(
                 f"expected other validation than training data, found {', '.join(sorted(both))} as both; leave it out "
                 "of the validation: a share of the training contexts is set aside"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -65,6 +65,7 @@ def bootstrap_difference(
     first: tuple[ArrayLike, ArrayLike],
     second: tuple[ArrayLike, ArrayLike],
     *,
+    questions: Sequence[Hashable] | None = None,
     resamples: int = 1000,
     seed: int = 0,
     level: float = 0.95,
@@ -79,6 +80,7 @@ def bootstrap_difference(
         first: scores and labels of answers, one a question.
         second: scores and labels of other answers to the same questions in the same order, or the same answers
             with another score.
+        questions: which question each answer is to, where a question has several: they are drawn together.
         resamples: how many resamples the interval rests on, at least 1.
         seed: of the draws.
         level: the share of resamples inside the interval, in (0, 1).
@@ -97,26 +99,46 @@ def bootstrap_difference(
         one, other = (metric(score[index], right[index]) for score, right in pairs)
         return one - other
 
-    return _interval(difference, sizes[0], resamples, seed, level)
+    return _interval(difference, sizes[0], resamples, seed, level, questions)
 
 
-def _interval(statistic: Callable[[Index], float], n: int, resamples: int, seed: int, level: float) -> Interval:
-    """The statistic of all `n` questions, and the quantiles of it over resamples, given as indices of questions."""
+def _interval(
+    statistic: Callable[[Index], float],
+    n: int,
+    resamples: int,
+    seed: int,
+    level: float,
+    questions: Sequence[Hashable] | None = None,
+) -> Interval:
+    """The statistic of all `n` answers, and the quantiles of it over resamples, given as indices of answers."""
     if resamples < 1 or not 0 < level < 1:
         found = f"resamples={resamples}, level={level}"
         raise InputError(f"bootstrap: expected resamples ≥ 1 and 0 < level < 1, found {found}; mend the options.")
     value = statistic(np.arange(n))
     rng = np.random.default_rng(seed)
-    drawn = [_defined_resample(statistic, n, rng) for _ in range(resamples)]
+    draw = _drawing(range(n) if questions is None else questions, rng)
+    drawn = [_defined_resample(statistic, draw) for _ in range(resamples)]
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(value), float(low), float(high))
 
 
-def _defined_resample(statistic: Callable[[Index], float], n: int, rng: np.random.Generator) -> float:
+def _drawing(questions: Sequence[Hashable], rng: np.random.Generator) -> Callable[[], Index]:
+    """Draws as many questions as there are, and gives the indices of their answers."""
+    answers: dict[Hashable, list[int]] = {}
+    for place, question in enumerate(questions):
+        answers.setdefault(question, []).append(place)
+    n = len(answers)
+    if n == len(questions):
+        return lambda: rng.integers(n, size=n)
+    groups = [np.array(group) for group in answers.values()]
+    return lambda: np.concatenate([groups[i] for i in rng.integers(n, size=n)])
+
+
+def _defined_resample(statistic: Callable[[Index], float], draw: Callable[[], Index]) -> float:
     """Return the statistic of the first resample where it is defined."""
     for _ in range(_MAX_DRAWS):
         try:
-            value = statistic(rng.integers(n, size=n))
+            value = statistic(draw())
         except InputError:
             continue
         if not np.isnan(value):

@@ -13,7 +13,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from aspire_guard.errors import InputError
-from aspire_guard.selection.calibration import Calibration, Labels, Threshold
+from aspire_guard.selection.calibration import Calibration, Threshold
 from aspire_guard.selection.calibrators import fit_calibrator
 from aspire_guard.selection.cuts import ToConfidence
 from aspire_guard.selection.metrics import Interval, brier, ece, reliability_bins
@@ -150,7 +150,7 @@ def _examples(
 ) -> dict[str, Any]:
     """Single answers, and in words which threshold rejects."""
     if any(cut.name == "accept" for cut in calibration.thresholds):
-        released, by = _released(answers, calibration), "the evaluator's threshold"
+        released, by = calibration.released(answers.selection_score, answers.group), "the evaluator's threshold"
     elif promised:
         strictest = min(promised, key=lambda cut: cut.target)
         released = calibration.calibrator.confidences(answers.selection_score) >= strictest.confidence
@@ -166,14 +166,6 @@ def _examples(
         "rejected_by": by,
         "have_texts": any(text is not None for each in known.values() for text in each),
     }
-
-
-def _released(answers: ScoredAnswers, calibration: Calibration) -> Labels:
-    groups = answers.group or (None,) * len(answers)
-    cuts = {group: calibration.threshold_for(group) for group in set(groups)}
-    least = np.array([1.0 if (cut := cuts[group]) is None else cut.confidence for group in groups])
-    released: Labels = calibration.calibrator.confidences(answers.selection_score) >= least
-    return released
 
 
 def _check_apart(answers: ScoredAnswers, test: ScoredAnswers) -> None:

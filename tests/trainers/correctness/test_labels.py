@@ -53,6 +53,11 @@ def test_missing_labels_are_counted_and_listed_beside_the_file(file: Path) -> No
         "correct": None,
     }
     assert [(row["id"], row["answer"]) for row in rows] == [("q1", "harrow"), ("2", "Eve")]
+    filled_in = "".join(json.dumps(row | {"correct": True}) + "\n" for row in rows)
+    to_label.write_text(filled_in, encoding="utf-8")
+    with pytest.raises(InputError, match=r"expected the labels in .*unlabelled\.jsonl to be appended here"):
+        Labels(file).grade(answers)
+    assert to_label.read_text("utf-8") == filled_in
     with file.open("a", encoding="utf-8") as stream:
         stream.writelines(json.dumps(row | {"correct": row["id"] == "q1"}) + "\n" for row in rows)
     assert Labels(file).grade(answers) == [False, True, True, False]

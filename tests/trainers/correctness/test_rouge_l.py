@@ -110,6 +110,18 @@ def test_an_answer_is_correct_from_the_threshold_on() -> None:
     assert RougeL(threshold=0.81).grade(answers) == [False]
 
 
+@pytest.mark.parametrize(("common", "answer", "reference"), [(3, 3, 5), (6, 7, 8), (3, 5, 5), (7, 10, 10), (9, 10, 10)])
+def test_an_f1_of_just_the_threshold_is_right(common: int, answer: int, reference: int) -> None:
+    """No rounding error on the way decides."""
+    words = [f"w{i}" for i in range(common)]
+    texts = [
+        " ".join([*words, *(f"{other}{i}" for i in range(n - common))])
+        for other, n in (("x", answer), ("y", reference))
+    ]
+    record = QARecord("q", "Which?", answers=(texts[1],))
+    assert RougeL(threshold=2 * common / (answer + reference)).grade([(record, texts[0])]) == [True]
+
+
 @pytest.mark.parametrize("threshold", [0.0, -1.0, 1.1, float("nan")])
 def test_a_threshold_outside_its_range_is_an_error(threshold: float) -> None:
     """γ = 0 would call every answer correct."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from langchain_core.runnables import RunnableLambda
 from pydantic import ValidationError
@@ -76,6 +77,7 @@ def test_a_name_to_import_is_a_function_a_judge_or_a_correctness_itself() -> Non
         (f"{__name__}:nothing", "to be importable, found AttributeError: .*no attribute 'nothing'"),
         (":right", "expected the name of something to import, found ':right'; name it as package.module:name"),
         (f"{__name__}:number", "to be a function or a runnable, found a value of type int; name another"),
+        (f"{__name__}:QARecord", "to be a function or a runnable, found a class; name an instance of it"),
     ],
 )
 def test_a_name_that_can_t_grade_is_an_error(name: str, found: str) -> None:
@@ -85,7 +87,9 @@ def test_a_name_that_can_t_grade_is_an_error(name: str, found: str) -> None:
 
 
 def test_a_function_says_true_or_false_and_nothing_else() -> None:
-    """A score is no grade: 0.83 would count as true."""
+    """A score is no grade: 0.83 would count as true. What NumPy compares is one."""
+    function = Function(lambda _, answer: np.float64(len(answer)) > 1)
+    assert function.grade([(QARecord("q", "?"), "a"), (QARecord("q", "?"), "ab")]) == [False, True]
     with pytest.raises(InputError) as caught:
         _graded(f"{__name__}:share").grade([(QARecord("q", "?"), "a")])
     assert str(caught.value) == (

@@ -75,6 +75,7 @@ def test_token_f1_counts_words_in_common(answer: str, reference: str, f1: float)
         ("+", "-", False),
         ("?", "?", True),
         ("the", "a", False),
+        ("A.", "a", True),
     ],
 )
 def test_exact_match_wants_the_same_words_in_the_same_order(answer: str, reference: str, right: bool) -> None:

@@ -43,6 +43,8 @@ def correctness_of(rule: CorrectnessRule) -> Correctness:
 
 def _named(name: str) -> Correctness:
     found = imported(name)
+    if isinstance(found, type):
+        raise InputError(f"expected {name!r} to be a function or a runnable, found a class; name an instance of it")
     if isinstance(found, Correctness):
         return found
     if isinstance(found, Runnable):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from aspire_guard.errors import InputError
 from aspire_guard.jsonl import shown
 from aspire_trainers.record import QARecord
@@ -16,7 +18,7 @@ class Function:
         function: takes a record and an answer, and tells whether the answer is right.
     """
 
-    def __init__(self, function: Callable[[QARecord, str], bool]) -> None:
+    def __init__(self, function: Callable[[QARecord, str], bool | np.bool_]) -> None:
         self.function = function
 
     def grade(self, answers: Sequence[tuple[QARecord, str]]) -> list[bool]:
@@ -34,7 +36,7 @@ class Function:
         except Exception as error:
             found = f"{type(error).__name__}: {error} on {shown(record.id)}"
             raise InputError(f"{name}: expected True or False, found {found}; mend the function") from error
-        if not isinstance(right, bool):
+        if not isinstance(right, bool | np.bool_):
             found = f"a value of type {type(right).__name__} on {shown(record.id)}"
             raise InputError(f"{name}: expected True or False, found {found}; apply a threshold in the function")
-        return right
+        return bool(right)
