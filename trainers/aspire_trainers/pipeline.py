@@ -39,6 +39,7 @@ from aspire_trainers.answer_sampling import SampledAnswers, sample_answers
 from aspire_trainers.batches import folds_by_context
 from aspire_trainers.config import TrainingConfig
 from aspire_trainers.correctness import Correctness, correctness_of
+from aspire_trainers.correctness.kept import kept
 from aspire_trainers.evaluate import JudgedAnswer, answer_and_judge
 from aspire_trainers.given_answers import judge_given, reports_likelihoods
 from aspire_trainers.labelled_answers import LabelledAnswers, label_answers, with_distractors
@@ -79,7 +80,8 @@ def train_evaluator(config: TrainingConfig, data: TrainingData, output: Path) ->
     start = start.on(lm.to(getattr(torch, config.dtype)))
     del lm  # of a large model there may be no room for both precisions at once
     tuned = _tune(start, config, data, work)
-    from_main(lambda: _calibrate(_in_float32(tuned, config), correctness, config, data, run, output))
+    right = kept(correctness, work / "grades-calibration.jsonl")
+    from_main(lambda: _calibrate(_in_float32(tuned, config), right, config, data, run, output))
     from_main(lambda: shutil.rmtree(work))
     return output
 
@@ -159,7 +161,7 @@ def _tune(aspire: AspireLM, config: TrainingConfig, data: TrainingData, work: Pa
             sampled = _sampled(tuned, config, records, work, name)
         if name == "train":
             sampled = with_distractors(sampled, config.self_evaluation.distractors, seed=seed)
-        batches[name] = _labelled(sampled, config)
+        batches[name] = _labelled(sampled, config, work / f"grades-{name}.jsonl")
     with _progress("3/3 self-evaluation") as progress:
         self_eval = tune_self_evaluation(
             tuned,
@@ -173,9 +175,9 @@ def _tune(aspire: AspireLM, config: TrainingConfig, data: TrainingData, work: Pa
     return replace(tuned, self_eval=self_eval.requires_grad_(False))
 
 
-def _labelled(sampled: Sequence[SampledAnswers], config: TrainingConfig) -> list[list[LabelledAnswers]]:
+def _labelled(sampled: Sequence[SampledAnswers], config: TrainingConfig, file: Path) -> list[list[LabelledAnswers]]:
     """By the main process alone: a judge costs, and might tell another one something else."""
-    labels = correctness_of(config.correctness.at(config.sampling.threshold))
+    labels = kept(correctness_of(config.correctness.at(config.sampling.threshold)), file)
     return from_main(
         lambda: label_answers(sampled, config.self_evaluation, labels, seed=config.seed, refusal=config.task.refusal)
     )

@@ -1,0 +1,41 @@
+"""A judge's grades, kept as they come: each costs a call, and a second call may say something else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from aspire_trainers.correctness.judge import Judge
+from aspire_trainers.correctness.protocol import Correctness
+from aspire_trainers.line_log import LineLog
+from aspire_trainers.record import QARecord
+
+_AT_ONCE = 64
+
+
+class KeptGrades:
+    """Grades as `judge` does; what a file holds of the same answers already is not asked for again.
+
+    Args:
+        judge: what is asked.
+        file: of these answers alone, which come in the same order every time.
+    """
+
+    def __init__(self, judge: Judge, file: Path) -> None:
+        self.judge, self.file = judge, file
+
+    def grade(self, answers: Sequence[tuple[QARecord, str]]) -> list[bool]:
+        """As the judge; whatever ends it, at most the last 64 grades are lost.
+
+        Raises:
+            InputError: as the judge.
+        """
+        with LineLog(self.file) as log:
+            for start in range(sum(map(len, log.values)), len(answers), _AT_ONCE):
+                log.append(self.judge.grade(answers[start : start + _AT_ONCE]))
+        return [grade for grades in log.values for grade in grades]
+
+
+def kept(correctness: Correctness, file: Path) -> Correctness:
+    """The rule, its grades kept in `file` where they cost something."""
+    return KeptGrades(correctness, file) if isinstance(correctness, Judge) else correctness
