@@ -92,4 +92,4 @@ def test_the_card_tells_provenance_and_metrics() -> None:
     card = (starter_folder() / "README.md").read_text("utf-8")
     assert "CC BY-SA 4.0" in card
     assert "TriviaQA" in card
-    assert sum(path.stat().st_size for path in starter_folder().rglob("*")) < 3_000_000
+    assert sum(path.stat().st_size for path in starter_folder().rglob("*")) < 12_000_000

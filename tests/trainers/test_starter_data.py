@@ -1,0 +1,67 @@
+"""The starter's training data: questions before a passage that does not answer them, and what stays apart."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from pathlib import Path
+
+from aspire_trainers.dataset import load_dataset
+from aspire_trainers.record import QARecord
+
+script = runpy.run_path(str(Path(__file__).parents[2] / "trainers" / "recipes" / "starter_data.py"))
+moved, parts = script["moved"], script["parts"]
+
+
+def test_no_passage_has_a_reference_of_its_question() -> None:
+    """Of the handbook's answerable questions: another passage, without a reference, under an id of its own."""
+    records = [record for record in load_dataset("handbook:train") if record.answerable]
+    own = {f"moved-{record.id}": record for record in records}
+    found = list(moved(records, 40, seed=1))
+    assert len({record.id for record in found}) == len(found) > 30
+    for record in found:
+        assert record.answers == ()
+        assert record.question == own[record.id].question
+        assert record.context in {other.context for other in records} - {own[record.id].context}
+        assert not any(answer.casefold() in record.context.casefold() for answer in own[record.id].answers)
+
+
+def test_the_passage_is_the_next_that_will_do() -> None:
+    """Wherever in the file; a question whose references every other passage has is left out."""
+    records = [
+        QARecord("1", "Who rows?", "Ada rows.", ("Ada",)),
+        QARecord("2", "Who naps?", "ada naps beside Bob.", ("Bob",)),
+        QARecord("3", "Who sings?", "Bob sings a song with Eve.", ("Eve", "Bob")),
+        QARecord("4", "What is a?", "A is a letter.", ("a",)),
+    ]
+    found = {record.id: record.context for record in moved(records, 4, seed=0)}
+    assert found == {
+        "moved-1": "Bob sings a song with Eve.",
+        "moved-2": "A is a letter.",
+        "moved-3": "A is a letter.",
+    }
+
+
+def test_no_context_is_both_seen_and_aside(tmp_path: Path) -> None:
+    """Every given question is in one of its two files, and a moved one before a passage of its own side."""
+    squad, triviaqa = tmp_path / "squad.jsonl", tmp_path / "triviaqa.jsonl"
+    squad_questions: list[tuple[str, str | None, str]] = [
+        (f"Which {j}?", f"Passage {i} has no. {j} and {i}-{j}.", f"{i}-{j}") for i in range(40) for j in (1, 2)
+    ]
+    _write(squad, squad_questions)
+    _write(triviaqa, [(f"Who wrote {i}?", None, f"Author {i}") for i in range(70)])
+    found: dict[str, list[QARecord]] = dict(parts(str(squad), str(triviaqa)))
+    for name, total in (("squad", 80), ("triviaqa", 70), ("handbook", len(load_dataset("handbook:train")))):
+        seen, aside = found[f"{name}_seen"], found[f"{name}_aside"]
+        assert len({record.id for record in [*seen, *aside]}) == len(seen) + len(aside) == total
+        assert seen
+        assert aside
+    passages = {name: {record.context for record in records} for name, records in found.items()}
+    assert passages["moved_seen"] <= passages["squad_seen"]
+    assert passages["moved_aside"] <= passages["squad_aside"]
+    assert not passages["squad_seen"] & passages["squad_aside"]
+
+
+def _write(file: Path, questions: list[tuple[str, str | None, str]]) -> None:
+    rows = ({"question": question, "context": context, "answers": [answer]} for question, context, answer in questions)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
