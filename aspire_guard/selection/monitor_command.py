@@ -82,11 +82,11 @@ def _promised_risk(held: Calibration | None) -> float:
 
 def _counted(path: Path, kind: str, n: int, watch: RiskMonitor) -> tuple[int, str]:
     """How many of a file's `n` lines the monitor has counted before, and the name of a batch of them all."""
-    digest, known = hashlib.sha256(kind.encode()), 0
+    digest, known, batches = hashlib.sha256(kind.encode()), 0, set(watch.record.batches)
     # No more than were read: the file may have grown since. A line is known again where only its label is mended.
     for number, (_, value) in enumerate(islice(numbered_objects(path), n), start=1):
         digest.update(json.dumps([value.get("id"), value["selection_score"]]).encode())
-        if digest.hexdigest() in watch.record.batches:
+        if digest.hexdigest() in batches:
             known = number
     if known:
         found = "all" if known == n else f"the first {known:,}"
