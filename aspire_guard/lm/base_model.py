@@ -16,6 +16,10 @@ from aspire_guard.lm.quiet import quiet
 from aspire_guard.lm.smollm2 import HUB_ID, NAME, local_smollm2
 
 _SAMPLES_PER_TENSOR = 256
+_KNOWN_TEXT = (
+    "The first passenger railway between two cities opened in 1830, from Liverpool to Manchester; its trains ran to a "
+    "timetable, on tracks of their own, and nobody but the company could use them. Question: When did it open? Answer:"
+)
 
 
 def load_base_model(name: str) -> LanguageModel:
@@ -64,14 +68,29 @@ def _has_plain_head(lm: LanguageModel) -> bool:
 
 
 def fingerprint(lm: LanguageModel) -> str:
-    """A digest of the model's architecture and of values spread over all its weights (hex, 64 characters)."""
+    """A digest of the model's architecture, its tokens, and values spread over all its weights (hex, 64 characters)."""
     digest = hashlib.sha256(lm.model.config.model_type.encode())
+    digest.update(str(lm.token_ids(_KNOWN_TEXT).tolist()).encode())
     for name, tensor in sorted(lm.model.state_dict().items()):
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
         flat = tensor.flatten()
         index = torch.linspace(0, len(flat) - 1, min(len(flat), _SAMPLES_PER_TENSOR), dtype=torch.float64).long()
         digest.update(flat[index.to(flat.device)].float().cpu().numpy().tobytes())
     return digest.hexdigest()
+
+
+@torch.inference_mode()
+def known_text_likelihood(lm: LanguageModel) -> float:
+    """The mean log-probability, in nats, of the tokens of a fixed text.
+
+    It depends on what a fingerprint can't hold: settings such as those of the positions, which no two releases of
+    transformers write down alike.
+    """
+    ids = torch.cat([lm.start_ids, lm.token_ids(_KNOWN_TEXT)])[: lm.max_length]
+    mask = torch.ones(1, 1, len(ids), dtype=torch.bool, device=ids.device)
+    hidden = lm.extend(lm.empty(1), lm.embed(ids)[None, None], mask)[1][0, 0]
+    log_p = lm.logits(hidden[:-1]).log_softmax(-1)
+    return float(log_p.gather(-1, ids[1:, None]).mean())
 
 
 def _source(name: str) -> str:

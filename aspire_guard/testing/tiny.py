@@ -24,7 +24,6 @@ from aspire_guard.evaluators.folder import BaseModelId, Manifest
 from aspire_guard.evaluators.self_evaluator import SelfEvaluator
 from aspire_guard.lm.adapter import Adapter
 from aspire_guard.lm.aspire_lm import AspireLM
-from aspire_guard.lm.base_model import fingerprint
 from aspire_guard.lm.language_model import LanguageModel
 from aspire_guard.lm.lora import Lora
 from aspire_guard.lm.soft_prompt import SoftPrompt
@@ -98,7 +97,7 @@ def tiny_evaluator(
         self_eval=_adapter(lm, self_eval, 3, "\n{question} {answer}\nWell?", chance),
     )
     manifest = Manifest(
-        base_model=BaseModelId(name=f"tiny-{family}", fingerprint=fingerprint(lm)),
+        base_model=BaseModelId.of(f"tiny-{family}", lm),
         template=aspire.template,
         correct=aspire.correct,
         wrong=aspire.wrong,

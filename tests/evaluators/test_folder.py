@@ -107,7 +107,7 @@ def test_the_base_model_is_loaded_by_its_name(tmp_path: Path, exchanges: list[Ex
 
 def test_a_base_model_that_is_gone_is_a_base_model_error(folder: Path) -> None:
     """The folder itself is sound: what is missing is the model."""
-    _edit(folder, base_model={"name": "/nowhere/model", "fingerprint": "0" * 64})
+    _edit(folder, base_model={"name": "/nowhere/model", "fingerprint": "0" * 64, "likelihood": -1.0})
     with pytest.raises(BaseModelError, match="found nothing at '/nowhere/model'"):
         SelfEvaluator.from_pretrained(folder)
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
+
 import pytest
 import torch
 from langchain_core.runnables import RunnableLambda
 
 from aspire_guard import AspireGuard, Exchange, RoutingPolicy, SelfEvaluator, starter_evaluator
+from aspire_guard.errors import BaseModelMismatchError
 from aspire_guard.evaluators.folder import read_manifest
 from aspire_guard.evaluators.starter import starter_folder
 from aspire_guard.selection.metrics import auroc
@@ -37,6 +41,15 @@ def test_it_ranks_right_answers_above_those_of_other_questions(
     wrong = [e.model_copy(update={"answer": other.answers[0]}) for e, other in zip(right, others, strict=True)]
     scores = [score.selection_score for score in evaluator.score(right + wrong)]
     assert auroc(scores, [True] * len(right) + [False] * len(wrong)) >= 0.9
+
+
+def test_its_base_model_with_other_positions_is_refused(evaluator: SelfEvaluator) -> None:
+    """The weights are the same, and so is their fingerprint; what the model says is not."""
+    lm = evaluator.aspire.lm
+    slower = replace(lm, model=copy.deepcopy(lm.model))
+    slower.model.model.rotary_emb.inv_freq *= 0.9
+    with pytest.raises(BaseModelMismatchError, match="smollm2-135m with its own settings, found its"):
+        SelfEvaluator.from_pretrained(starter_folder(), lm=slower)
 
 
 def test_scores_do_not_depend_on_the_batch(evaluator: SelfEvaluator, questions: list[QARecord]) -> None:

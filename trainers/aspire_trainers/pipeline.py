@@ -115,7 +115,7 @@ def _calibrate(
     judged, given = _judged(aspire, config, data, correctness), data.given_of(data.validation)
     alpha = choose_alpha(judged) if config.alpha is None else config.alpha
     manifest = Manifest(
-        base_model=BaseModelId(name=config.model, fingerprint=run["model"]),
+        base_model=BaseModelId.of(config.model, aspire.lm),
         template=aspire.template,
         correct=aspire.correct,
         wrong=aspire.wrong,
