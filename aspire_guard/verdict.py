@@ -30,8 +30,11 @@ class Score(BaseModel):
 
 
 def is_number(score: Score) -> bool:
-    """Whether a score can be compared: an unvalidated one may hold NaN."""
-    return not math.isnan(score.selection_score) and 0.0 <= score.confidence <= 1.0
+    """Whether a score can be compared: an unvalidated one may hold NaN, or no number at all."""
+    try:
+        return not math.isnan(score.selection_score) and 0.0 <= score.confidence <= 1.0
+    except TypeError:
+        return False
 
 
 class Timings(BaseModel):

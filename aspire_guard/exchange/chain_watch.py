@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Any
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.documents import Document
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 from pydantic import ValidationError
 
+from aspire_guard.errors import ExchangeError
 from aspire_guard.exchange.exchange import Exchange
-from aspire_guard.exchange.places import answer_in, answer_text, message_text, reported_log_likelihood
+from aspire_guard.exchange.places import answer_in, message_text, reported_log_likelihood
 from aspire_guard.verdict import Score, is_number
+
+Extract = Callable[[Any, Any, Sequence[Document]], Exchange]
 
 SELF_SCORE_KEY = "aspire_score"
 _CARRIED = {SELF_SCORE_KEY, "logprobs"}
@@ -30,11 +33,8 @@ class ChainWatch(BaseCallbackHandler):
     run_inline = True
     # Chains' events tell nothing, and each would cost every call some microseconds.
     ignore_chain = True
-    ignore_llm, ignore_chat_model = False, False
 
-    def __init__(self, *, self_scores: bool = True) -> None:
-        # Nor do models' events, where the evaluator has no fingerprint: it uses nothing that messages carry.
-        self.ignore_llm = self.ignore_chat_model = not self_scores
+    def __init__(self) -> None:
         self._lock = Lock()
         self._retrievers: set[UUID] = set()
         self._documents: dict[str, Document] = {}
@@ -46,16 +46,15 @@ class ChainWatch(BaseCallbackHandler):
         with self._lock:
             return list(self._documents.values())
 
-    def self_score(self, output: object, fingerprint: str | None) -> Score | None:
-        """The score that the answering model gave `output` as it wrote it; None where there is none to be used.
+    def self_score(self, exchange: Exchange, output: object, fingerprint: str | None) -> Score | None:
+        """The score that the answering model gave the answer as it wrote it; None where there is none to be used.
 
         It is used when it comes from the evaluator with this `fingerprint`, and either stands on the output
-        message itself or on a message from inside the chain with the same text.
+        message itself or on a message from inside the chain, whose text is the answer that is judged.
         """
-        answer = answer_in(output)
-        if fingerprint is None or answer is None:
+        if fingerprint is None:
             return None
-        carriers = self._carriers(output, answer_text(output))
+        carriers = self._carriers(output, exchange.answer)
         return next((score for carrier in carriers if (score := _carried_score(carrier, fingerprint))), None)
 
     def measured(self, exchange: Exchange, output: object) -> Exchange:
@@ -99,6 +98,25 @@ class ChainWatch(BaseCallbackHandler):
         chats = [chat for chats in response.generations for chat in chats if isinstance(chat, ChatGeneration)]
         with self._lock:
             self._messages.extend(chat.message for chat in chats if _CARRIED & chat.message.response_metadata.keys())
+
+
+def judged_exchange(extract: Extract, input: Any, output: Any, watch: ChainWatch) -> Exchange | None:
+    """What is to be judged in a chain's output; None where its answer is a message that calls tools.
+
+    Raises:
+        ExchangeError: no question or answer can be read from the chain's input and output.
+    """
+    answer = answer_in(output)
+    calling = answer if isinstance(answer, AIMessage) and answer.tool_calls else None
+    try:
+        exchange = extract(input, output, watch.documents)
+    except ExchangeError:
+        if calling is None:
+            raise
+        return None
+    if calling is not None and exchange.answer == message_text(calling):
+        return None
+    return watch.measured(exchange, output)
 
 
 def _carried_score(message: BaseMessage, fingerprint: str) -> Score | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -79,13 +80,18 @@ def _field(value: Any, key: str) -> Any:
 
 def _called(name: str, reader: Callable[..., Any], *values: Any) -> Any:
     try:
-        return reader(*values)
+        value = reader(*values)
     except Exception as error:
-        # Only its type: the message may quote the answer.
+        # Only its type, and not as the cause: its message may quote the answer.
         raise ExchangeError(
             f"expected the function given as {name}= to find the {name}, found that it raised {type(error).__name__}; "
             f"it is called with {'input' if len(values) == 1 else 'input and output'}"
-        ) from error
+        ) from None
+    if inspect.isawaitable(value):
+        raise ExchangeError(
+            f"expected the {name} from the function given as {name}=, found an awaitable; make it no async"
+        )
+    return value
 
 
 def _required(value: Any, name: str, reader: Reader, side: str, whole: Any) -> str:

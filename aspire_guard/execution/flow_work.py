@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +14,7 @@ from langchain_core.callbacks.manager import AsyncCallbackManagerForChainRun, Ca
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import run_in_executor
 
-from aspire_guard.errors import RouteTimeoutError
+from aspire_guard.errors import ExchangeError, RouteTimeoutError
 from aspire_guard.evaluators.protocol import Evaluator
 from aspire_guard.exchange.chain_watch import ChainWatch
 from aspire_guard.execution.chain_runs import ChainRuns
@@ -43,9 +44,9 @@ class GuardedCall(Generic[Run]):
         self.input, self.config = input, config
         self.run: Run = run
 
-    def inside(self, tag: str, self_scores: bool) -> None:
-        """Have the next run watched, as a child of the guard's; also for scores that models give themselves."""
-        self.watch = ChainWatch(self_scores=self_scores)
+    def inside(self, tag: str) -> None:
+        """Have the next run watched, as a child of the guard's."""
+        self.watch = ChainWatch()
         self.step_config = watched(self.config, self.run, self.watch, tag)
 
     @property
@@ -108,9 +109,8 @@ class FlowWork:
         """What a step finds that ignores the config it is given: its call's own, or, of many calls, none of theirs."""
         if isinstance(requests[0], Generate | RunFallback):
             tag = "aspire_guard:chain" if isinstance(requests[0], Generate) else "aspire_guard:fallback"
-            self_scores = getattr(self.evaluator, "fingerprint", None) is not None
             for call in calls:
-                call.inside(tag, self_scores)
+                call.inside(tag)
         return calls[0].step_config if len(calls) == 1 else silent_surroundings()
 
 
@@ -166,6 +166,10 @@ def _applied(call: GuardedCall[Any], request: Apply) -> Applied | Failed:
     try:
         work = partial(request.route.function, call.input, request.output, request.verdict)
         output = timed(work, request.timeout, "custom route")
+        if inspect.isawaitable(output):
+            raise ExchangeError(
+                "expected an output from the custom route's function, found an awaitable; make it no async"
+            )
     except Exception as error:
         return _failed(error, started)
     return Applied(output, perf_counter() - started)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +20,9 @@ from langchain_core.runnables.utils import coro_with_context
 
 from aspire_guard.evaluators.protocol import Evaluator
 from aspire_guard.exchange import Exchange
+from aspire_guard.exchange.chain_watch import Extract
 from aspire_guard.execution.flow_work import FlowWork, GuardedCall
-from aspire_guard.routing.flow import Extract, Flow, Outcome, answer_flow
+from aspire_guard.routing.flow import Flow, Outcome, answer_flow
 from aspire_guard.routing.policy import RoutingPolicy
 from aspire_guard.routing.together import Round, together
 
@@ -83,10 +85,12 @@ class GuardedRun:
         flows = together([self._flow(call, work.evaluator) for call in calls])
         results: list[Any] | None = None
         config: RunnableConfig | None = None
+        # What reads the answer, or words the abstention, is shown as little as the step before it.
+        context = copy_context()
         with ExitStack() as entered:
             while True:
                 try:
-                    asked: Round = next(flows) if results is None else flows.send(results)
+                    asked: Round = next(flows) if results is None else context.run(flows.send, results)
                 except StopIteration as stop:
                     return list(stop.value)
                 asking = [calls[place] for place in asked.flows]
@@ -105,13 +109,19 @@ class GuardedRun:
         work = FlowWork(self.chain, self.kwargs, evaluator)
         flows = together([self._flow(call, work.evaluator) for call in calls])
         results: list[Any] | None = None
-        while True:
-            try:
-                asked: Round = next(flows) if results is None else flows.send(results)
-            except StopIteration as stop:
-                return list(stop.value)
-            asking = [calls[place] for place in asked.flows]
-            with set_config_context(work.surroundings(asking, asked.requests)) as context:
+        config: RunnableConfig | None = None
+        context = copy_context()
+        with ExitStack() as entered:
+            while True:
+                try:
+                    asked: Round = next(flows) if results is None else context.run(flows.send, results)
+                except StopIteration as stop:
+                    return list(stop.value)
+                asking = [calls[place] for place in asked.flows]
+                surroundings = work.surroundings(asking, asked.requests)
+                if surroundings is not config:
+                    entered.close()
+                    config, context = surroundings, entered.enter_context(set_config_context(surroundings))
                 doing = context.run(work.ado, asking, asked.requests)
                 results = await coro_with_context(doing, context, create_task=True)
 

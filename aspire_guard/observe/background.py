@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from queue import Full, Queue
+from queue import Queue
 from threading import Lock, Thread
 from typing import Any, Self
 from uuid import UUID
@@ -81,7 +81,8 @@ class BackgroundScoring:
     ) -> None:
         self.scored = self.dropped = self.failed = 0
         self._evaluator, self._on_score, self._batch = evaluator, on_score, batch
-        self._waiting: Queue[Waiting | None] = Queue(capacity)
+        self._capacity = capacity
+        self._waiting: Queue[Waiting | None] = Queue()
         self._lock = Lock()
         self._closed = False
         self._worker = Thread(target=self._work, name="aspire-guard-observe", daemon=True)
@@ -90,12 +91,10 @@ class BackgroundScoring:
     def put(self, waiting: Waiting) -> None:
         """Hand an answer over, without waiting for anything."""
         with self._lock:
-            try:
-                if self._closed:
-                    raise Full
-                self._waiting.put_nowait(waiting)
-            except Full:
+            if self._closed or self._waiting.qsize() >= self._capacity:
                 self.dropped += 1
+            else:
+                self._waiting.put(waiting)
 
     def flush(self, timeout: float | None) -> bool:
         """Wait until nothing waits; False where that took longer than `timeout` seconds."""
@@ -121,6 +120,10 @@ class BackgroundScoring:
             going = None not in waiting
             try:
                 self._score([one for one in waiting if one is not None])
+            except Exception:  # an interrupt of a graph, say: the next answers are scored all the same
+                logger.exception("scoring failed")
+                with self._lock:
+                    self.failed += sum(one is not None for one in waiting)
             finally:
                 for _ in waiting:
                     self._waiting.task_done()

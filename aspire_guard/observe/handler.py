@@ -12,11 +12,12 @@ from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.documents import Document
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 
 from aspire_guard.evaluators.protocol import Evaluator
-from aspire_guard.exchange import Reader, Reading, answer_in
+from aspire_guard.exchange import Reader, Reading
+from aspire_guard.exchange.chain_watch import judged_exchange
 from aspire_guard.observe.background import BackgroundScoring, Observation, Waiting
 from aspire_guard.observe.open_runs import OpenRuns
 
@@ -171,14 +172,12 @@ class AspireCallbackHandler(BaseCallbackHandler):
         self._runs.ended(run_id)
 
     def _ended(self, run_id: UUID, output: Any, input: Any = None) -> None:
-        run = self._runs.ended(run_id)
-        answer = answer_in(output)
-        if run is None or (isinstance(answer, AIMessage) and answer.tool_calls):
+        if (run := self._runs.ended(run_id)) is None:
             return
         try:
-            exchange = self._reading.exchange(run.input if input is None else input, output, run.watch.documents)
-            exchange = run.watch.measured(exchange, output)
+            exchange = judged_exchange(self._reading.exchange, run.input if input is None else input, output, run.watch)
         except Exception:
             return
-        carried = run.watch.self_score(output, getattr(self._evaluator, "fingerprint", None))
-        self._scoring.put(Waiting(run, exchange, carried))
+        if exchange is not None:
+            carried = run.watch.self_score(exchange, output, getattr(self._evaluator, "fingerprint", None))
+            self._scoring.put(Waiting(run, exchange, carried))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from langchain_core.messages import AIMessage, HumanMessage
@@ -30,19 +32,19 @@ def abstain(output: Any, message: str, answer: str | None = None) -> Any:
     """`message` in the type of `output`; `output` itself is not changed.
 
     A message keeps its id, name and token counts. A dict or a pydantic object keeps all but the answer: wherever
-    else the answer stands (as a text of its own, or as this turn's AIMessage), the abstention takes its place.
+    else the answer stands (as a text of its own, or in this turn's AIMessages), the abstention takes its place; a value
+    that was parsed out of it becomes None.
 
     Args:
         output: a chain's output with its answer.
         message: what is said instead.
-        answer: the answer, where it isn't read from the usual places.
+        answer: the answer, where it may stand elsewhere than at the usual places, which lose theirs too.
 
     Raises:
         ExchangeError: the output has no place for the abstention.
     """
-    if answer is None or answer_in(output) is not None:
-        answer = answer_text(output)
-    answer = answer.strip()
+    usual = answer_text(output) if answer is None or answer_in(output) is not None else ""
+    rejected = {text.strip() for text in (answer or "", usual)} - {""}
     if isinstance(output, AIMessage):
         return _abstained(output, message)
     if isinstance(output, str):
@@ -50,16 +52,16 @@ def abstain(output: Any, message: str, answer: str | None = None) -> Any:
     if isinstance(output, Mapping):
         key = answer_key(output)
         if key is not None:
-            cleared = _cleared(output, answer, message)
+            cleared = _cleared(output, rejected, message)
             # A state's answer is the last of its messages.
             put = [*cleared[key][:-1], _abstained(output[key][-1], message)] if isinstance(output[key], list) else None
             return cleared | {key: put or abstain(output[key], message)}
-        cleared = _cleared(output, answer, message)
-        if cleared != output:
+        cleared = _cleared(output, rejected, message)
+        if _says(cleared, output):
             return cleared
     elif isinstance(output, BaseModel):
-        cleared = _cleared(dict(output), answer, message)
-        if cleared != dict(output):
+        cleared = _cleared(dict(output), rejected, message)
+        if _says(cleared, dict(output)):
             return output.model_copy(update=cleared)
     raise ExchangeError(
         f"expected an output with a text that the abstention can replace, found a value of type "
@@ -67,9 +69,14 @@ def abstain(output: Any, message: str, answer: str | None = None) -> Any:
     )
 
 
-def _cleared(output: Mapping[Any, Any], answer: str, message: str) -> dict[Any, Any]:
+def _cleared(output: Mapping[Any, Any], rejected: AbstractSet[str], message: str) -> dict[Any, Any]:
     """All values, with the abstention in those that hold the answer."""
-    return {name: value if name in _KEPT_KEYS else _without(value, answer, message) for name, value in output.items()}
+    return {name: value if name in _KEPT_KEYS else _without(value, rejected, message) for name, value in output.items()}
+
+
+def _says(cleared: Mapping[Any, Any], output: Mapping[Any, Any]) -> bool:
+    """Whether the abstention stands in one of the values."""
+    return any(value is not None and value != output[name] for name, value in cleared.items())
 
 
 def attach(output: Any, verdict: Verdict) -> Any:
@@ -89,19 +96,29 @@ def _abstained(rejected: AIMessage, message: str) -> AIMessage:
     return AIMessage(message, id=rejected.id, name=rejected.name, usage_metadata=rejected.usage_metadata)
 
 
-def _without(value: Any, answer: str, message: str) -> Any:
-    """`value` with the abstention where it held the rejected answer."""
-    if not answer:
-        return value
+def _without(value: Any, rejected: AbstractSet[str], message: str) -> Any:
+    """`value` with the abstention where it held a rejected text."""
     if isinstance(value, str):
-        return message if value.strip() == answer else value
+        return message if value.strip() in rejected else value
     if isinstance(value, AIMessage):
-        return _abstained(value, message) if answer in message_text(value) else value
+        if not any(text in message_text(value) for text in rejected):
+            return value
+        # Its tools were called: without the calls their results, further on, would belong to nothing.
+        return _abstained(value, message).model_copy(update={"tool_calls": value.tool_calls})
     if isinstance(value, list):
         asked = max((place for place, item in enumerate(value) if isinstance(item, HumanMessage)), default=-1)
         # Earlier turns were released already, whatever words they share with this answer.
         return [
-            _without(item, answer, message) if place > asked and isinstance(item, AIMessage) else item
+            _without(item, rejected, message) if place > asked and isinstance(item, AIMessage) else item
             for place, item in enumerate(value)
         ]
-    return value
+    return None if any(_is_parsed(value, text) for text in rejected) else value
+
+
+def _is_parsed(value: Any, text: str) -> bool:
+    """Whether a dict or an object is what a parser made of a text."""
+    plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    try:
+        return isinstance(plain, Mapping) and plain == json.loads(text)
+    except ValueError:
+        return False

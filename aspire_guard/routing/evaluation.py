@@ -49,10 +49,10 @@ def evaluate(evaluator: Evaluator, exchanges: Sequence[Exchange]) -> list[Evalua
     return [_checked(score, seconds) for score in scores]
 
 
-def _checked(score: Score, seconds: float) -> Evaluated:
-    if is_number(score):
+def _checked(score: object, seconds: float) -> Evaluated:
+    if isinstance(score, Score) and is_number(score):
         return Evaluated(score, seconds=seconds)
-    found = f"{score.confidence} and {score.selection_score}"
+    found = f"{score.confidence} and {score.selection_score}" if isinstance(score, Score) else type(score).__name__
     error = EvaluationError(f"expected a confidence in [0, 1] and a selection score; found {found}; mend the evaluator")
     return Evaluated(error=error, seconds=seconds)
 
@@ -66,7 +66,8 @@ def _failure(error: Exception, exchange: Exchange) -> AspireGuardError:
         return error
     found = type(error).__name__ if _quotes(error, exchange.answer) else f"{type(error).__name__}: {error}"
     failure = EvaluationError(f"expected a score; the evaluator raised {found}")
-    failure.__cause__ = error
+    # A cause is printed with the error: one that may quote the answer is left out of both.
+    failure.__cause__ = None if _quotes(error, exchange.answer) else error
     return failure
 
 

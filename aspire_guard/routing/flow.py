@@ -6,17 +6,17 @@ hand with `next` and `send`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Literal
 
-from langchain_core.documents import Document
-from langchain_core.messages import AIMessage
+from langchain_core.exceptions import OutputParserException
 
 from aspire_guard.errors import ExchangeError, RouteTimeoutError
 from aspire_guard.evaluators.protocol import Evaluator
 from aspire_guard.exchange import Exchange, answer_in
+from aspire_guard.exchange.chain_watch import Extract, judged_exchange
 from aspire_guard.review.item import Decision, ReviewItem
 from aspire_guard.routing.abstain import abstain, attach
 from aspire_guard.routing.evaluation import Evaluated
@@ -38,8 +38,6 @@ from aspire_guard.routing.requests import (
 )
 from aspire_guard.routing.routes import Abstain, Accept, Custom, Fallback, HumanReview, Route, Routes
 from aspire_guard.verdict import RouteName, Verdict
-
-Extract = Callable[[Any, Any, Sequence[Document]], Exchange]
 
 _DECIDED = {
     "approve": "a reviewer approved the answer",
@@ -104,17 +102,22 @@ class _Way:
     record: Record
 
     def flow(self) -> Flow:
+        failure: Exception | None = None
         try:
             generated: Generated = yield Generate(self.limits.within(self.policy.timeouts.chain))
         except Exception as error:
-            if self.policy.on_chain_error == "raise" or is_interrupt(error):
+            if is_interrupt(error):
                 raise
-            self.record.failed("chain", error)
-            self.record.chain_error = error
-        else:
+            failure = _unquoted(error)
+        if failure is None:
             outcome = yield from self._consider(generated, "chain")
             if outcome is not None:
                 return outcome
+        elif self.policy.on_chain_error == "raise":
+            raise failure
+        else:
+            self.record.failed("chain", failure)
+            self.record.chain_error = failure
         for route in self._routes():
             outcome = yield from self._take(route)
             if outcome is not None:
@@ -123,13 +126,11 @@ class _Way:
 
     def _consider(self, generated: Generated, source: Literal["chain", "fallback"], name: str | None = None) -> _Part:
         """Score an output; its outcome where it is released at once."""
-        answer = answer_in(generated.output)
-        if isinstance(answer, AIMessage) and answer.tool_calls:
+        exchange = judged_exchange(self.extract, self.input, generated.output, generated.watch)
+        if exchange is None:
             return Outcome(generated.output, verdict=None)
-        exchange = self.extract(self.input, generated.output, generated.watch.documents)
-        exchange = generated.watch.measured(exchange, generated.output)
         fingerprint = getattr(self.evaluator, "fingerprint", None)
-        evaluated = Evaluated(generated.watch.self_score(generated.output, fingerprint) if fingerprint else None)
+        evaluated = Evaluated(generated.watch.self_score(exchange, generated.output, fingerprint))
         if evaluated.score is None:
             evaluated = yield from self._evaluate(exchange)
         if evaluated.error is not None and self.policy.on_error == "raise":
@@ -213,7 +214,7 @@ class _Way:
             return None
         if decision.text is None:
             return self._release(candidate, "human_review")
-        output = abstain(candidate.output, decision.text, candidate.exchange.answer)
+        output = self._replaced(candidate, decision.text)
         verdict = self.record.verdict(candidate, "human_review", released=True)
         return Outcome(attach(output, verdict), verdict)
 
@@ -252,5 +253,26 @@ class _Way:
                     raise
                 told = f"the abstention's function raised {type(error).__name__}"
                 message, verdict = self.policy.abstention, verdict.model_copy(update={"error": told})
-        first = self.record.candidates[0]
-        return Outcome(attach(abstain(first.output, message, first.exchange.answer), verdict), verdict)
+        return Outcome(attach(self._replaced(self.record.candidates[0], message), verdict), verdict)
+
+    def _replaced(self, candidate: Candidate, message: str) -> Any:
+        """The candidate's output with `message` in place of its answer."""
+        rejected = candidate.exchange.answer
+        output = abstain(candidate.output, message, rejected)
+        try:
+            left = self.extract(self.input, output, ()).answer
+        except ExchangeError:  # nothing is left that could be read as an answer
+            return output
+        if left == rejected != message:
+            raise ExchangeError(
+                f"expected an answer that {message!r} can replace, found that what you pass as answer= still reads the "
+                "same one afterwards; give the policy a Custom route, which makes an output of that type"
+            )
+        return output
+
+
+def _unquoted(error: Exception) -> Exception:
+    """A chain's error; a parser's quotes what the model said, which nobody has judged, so it is made anew."""
+    if not isinstance(error, OutputParserException):
+        return error
+    return OutputParserException("expected an output that the chain's parser can read, found another; mend the prompt")

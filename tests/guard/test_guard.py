@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -223,6 +224,22 @@ def test_an_evaluator_that_fails_holds_the_answer_back(confidence: float) -> Non
     assert verdict.error is not None
     assert verdict.error.startswith("expected a score; the evaluator raised ValidationError: 1 validation error")
     assert "zanzibar" not in verdict.model_dump_json()
+
+
+@pytest.mark.parametrize("given", [0.9, None, {"confidence": 0.9}])
+def test_what_is_no_score_holds_the_answer_back(given: Any) -> None:
+    """Of a batch the others are judged as ever, and the verdict names the type that was found."""
+
+    class Careless(ConstantEvaluator):
+        def score(self, exchanges: Sequence[Exchange]) -> list[Any]:
+            return [given if exchange.answer == "Ada" else self._score(exchange) for exchange in exchanges]
+
+    guard = AspireGuard(RunnableLambda(lambda name: name), evaluator=Careless(confidence=0.9))
+    assert guard.batch(["Ada", "Bob"]) == [ABSTENTION, "Bob"]
+    expected = (
+        f"expected a confidence in [0, 1] and a selection score; found {type(given).__name__}; mend the evaluator"
+    )
+    assert guard.judge("Ada").error == expected
 
 
 def test_an_evaluator_that_fails_can_raise() -> None:

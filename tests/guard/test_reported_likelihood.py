@@ -11,6 +11,7 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.runnables import Runnable, RunnableLambda
 
 from aspire_guard.errors import InputError
+from aspire_guard.evaluators.constant import ConstantEvaluator
 from aspire_guard.evaluators.self_evaluator import SelfEvaluator, selection_score
 from aspire_guard.exchange import Exchange, reported_log_likelihood
 from aspire_guard.guard import AspireGuard
@@ -79,6 +80,13 @@ def test_the_guard_scores_with_what_the_chain_s_model_reports(chain: Runnable[An
     for verdict in guard.judge("Who?"), asyncio.run(guard.ajudge("Who?")):
         assert verdict.score is not None
         assert verdict.score.log_likelihood == -0.375
+
+
+@pytest.mark.parametrize("chain", [model(-0.5, -0.25), model(-0.5, -0.25) | StrOutputParser()])
+def test_every_evaluator_is_given_what_the_chain_s_model_reports(chain: Runnable[Any, Any]) -> None:
+    """One without a fingerprint too, as a function that reads the exchange."""
+    evaluator = ConstantEvaluator(lambda exchange: -exchange.log_likelihood if exchange.log_likelihood else 0.0)
+    assert AspireGuard(chain, evaluator=evaluator).judge("Who?").confidence == 0.375
 
 
 def test_a_chain_s_likelihood_stands_in_for_the_own_one() -> None:

@@ -18,11 +18,13 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import Runnable, RunnableLambda
 from langchain_core.tools import tool
+from langgraph.errors import GraphInterrupt
 
 from aspire_guard.evaluators.constant import ConstantEvaluator
 from aspire_guard.exchange import Exchange
 from aspire_guard.observe import AspireCallbackHandler, Observation
 from aspire_guard.testing import ScriptedChatModel
+from aspire_guard.verdict import Score
 
 MODEL = ScriptedChatModel("Ada")
 CHAIN = ChatPromptTemplate.from_template("{question}") | MODEL | StrOutputParser()
@@ -190,6 +192,62 @@ def test_no_error_reaches_the_chain(failing: str, caplog: pytest.LogCaptureFixtu
             assert CHAIN.invoke({"question": "Who?"}, {"callbacks": [handler]}) == "Ada"
             assert handler.flush(timeout=30)
     assert (handler.failed, handler.scored) == (1, 1 if failing == "evaluator" else 2)
+
+
+class Scores(ConstantEvaluator):
+    """Gives whatever it is told to."""
+
+    given: Any
+
+    def __init__(self, given: Any) -> None:
+        super().__init__(confidence=1.0)
+        object.__setattr__(self, "given", given)
+
+    def score(self, exchanges: Any) -> Any:
+        """The same for every exchange."""
+        if isinstance(self.given, Exception):
+            raise self.given
+        return [self.given] * len(exchanges)
+
+
+@pytest.mark.parametrize("given", [None, 0.1, Score.model_construct(confidence=None, selection_score=None)])
+def test_what_is_no_score_is_a_failure(given: Any) -> None:
+    """It is counted and told, and the next answer is looked at as ever."""
+    seen: list[Observation] = []
+    with AspireCallbackHandler(Scores(given), on_score=seen.append, batch=1) as handler:
+        for _ in range(2):
+            CHAIN.invoke({"question": "Who?"}, {"callbacks": [handler]})
+        assert handler.flush(timeout=30)
+    assert (handler.failed, handler.scored) == (2, 0)
+    assert [str(one.error).split(";")[0] for one in seen] == [
+        "expected a confidence in [0, 1] and a selection score"
+    ] * 2
+
+
+def test_an_interrupt_of_a_graph_does_not_end_the_thread() -> None:
+    """An evaluator that raises one is asked again for the next answer, and the handler still closes."""
+    handler = AspireCallbackHandler(Scores(GraphInterrupt()), batch=1)
+    for _ in range(2):
+        CHAIN.invoke({"question": "Who?"}, {"callbacks": [handler]})
+        assert handler.flush(timeout=30)
+    assert handler.close(timeout=30)
+    assert handler.failed == 2
+
+
+def test_closing_takes_no_longer_than_it_may() -> None:
+    """Also where the evaluator hangs and as many answers wait as can."""
+    go_on = Event()
+
+    def slow(exchange: Exchange) -> float:
+        go_on.wait(timeout=30)
+        return 1.0
+
+    handler = AspireCallbackHandler(ConstantEvaluator(slow), capacity=1, batch=1)
+    for _ in range(3):
+        CHAIN.invoke({"question": "Who?"}, {"callbacks": [handler]})
+    assert handler.close(timeout=0.01) is False
+    go_on.set()
+    assert handler.close(timeout=30)
 
 
 def test_after_it_is_closed_it_only_counts() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from langchain_core.documents import Document
-from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages import AIMessage, HumanMessage, ToolCall, ToolMessage
 from langchain_core.messages.ai import UsageMetadata
 from pydantic import BaseModel
 
@@ -61,6 +61,24 @@ def test_the_rejected_answer_leaves_by_no_other_key() -> None:
         "raw": AIMessage(MESSAGE, id="m2"),
         "messages": [*earlier, AIMessage(MESSAGE, id="m2")],
     }
+
+
+def test_an_earlier_message_of_the_turn_keeps_its_tool_calls() -> None:
+    """Their results stand further on, and belong to them; the words about the answer go."""
+    calls = [ToolCall(name="look", args={"place": "x"}, id="1")]
+    output = {
+        "messages": [
+            HumanMessage("Where?"),
+            AIMessage("zanzibar? I look it up.", id="m1", tool_calls=calls),
+            ToolMessage("page 4", tool_call_id="1"),
+            AIMessage("zanzibar", id="m2"),
+        ]
+    }
+    assert abstain(output, MESSAGE)["messages"][1:] == [
+        AIMessage(MESSAGE, id="m1", tool_calls=calls),
+        ToolMessage("page 4", tool_call_id="1"),
+        AIMessage(MESSAGE, id="m2"),
+    ]
 
 
 def test_an_empty_answer_is_nowhere_else() -> None:

@@ -1,0 +1,169 @@
+"""Answers where the user says: judged, replaced, and shown as little as any other until they are released."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+from langchain.agents import create_agent
+from langchain.agents.structured_output import ProviderStrategy
+from langchain_core.exceptions import OutputParserException
+from langchain_core.messages import AIMessage, HumanMessage, ToolCall
+from langchain_core.output_parsers import JsonOutputParser, StrOutputParser
+from langchain_core.runnables import RunnableLambda, RunnablePassthrough
+from pydantic import BaseModel
+
+from aspire_guard.errors import EvaluationError, ExchangeError
+from aspire_guard.evaluators.constant import ConstantEvaluator
+from aspire_guard.exchange import Exchange, Reader
+from aspire_guard.guard import AspireGuard
+from aspire_guard.routing.policy import RoutingPolicy
+from aspire_guard.routing.routes import Custom
+from aspire_guard.testing import ScriptedChatModel, tiny_evaluator
+from aspire_integrations import AspireChatModel
+
+LOW, HIGH = ConstantEvaluator(confidence=0.1), ConstantEvaluator(confidence=0.9)
+# Not as one word: a traceback quotes the lines of this file.
+PLACE = "Zanzi" + "bar"
+ABSTENTION = RoutingPolicy().abstention
+CALL = ToolCall(name="look", args={"thing": "key"}, id="1")
+
+
+class Keeper(BaseModel):
+    """Who keeps the key."""
+
+    name: str
+
+
+class Report(BaseModel):
+    """An answer inside, and a text beside it."""
+
+    keeper: Keeper
+    summary: str
+
+
+def gives(output: Any) -> RunnableLambda[Any, Any]:
+    """A chain that always gives this."""
+    return RunnableLambda(lambda _: output)
+
+
+def test_the_named_answer_is_replaced_beside_the_usual_one() -> None:
+    """Neither stays, whichever of them was judged."""
+    guard = AspireGuard(gives({"final": "Bob", "output": "log", "n": 1}), evaluator=LOW, answer="final")
+    assert guard.invoke("Who?") == {"final": ABSTENTION, "output": ABSTENTION, "n": 1}
+
+
+@pytest.mark.parametrize("answer", [None, "structured_response"])
+def test_nothing_parsed_from_a_rejected_answer_leaves(answer: Reader | None) -> None:
+    """An agent's structured response says what its last message says, so both go."""
+    agent = create_agent(ScriptedChatModel('{"name": "Bob"}'), [], response_format=ProviderStrategy(Keeper))
+    state = AspireGuard(agent, evaluator=LOW, answer=answer).invoke({"messages": [HumanMessage("Who?")]})
+    assert state["messages"][-1].text == ABSTENTION
+    assert state["structured_response"] is None
+
+
+def test_an_answer_that_cannot_be_replaced_is_not_released() -> None:
+    """The abstention found a place, but not the answer's: an error says what to do, and the answer stays inside."""
+    output = Report(keeper=Keeper(name="Bob"), summary="Bob")
+    guard = AspireGuard(gives(output), evaluator=LOW, answer=lambda input, output: output.keeper.name)
+    with pytest.raises(
+        ExchangeError, match="still reads the same one afterwards; give the policy a Custom route"
+    ) as hit:
+        guard.invoke("Who?")
+    assert "Bob" not in str(hit.value)
+
+
+def test_a_named_answer_is_judged_beside_a_message_that_calls_tools() -> None:
+    """The message passes where it is the answer, and not where another text is."""
+    output = {"final": "Bob", "messages": [HumanMessage("Who?"), AIMessage("", tool_calls=[CALL])]}
+    assert AspireGuard(gives(output), evaluator=LOW, answer="final").invoke("Who?")["final"] == ABSTENTION
+    calling = {"messages": output["messages"]}
+    assert AspireGuard(gives(calling), evaluator=LOW, answer="final").invoke("Who?") == calling
+
+
+def test_a_named_answer_has_its_own_score() -> None:
+    """Not the one that a model gave to another text of the same output."""
+    evaluator = tiny_evaluator()
+    other = gives("zzz other text")
+    beside = AspireGuard({"answer": AspireChatModel(evaluator), "final": other}, evaluator=evaluator, answer="final")
+    alone = AspireGuard({"final": other}, evaluator=evaluator, answer="final")
+    assert beside.judge("Who?").score == alone.judge("Who?").score
+
+
+def test_what_reads_an_answer_shows_it_to_no_stream() -> None:
+    """A parser that the function calls is a run like any other; its events stay inside."""
+    parser = StrOutputParser()
+    guard = AspireGuard(
+        ScriptedChatModel("Bob keeps it."), evaluator=LOW, answer=lambda input, output: parser.invoke(output)
+    )
+
+    async def events() -> list[Any]:
+        return [event async for event in (RunnablePassthrough() | guard).astream_events("Who?", version="v2")]
+
+    told = asyncio.run(events())
+    assert told
+    assert "Bob" not in str(told)
+
+
+class _Later:
+    """What a call of an async function gives."""
+
+    def __await__(self) -> Generator[None, None, str]:
+        yield
+        return "Bob"
+
+
+def _later(*values: Any) -> _Later:
+    return _Later()
+
+
+def test_an_async_function_reads_no_answer() -> None:
+    """What it gives is no text but a promise of one."""
+    guard = AspireGuard(gives("Bob"), evaluator=HIGH, answer=_later)
+    with pytest.raises(ExchangeError, match="from the function given as answer=, found an awaitable"):
+        guard.invoke("Who?")
+
+
+def test_an_async_custom_route_is_passed_over() -> None:
+    """The next route is taken, and the verdict tells why."""
+    guard = AspireGuard(gives("Bob"), evaluator=LOW, policy=RoutingPolicy(otherwise=Custom(_later)))
+    verdict = guard.judge("Who?")
+    assert (verdict.route, verdict.error) == (
+        "abstain",
+        "expected an output from the custom route's function, found an awaitable; make it no async",
+    )
+
+
+def _raise(exchange: Exchange) -> float:
+    raise ValueError(f"cannot score {exchange.answer!r}")
+
+
+def _printed(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))
+
+
+def test_an_error_of_the_evaluator_prints_no_answer() -> None:
+    """Nor does its cause, which is printed along with it."""
+    policy = RoutingPolicy(on_error="raise")
+    with pytest.raises(EvaluationError) as raised:
+        AspireGuard(gives(PLACE), evaluator=ConstantEvaluator(_raise), policy=policy).invoke("Where?")
+    assert PLACE not in _printed(raised.value)
+
+
+def test_an_error_of_a_reader_prints_no_answer() -> None:
+    """The function's own error may quote what it could not read."""
+    guard = AspireGuard(gives(PLACE), evaluator=HIGH, answer=lambda input, output: {}[output])
+    with pytest.raises(ExchangeError, match="raised KeyError") as raised:
+        guard.invoke("Where?")
+    assert PLACE not in _printed(raised.value)
+
+
+def test_an_error_of_a_parser_prints_no_answer() -> None:
+    """It keeps its type, so that a chain around the guard handles it as ever."""
+    with pytest.raises(OutputParserException, match="expected an output that the chain's parser can read") as raised:
+        AspireGuard(ScriptedChatModel(PLACE) | JsonOutputParser(), evaluator=HIGH).invoke("Where?")
+    assert PLACE not in _printed(raised.value)
+    assert raised.value.llm_output is None
