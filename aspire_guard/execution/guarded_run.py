@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
 from contextvars import copy_context
 from dataclasses import dataclass, field
@@ -80,25 +80,13 @@ class GuardedRun:
     def _drive(self, calls: list[GuardedCall[CallbackManagerForChainRun]]) -> list[Outcome | Exception]:
         if not calls:
             return []
-        evaluator = self.load_evaluator() if self.evaluator is None else self.evaluator
-        work = FlowWork(self.chain, self.kwargs, evaluator)
-        flows = together([self._flow(call, work.evaluator) for call in calls])
-        results: list[Any] | None = None
-        config: RunnableConfig | None = None
-        # What reads the answer, or words the abstention, is shown as little as the step before it.
-        context = copy_context()
+        work = FlowWork(self.chain, self.kwargs, self.load_evaluator() if self.evaluator is None else self.evaluator)
         with ExitStack() as entered:
-            while True:
-                try:
-                    asked: Round = next(flows) if results is None else context.run(flows.send, results)
-                except StopIteration as stop:
-                    return list(stop.value)
-                asking = [calls[place] for place in asked.flows]
-                surroundings = work.surroundings(asking, asked.requests)
-                if surroundings is not config:
-                    entered.close()
-                    config, context = surroundings, entered.enter_context(set_config_context(surroundings))
-                results = context.run(work.do, asking, asked.requests)
+            steps = _Steps(work, calls, together([self._flow(call, work.evaluator) for call in calls]), entered)
+            asked = steps.next(None)
+            while asked is not None:
+                asked = steps.next(steps.context.run(work.do, *asked))
+            return steps.outcomes
 
     async def _adrive(self, calls: list[GuardedCall[AsyncCallbackManagerForChainRun]]) -> list[Outcome | Exception]:
         if not calls:
@@ -107,23 +95,13 @@ class GuardedRun:
         if evaluator is None:
             evaluator = await run_in_executor(None, self.load_evaluator)
         work = FlowWork(self.chain, self.kwargs, evaluator)
-        flows = together([self._flow(call, work.evaluator) for call in calls])
-        results: list[Any] | None = None
-        config: RunnableConfig | None = None
-        context = copy_context()
         with ExitStack() as entered:
-            while True:
-                try:
-                    asked: Round = next(flows) if results is None else context.run(flows.send, results)
-                except StopIteration as stop:
-                    return list(stop.value)
-                asking = [calls[place] for place in asked.flows]
-                surroundings = work.surroundings(asking, asked.requests)
-                if surroundings is not config:
-                    entered.close()
-                    config, context = surroundings, entered.enter_context(set_config_context(surroundings))
-                doing = context.run(work.ado, asking, asked.requests)
-                results = await coro_with_context(doing, context, create_task=True)
+            steps = _Steps(work, calls, together([self._flow(call, work.evaluator) for call in calls]), entered)
+            asked = steps.next(None)
+            while asked is not None:
+                doing = steps.context.run(work.ado, *asked)
+                asked = steps.next(await coro_with_context(doing, steps.context, create_task=True))
+            return steps.outcomes
 
     def _flow(self, call: GuardedCall[Any], evaluator: Evaluator) -> Flow:
         metadata = call.config.get("metadata", {})
@@ -167,3 +145,39 @@ class GuardedRun:
         if isinstance(outcome, Exception):
             raise outcome
         return self.take(outcome)
+
+
+class _Steps:
+    """The flows of one call, led from step to step; `entered` leaves the last step's surroundings.
+
+    Attributes:
+        context: where the next step runs. What reads its result runs there too, so that it is shown as little.
+        outcomes: of the flows, once they have ended.
+    """
+
+    def __init__(
+        self,
+        work: FlowWork,
+        calls: list[GuardedCall[Any]],
+        flows: Generator[Round, list[Any], list[Outcome | Exception]],
+        entered: ExitStack,
+    ) -> None:
+        self.context = copy_context()
+        self.outcomes: list[Outcome | Exception] = []
+        self._work, self._calls, self._flows, self._entered = work, calls, flows, entered
+        self._surroundings: RunnableConfig | None = None
+
+    def next(self, results: list[Any] | None) -> tuple[list[GuardedCall[Any]], list[Any]] | None:
+        """Whose requests are next, and which, given the results of the last ones; None at the end."""
+        try:
+            asked = next(self._flows) if results is None else self.context.run(self._flows.send, results)
+        except StopIteration as stop:
+            self.outcomes = list(stop.value)
+            return None
+        calls = [self._calls[place] for place in asked.flows]
+        surroundings = self._work.surroundings(calls, asked.requests)
+        if surroundings is not self._surroundings:
+            self._entered.close()
+            self._surroundings = surroundings
+            self.context = self._entered.enter_context(set_config_context(surroundings))
+        return calls, asked.requests
