@@ -16,6 +16,7 @@ from pydantic import ConfigDict
 from aspire_guard.errors import ExchangeError
 from aspire_guard.evaluators.protocol import Evaluator
 from aspire_guard.exchange import Reader, Reading
+from aspire_guard.execution.graphs import has_graph
 from aspire_guard.execution.guarded_run import GuardedRun, Take
 from aspire_guard.execution.sentence_release import SentenceStream
 from aspire_guard.execution.with_fallbacks import GuardWithFallbacks
@@ -215,8 +216,9 @@ class AspireGuard(RunnableSerializable[Any, Any]):
 
     @property
     def _by_sentence(self) -> bool:
-        # A function that reads an answer out of an output can't read it out of half of one.
-        return self.release == "sentence" and self.answer is None
+        # A function that reads an answer out of an output can't read it out of half of one, and what a graph streams
+        # is no part of its output.
+        return self.release == "sentence" and self.answer is None and not has_graph(self.chain)
 
     def _guarded(self, take: Take, kwargs: dict[str, Any]) -> GuardedRun:
         read = Reading(self.question, self.context, self.answer)

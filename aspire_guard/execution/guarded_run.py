@@ -24,6 +24,7 @@ from aspire_guard.exchange.chain_watch import Extract
 from aspire_guard.execution.flow_work import FlowWork, GuardedCall
 from aspire_guard.routing.flow import Flow, Outcome, answer_flow
 from aspire_guard.routing.policy import RoutingPolicy
+from aspire_guard.routing.requests import Generated
 from aspire_guard.routing.together import Round, together
 
 VERDICT_EVENT = "aspire_guard.verdict"
@@ -77,35 +78,58 @@ class GuardedRun:
             raise
         return [await self._afinish(call, outcome) for call, outcome in zip(calls, outcomes, strict=True)]
 
-    def _drive(self, calls: list[GuardedCall[CallbackManagerForChainRun]]) -> list[Outcome | Exception]:
+    def decide(self, call: GuardedCall[CallbackManagerForChainRun], generated: Generated) -> Outcome:
+        """What becomes of an output that the chain gave under `call` already; the call's run is left open."""
+        with set_config_context(call.step_config) as context:
+            return _raised(*context.run(self._drive, [call], generated))
+
+    async def adecide(self, call: GuardedCall[AsyncCallbackManagerForChainRun], generated: Generated) -> Outcome:
+        """As `decide`; the evaluator works in a thread, off the event loop."""
+        with set_config_context(call.step_config) as context:
+            deciding = context.run(self._adrive, [call], generated)
+            return _raised(*await coro_with_context(deciding, context, create_task=True))
+
+    def _drive(
+        self, calls: list[GuardedCall[CallbackManagerForChainRun]], generated: Generated | None = None
+    ) -> list[Outcome | Exception]:
         if not calls:
             return []
         work = FlowWork(self.chain, self.kwargs, self.load_evaluator() if self.evaluator is None else self.evaluator)
+        flows = together([self._flow(call, work.evaluator, generated) for call in calls])
         with ExitStack() as entered:
-            steps = _Steps(work, calls, together([self._flow(call, work.evaluator) for call in calls]), entered)
+            steps = _Steps(work, calls, flows, entered)
             asked = steps.next(None)
             while asked is not None:
                 asked = steps.next(steps.context.run(work.do, *asked))
             return steps.outcomes
 
-    async def _adrive(self, calls: list[GuardedCall[AsyncCallbackManagerForChainRun]]) -> list[Outcome | Exception]:
+    async def _adrive(
+        self, calls: list[GuardedCall[AsyncCallbackManagerForChainRun]], generated: Generated | None = None
+    ) -> list[Outcome | Exception]:
         if not calls:
             return []
         evaluator = self.evaluator
         if evaluator is None:
             evaluator = await run_in_executor(None, self.load_evaluator)
         work = FlowWork(self.chain, self.kwargs, evaluator)
+        flows = together([self._flow(call, work.evaluator, generated) for call in calls])
         with ExitStack() as entered:
-            steps = _Steps(work, calls, together([self._flow(call, work.evaluator) for call in calls]), entered)
+            steps = _Steps(work, calls, flows, entered)
             asked = steps.next(None)
             while asked is not None:
                 doing = steps.context.run(work.ado, *asked)
                 asked = steps.next(await coro_with_context(doing, steps.context, create_task=True))
             return steps.outcomes
 
-    def _flow(self, call: GuardedCall[Any], evaluator: Evaluator) -> Flow:
-        metadata = call.config.get("metadata", {})
-        return answer_flow(call.input, evaluator, self.policy, metadata=metadata, extract=self.extract)
+    def _flow(self, call: GuardedCall[Any], evaluator: Evaluator, generated: Generated | None) -> Flow:
+        return answer_flow(
+            call.input,
+            evaluator,
+            self.policy,
+            metadata=call.config.get("metadata", {}),
+            generated=generated,
+            extract=self.extract,
+        )
 
     def _start(self, input: Any, config: RunnableConfig) -> GuardedCall[CallbackManagerForChainRun]:
         run_id, name = config.pop("run_id", None), config.get("run_name") or self.name
@@ -142,9 +166,7 @@ class GuardedRun:
         return result
 
     def _taken(self, outcome: Outcome | Exception) -> Any:
-        if isinstance(outcome, Exception):
-            raise outcome
-        return self.take(outcome)
+        return self.take(_raised(outcome))
 
 
 class _Steps:
@@ -181,3 +203,9 @@ class _Steps:
             self._surroundings = surroundings
             self.context = self._entered.enter_context(set_config_context(surroundings))
         return calls, asked.requests
+
+
+def _raised(outcome: Outcome | Exception) -> Outcome:
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome

@@ -8,12 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any
 
 from langchain_core.callbacks import adispatch_custom_event, dispatch_custom_event
 from langchain_core.messages import AIMessageChunk
-from langchain_core.runnables import RunnableConfig, RunnableLambda
+from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import (
     get_async_callback_manager_for_config,
     get_callback_manager_for_config,
@@ -25,11 +26,11 @@ from langchain_core.runnables.utils import coro_with_context
 
 from aspire_guard.evaluators.protocol import Evaluator
 from aspire_guard.exchange import message_text
-from aspire_guard.exchange.chain_watch import ChainWatch
+from aspire_guard.execution.flow_work import GuardedCall
 from aspire_guard.execution.guarded_run import VERDICT_EVENT, GuardedRun
-from aspire_guard.execution.silence import watched
 from aspire_guard.routing.abstain import attach
 from aspire_guard.routing.evaluation import Evaluated, evaluate
+from aspire_guard.routing.requests import Generated
 from aspire_guard.routing.routes import Abstain
 from aspire_guard.verdict import Timings, Verdict
 
@@ -45,23 +46,34 @@ class _Gate:
     """One answer on its way out: what is held back, what was released, and how it was scored."""
 
     run: GuardedRun
-    input: Any
+    call: GuardedCall[Any]
     group: str | None
-    watch: ChainWatch = field(default_factory=ChainWatch)
+    started: float = field(default_factory=perf_counter)
+    whole: Any = _NOTHING
     held: str = ""
     said: str = ""
     message: AIMessageChunk | None = None
     verdict: Verdict | None = None
     _extend: Callable[[str], Any] | None = None
 
-    def take(self, chunk: str | AIMessageChunk) -> str:
+    def take(self, chunk: Any) -> str:
         """Hold a chunk back; the finished sentences that are to be judged now, which may be none."""
+        if self.whole is not _NOTHING or not isinstance(chunk, str | AIMessageChunk):
+            self.whole = chunk if self.whole is _NOTHING else _added(self.whole, chunk)
+            return ""
         if isinstance(chunk, AIMessageChunk):
             rest = chunk.model_copy(update={"content": ""})
             self.message = rest if self.message is None else self.message + rest
         self.held += chunk if isinstance(chunk, str) else message_text(chunk)
         ends = [found.end() for found in SENTENCE_END.finditer(self.held)]
-        return self.held[: ends[-1]] if ends else ""
+        return self.held[: ends[-1]] if ends and not self.calls_tools else ""
+
+    @property
+    def generated(self) -> Generated | None:
+        """An output that is no text, once the chain has ended: it can only be judged whole; None where it is text."""
+        if self.whole is _NOTHING:
+            return None
+        return Generated(self.whole, self.call.watch, perf_counter() - self.started)
 
     @property
     def calls_tools(self) -> bool:
@@ -70,7 +82,7 @@ class _Gate:
 
     def judge(self, piece: str, evaluator: Evaluator) -> bool:
         """Whether a piece may leave, by the score of the answer up to its end."""
-        exchange = self.run.extract(self.input, self.said + piece, self.watch.documents)
+        exchange = self.run.extract(self.call.input, self.said + piece, self.call.watch.documents)
         opened = getattr(evaluator, "open_answer", None)
         if opened is None:
             (evaluated,) = evaluate(evaluator, [exchange])
@@ -105,7 +117,7 @@ class _Gate:
     @property
     def rest(self) -> str | None:
         """What is still to be judged when the chain has ended; None where nothing is."""
-        if self.is_cut or self.calls_tools or (self.said and not self.held.strip()):
+        if self.whole is not _NOTHING or self.is_cut or self.calls_tools or (self.said and not self.held.strip()):
             return None
         return self.held
 
@@ -200,73 +212,65 @@ class SentenceStream:
         await run.on_chain_end(final)
 
     def _pieces(self, input: Any, config: RunnableConfig, run: Any) -> Iterator[Any]:
-        gate, evaluator = self._gate(input, config), self.run.load_evaluator()
-        chain_config = watched(config, run, gate.watch)
-        whole: list[Any] = []
-        with set_config_context(chain_config) as context:
-            chunks: Any = context.run(self.run.chain.stream, input, chain_config, **self.run.kwargs)
+        gate, evaluator = self._gate(input, config, run), self.run.load_evaluator()
+        inside = gate.call.step_config
+        with set_config_context(inside) as context:
+            chunks: Any = context.run(self.run.chain.stream, input, inside, **self.run.kwargs)
             with closing(chunks):
                 for chunk in iter(lambda: context.run(next, chunks, _NOTHING), _NOTHING):
-                    if whole or not isinstance(chunk, str | AIMessageChunk):
-                        whole.append(chunk)
-                    elif (piece := gate.take(chunk)) and not gate.calls_tools:
+                    if piece := gate.take(chunk):
                         if not context.run(gate.judge, piece, evaluator):
                             break
                         yield gate.chunk(piece)
-            rest = None if whole else gate.rest
-            if rest is not None and context.run(gate.judge, rest, evaluator):
+            if (rest := gate.rest) is not None and context.run(gate.judge, rest, evaluator):
                 yield gate.chunk(rest)
-        child = patch_config(config, callbacks=run.get_child())
-        if whole:
-            yield self._buffered(whole).invoke(input, child)
-            return
-        yield from gate.ending(evaluator)
+        if (generated := gate.generated) is not None:
+            outcome = self.run.decide(gate.call, generated)
+            gate.verdict = outcome.verdict
+            yield outcome.output
+        else:
+            yield from gate.ending(evaluator)
         if gate.verdict is not None:
+            child = patch_config(config, callbacks=run.get_child())
             dispatch_custom_event(VERDICT_EVENT, gate.verdict.model_dump(mode="json"), config=child)
 
     async def _apieces(self, input: Any, config: RunnableConfig, run: Any) -> AsyncGenerator[Any, None]:
-        gate, evaluator = self._gate(input, config), await run_in_executor(None, self.run.load_evaluator)
-        chain_config = watched(config, run, gate.watch)
-        whole: list[Any] = []
-        with set_config_context(chain_config) as context:
-            stream: Any = context.run(self.run.chain.astream, input, chain_config, **self.run.kwargs)
+        gate, evaluator = self._gate(input, config, run), await run_in_executor(None, self.run.load_evaluator)
+        inside = gate.call.step_config
+        with set_config_context(inside) as context:
+            stream: Any = context.run(self.run.chain.astream, input, inside, **self.run.kwargs)
             async with aclosing(stream):
                 while (chunk := await _next(stream, context)) is not _NOTHING:
-                    if whole or not isinstance(chunk, str | AIMessageChunk):
-                        whole.append(chunk)
-                    elif (piece := gate.take(chunk)) and not gate.calls_tools:
+                    if piece := gate.take(chunk):
                         if not await run_in_executor(None, context.copy().run, gate.judge, piece, evaluator):
                             break
                         yield gate.chunk(piece)
-            rest = None if whole else gate.rest
+            rest = gate.rest
             if rest is not None and await run_in_executor(None, context.copy().run, gate.judge, rest, evaluator):
                 yield gate.chunk(rest)
-        child = patch_config(config, callbacks=run.get_child())
-        if whole:
-            yield await self._buffered(whole).ainvoke(input, child)
-            return
-        for piece in gate.ending(evaluator):
-            yield piece
+        if (generated := gate.generated) is not None:
+            outcome = await self.run.adecide(gate.call, generated)
+            gate.verdict = outcome.verdict
+            yield outcome.output
+        else:
+            for piece in gate.ending(evaluator):
+                yield piece
         if gate.verdict is not None:
+            child = patch_config(config, callbacks=run.get_child())
             await adispatch_custom_event(VERDICT_EVENT, gate.verdict.model_dump(mode="json"), config=child)
 
-    def _gate(self, input: Any, config: RunnableConfig) -> _Gate:
-        return _Gate(self.run, input, self.run.policy.group(config.get("metadata", {})))
+    def _gate(self, input: Any, config: RunnableConfig, run: Any) -> _Gate:
+        call: GuardedCall[Any] = GuardedCall(input, config, run)
+        call.inside("aspire_guard:chain")
+        return _Gate(self.run, call, self.run.policy.group(config.get("metadata", {})))
 
-    def _buffered(self, chunks: list[Any]) -> RunnableLambda[Any, Any]:
-        """The guard over an output that is no text, which can only be judged whole."""
-        whole = chunks[0]
-        for chunk in chunks[1:]:
-            whole = whole + chunk
-        given = replace(self.run, chain=RunnableLambda(lambda input: whole), kwargs={})
 
-        def decided(input: Any, config: RunnableConfig) -> Any:
-            (result,) = given.run([input], [config])
-            if isinstance(result, Exception):
-                raise result
-            return result
-
-        return RunnableLambda(decided, name="buffered")
+def _added(whole: Any, chunk: Any) -> Any:
+    """Two chunks as one. Those that can't be added hold all that came before: so JSON parsers stream."""
+    try:
+        return whole + chunk
+    except TypeError:
+        return chunk
 
 
 async def _next(stream: Any, context: Any) -> Any:

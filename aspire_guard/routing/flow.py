@@ -65,6 +65,7 @@ def answer_flow(
     policy: RoutingPolicy,
     *,
     metadata: Mapping[str, Any] | None = None,
+    generated: Generated | None = None,
     extract: Extract = Exchange.from_run,
     clock: Callable[[], float] = perf_counter,
 ) -> Flow:
@@ -75,6 +76,7 @@ def answer_flow(
         evaluator: scores the answers.
         policy: what becomes of them.
         metadata: of the call's config, where the policy looks up the group.
+        generated: what the chain gave, where it has run already; None: the flow asks for it.
         extract: reads the exchange from input, output and retrieved documents.
         clock: seconds that only grow, for the limits on time.
 
@@ -86,7 +88,7 @@ def answer_flow(
     group = policy.group(metadata or {})
     limits = Limits(policy.budget, policy.timeouts, clock)
     record = Record(policy.cuts(evaluator, group))
-    return (yield from _Way(input, evaluator, policy, group, extract, limits, record).flow())
+    return (yield from _Way(input, evaluator, policy, group, generated, extract, limits, record).flow())
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ class _Way:
     evaluator: Evaluator
     policy: RoutingPolicy
     group: str | None
+    generated: Generated | None
     extract: Extract
     limits: Limits
     record: Record
@@ -104,7 +107,7 @@ class _Way:
     def flow(self) -> Flow:
         failure: Exception | None = None
         try:
-            generated: Generated = yield Generate(self.limits.within(self.policy.timeouts.chain))
+            generated = self.generated or (yield Generate(self.limits.within(self.policy.timeouts.chain)))
         except Exception as error:
             if is_interrupt(error):
                 raise

@@ -102,14 +102,6 @@ def test_calls_of_tools_pass(way: str) -> None:
 
 
 @SYNC_AND_ASYNC
-@pytest.mark.parametrize(("confidence", "said"), [(1.0, ANSWER), (0.0, ABSTENTION)])
-def test_what_is_no_text_is_judged_whole(way: str, confidence: float, said: str) -> None:
-    """Of a dict nobody knows which part is a sentence."""
-    chain: RunnableLambda[Any, Any] = RunnableLambda(lambda question: {"answer": ANSWER, "n": 1})
-    assert streamed(by_sentence(chain, ConstantEvaluator(confidence)), way) == [{"answer": said, "n": 1}]
-
-
-@SYNC_AND_ASYNC
 def test_an_evaluator_that_fails_cuts_the_stream_or_raises(way: str) -> None:
     """As the policy says."""
     broken = ConstantEvaluator(float("nan"))
