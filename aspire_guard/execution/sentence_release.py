@@ -1,6 +1,7 @@
 """Sentence release: a streamed answer leaves sentence by sentence, each one scored as the end of the answer so far.
 
-When one falls short, the stream is cut and the abstention is its last chunk. What was released stays released.
+When one falls short, nothing more is released and the abstention ends the stream, unless the message turns out to call
+tools: then it is no answer, and passes. What was released stays released.
 """
 
 from __future__ import annotations
@@ -65,8 +66,10 @@ class _Gate:
             rest = chunk.model_copy(update={"content": ""})
             self.message = rest if self.message is None else self.message + rest
         self.held += chunk if isinstance(chunk, str) else message_text(chunk)
+        if self.is_cut or self.calls_tools:
+            return ""
         ends = [found.end() for found in SENTENCE_END.finditer(self.held)]
-        return self.held[: ends[-1]] if ends and not self.calls_tools else ""
+        return self.held[: ends[-1]] if ends else ""
 
     @property
     def generated(self) -> Generated | None:
@@ -77,8 +80,8 @@ class _Gate:
 
     @property
     def calls_tools(self) -> bool:
-        """Whether the message is no final answer."""
-        return self.message is not None and bool(self.message.tool_calls or self.message.tool_call_chunks)
+        """Whether the message is no final answer; a call that can't be read is none, as in a message that is whole."""
+        return self.message is not None and bool(self.message.tool_calls)
 
     def judge(self, piece: str, evaluator: Evaluator) -> bool:
         """Whether a piece may leave, by the score of the answer up to its end."""
@@ -126,25 +129,30 @@ class _Gate:
         """Whether a sentence fell short."""
         return self.verdict is not None and not self.verdict.accepted
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the chain need not go on: a text fell short; a message that did may still turn out to call tools."""
+        return self.is_cut and self.message is None
+
     def ending(self, evaluator: Evaluator) -> Iterator[Any]:
-        """What comes after the last released sentence."""
+        """What comes after the last released sentence: of a message that calls tools, all the rest.
+
+        Of an answer, the abstention where it was cut, and of a message its token counts and the verdict.
+        """
+        if self.message is not None and self.calls_tools:
+            self.verdict = None  # on no answer, no verdict
+            yield self.message.model_copy(update={"content": self.held})
+            return
         if self.is_cut:
             yield self.chunk(self.abstention(evaluator))
-        if (last := self.last()) is not _NOTHING:
-            yield last
+        if self.message is not None:
+            assert self.verdict is not None
+            end = AIMessageChunk(content="", id=self.message.id, usage_metadata=self.message.usage_metadata)
+            yield attach(end, self.verdict)
 
     def chunk(self, text: str) -> Any:
         """A text in the type of the chain's chunks."""
         return text if self.message is None else AIMessageChunk(content=text, id=self.message.id)
-
-    def last(self) -> Any:
-        """What ends the stream of a message: its tool calls or, of an answer, its token counts and the verdict."""
-        if self.message is None:
-            return _NOTHING
-        if self.calls_tools:
-            return self.message.model_copy(update={"content": self.held})
-        end = AIMessageChunk(content="", id=self.message.id, usage_metadata=self.message.usage_metadata)
-        return end if self.verdict is None else attach(end, self.verdict)
 
 
 @dataclass
@@ -218,10 +226,10 @@ class SentenceStream:
             chunks: Any = context.run(self.run.chain.stream, input, inside, **self.run.kwargs)
             with closing(chunks):
                 for chunk in iter(lambda: context.run(next, chunks, _NOTHING), _NOTHING):
-                    if piece := gate.take(chunk):
-                        if not context.run(gate.judge, piece, evaluator):
-                            break
+                    if (piece := gate.take(chunk)) and context.run(gate.judge, piece, evaluator):
                         yield gate.chunk(piece)
+                    if gate.is_over:
+                        break
             if (rest := gate.rest) is not None and context.run(gate.judge, rest, evaluator):
                 yield gate.chunk(rest)
         if (generated := gate.generated) is not None:
@@ -242,9 +250,11 @@ class SentenceStream:
             async with aclosing(stream):
                 while (chunk := await _next(stream, context)) is not _NOTHING:
                     if piece := gate.take(chunk):
-                        if not await run_in_executor(None, context.copy().run, gate.judge, piece, evaluator):
-                            break
-                        yield gate.chunk(piece)
+                        passes = await run_in_executor(None, context.copy().run, gate.judge, piece, evaluator)
+                        if passes:
+                            yield gate.chunk(piece)
+                    if gate.is_over:
+                        break
             rest = gate.rest
             if rest is not None and await run_in_executor(None, context.copy().run, gate.judge, rest, evaluator):
                 yield gate.chunk(rest)

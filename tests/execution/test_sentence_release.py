@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.output_parsers import StrOutputParser
+from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.runnables import Runnable, RunnableLambda
 
 from aspire_guard.errors import EvaluationError
@@ -21,6 +25,7 @@ from aspire_guard.testing import ScriptedChatModel, tiny_evaluator
 
 ANSWER = "Ada keeps it. It is 3.5 m long. Zanq."
 ABSTENTION = "I can't answer this question."
+CALL = {"name": "look_up", "args": {"place": "?"}, "id": "1", "type": "tool_call"}
 MODEL = ScriptedChatModel(ANSWER)
 TEXT = MODEL | StrOutputParser()
 DOUBTS_THE_END = ConstantEvaluator(lambda exchange: 0.0 if "Zanq" in exchange.answer else 1.0)
@@ -36,6 +41,39 @@ def streamed(guard: Runnable[Any, Any], way: str, asked: Any = "Who?", config: A
 
 def by_sentence(chain: Any, evaluator: Any, **options: Any) -> AspireGuard:
     return AspireGuard(chain, evaluator=evaluator, release="sentence", **options)
+
+
+class Listener(BaseCallbackHandler):
+    """Notes tokens and verdicts."""
+
+    def __init__(self) -> None:
+        self.tokens: list[str] = []
+        self.verdicts: list[Any] = []
+
+    def on_llm_new_token(self, token: Any, **kwargs: Any) -> None:
+        """Notes the token."""
+        self.tokens.append(token)
+
+    def on_custom_event(self, name: str, data: Any, **kwargs: Any) -> None:
+        """Notes the verdict."""
+        self.verdicts.append(data)
+
+
+class Garbling(ScriptedChatModel):
+    """Ends its answer with a call of a tool whose arguments are no JSON."""
+
+    def _stream(self, *args: Any, **kwargs: Any) -> Iterator[ChatGenerationChunk]:
+        yield from super()._stream(*args, **kwargs)
+        yield self._garbled()
+
+    async def _astream(self, *args: Any, **kwargs: Any) -> AsyncIterator[ChatGenerationChunk]:
+        async for chunk in super()._astream(*args, **kwargs):
+            yield chunk
+        yield self._garbled()
+
+    def _garbled(self) -> ChatGenerationChunk:
+        call = tool_call_chunk(name="look_up", args="no JSON", id="1", index=0)
+        return ChatGenerationChunk(message=AIMessageChunk(content="", tool_call_chunks=[call]))
 
 
 @pytest.mark.parametrize(
@@ -96,9 +134,51 @@ def test_a_message_is_streamed_under_one_id_with_its_verdict(way: str) -> None:
 @SYNC_AND_ASYNC
 def test_calls_of_tools_pass(way: str) -> None:
     """They are no answer."""
-    call = {"name": "look_up", "args": {"place": "?"}, "id": "1", "type": "tool_call"}
-    chunks = streamed(by_sentence(ScriptedChatModel(AIMessage("", tool_calls=[call])), ConstantEvaluator(0.0)), way)
-    assert [call for chunk in chunks for call in chunk.tool_calls] == [call]
+    chunks = streamed(by_sentence(ScriptedChatModel(AIMessage("", tool_calls=[CALL])), ConstantEvaluator(0.0)), way)
+    assert [call for chunk in chunks for call in chunk.tool_calls] == [CALL]
+
+
+@SYNC_AND_ASYNC
+@pytest.mark.parametrize(
+    ("confidences", "contents"),
+    [
+        ((1.0, 1.0), ["Let me look.", " One moment."]),
+        ((0.0, 0.0), ["Let me look. One moment."]),
+        ((1.0, 0.0), ["Let me look.", " One moment."]),
+    ],
+    ids=["accepted", "rejected", "rejected midway"],
+)
+def test_calls_of_tools_pass_after_what_is_said_before_them(
+    way: str, confidences: tuple[float, float], contents: list[str]
+) -> None:
+    """Nothing is said in the place of a sentence that fell short, and there is no verdict: it was no answer."""
+    model = ScriptedChatModel(AIMessage("Let me look. One moment.", tool_calls=[CALL]))
+    evaluator = ConstantEvaluator(lambda exchange: confidences["moment" in exchange.answer])
+    listener = Listener()
+    chunks = streamed(by_sentence(model, evaluator), way, config={"callbacks": [listener]})
+    assert [chunk.content for chunk in chunks] == contents
+    assert [chunk.tool_calls for chunk in chunks] == [*[[]] * (len(chunks) - 1), [CALL]]
+    assert len({chunk.id for chunk in chunks}) == 1
+    assert listener.verdicts == []
+
+
+@SYNC_AND_ASYNC
+def test_a_call_that_cannot_be_read_is_none(way: str) -> None:
+    """So the message is an answer, as it is in `invoke`."""
+    chunks = streamed(by_sentence(Garbling(says="Zanq"), ConstantEvaluator(0.0)), way)
+    assert "".join(chunk.content for chunk in chunks) == ABSTENTION
+    assert not any(chunk.tool_call_chunks for chunk in chunks)
+
+
+@pytest.mark.parametrize(
+    ("chain", "way", "ends"), [(TEXT, "async", False), (MODEL, "async", True), (MODEL, "sync", True)]
+)
+def test_a_text_that_falls_short_stops_its_model(chain: Runnable[Any, Any], way: str, ends: bool) -> None:
+    """If async, as LangChain's sync chains can't be stopped; a message is read to its end, where it may call tools."""
+    listener = Listener()
+    chunks = streamed(by_sentence(chain, ConstantEvaluator(0.0)), way, config={"callbacks": [listener]})
+    assert ABSTENTION in str(chunks[0])
+    assert (" Zanq." in listener.tokens) is ends
 
 
 @SYNC_AND_ASYNC
