@@ -31,9 +31,8 @@ from langgraph.types import Command, TracePolicy, omit_payload
 from aspire_guard.evaluators.protocol import Evaluator
 from aspire_guard.exchange import Exchange, answer_text, context_text, message_text, question_text
 from aspire_guard.execution.guarded_run import GuardedRun
-from aspire_guard.review.item import Ticket
 from aspire_guard.routing.policy import RoutingPolicy
-from aspire_integrations.graph_review import holding, pending, reviewed
+from aspire_integrations.graph_review import Held, holding, reviewed
 
 # Stands for a response that is not judged: the flow lets messages that call tools pass.
 _UNJUDGED = AIMessage("", tool_calls=[{"name": "unjudged", "args": {}, "id": "unjudged"}])
@@ -75,9 +74,8 @@ class AspireGuardMiddleware(AgentMiddleware[GuardedAgentState, Any, Any]):
         def model(messages: list[BaseMessage]) -> AIMessage:
             return call.said(handler(request))
 
-        config = ensure_config()
-        with holding(config) as held:
-            (result,) = self._guarded(RunnableLambda(model)).run([_messages(request)], [config])
+        with holding(ensure_config()) as held:
+            (result,) = self._guarded(RunnableLambda(model)).run([_messages(request)], [held.config])
         return call.response(result, held)
 
     async def awrap_model_call(
@@ -89,9 +87,8 @@ class AspireGuardMiddleware(AgentMiddleware[GuardedAgentState, Any, Any]):
         async def model(messages: list[BaseMessage]) -> AIMessage:
             return call.said(await handler(request))
 
-        config = ensure_config()
-        with holding(config) as held:
-            (result,) = await self._guarded(RunnableLambda(model)).arun([_messages(request)], [config])
+        with holding(ensure_config()) as held:
+            (result,) = await self._guarded(RunnableLambda(model)).arun([_messages(request)], [held.config])
         return call.response(result, held)
 
     def after_model(self, state: GuardedAgentState, runtime: Runtime[Any]) -> dict[str, Any] | None:
@@ -127,7 +124,7 @@ class _ModelCall:
         judged = isinstance(last, AIMessage) and response.structured_response is None
         return last if judged and isinstance(last, AIMessage) else _UNJUDGED
 
-    def response(self, result: Any, held: list[Ticket]) -> ModelResponse[Any] | ExtendedModelResponse[Any]:
+    def response(self, result: Any, held: Held) -> ModelResponse[Any] | ExtendedModelResponse[Any]:
         """What the agent goes on with, from what the guard gave.
 
         Raises:
@@ -142,7 +139,7 @@ class _ModelCall:
         # The id of the model's own message, which a stream or a later step may know it by.
         message = message.model_copy(update={"id": own or message.id or str(uuid4())})
         before = [] if self.given is None else self.given.result[:-1]
-        command: Command[Any] = Command(update={"aspire_review": pending(held, message)})
+        command: Command[Any] = Command(update={"aspire_review": held.pending(message)})
         return ExtendedModelResponse(ModelResponse(result=[*before, message]), command)
 
 

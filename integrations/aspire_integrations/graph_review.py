@@ -13,19 +13,22 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import merge_configs
 from langgraph.types import interrupt
 from pydantic import BaseModel, ConfigDict
 
 from aspire_guard.errors import ReviewQueueError
+from aspire_guard.execution.guarded_run import VERDICT_EVENT
 from aspire_guard.review.item import Decision, ReviewItem, Ticket
-from aspire_guard.routing.abstain import VERDICT_KEY, attach
+from aspire_guard.routing.abstain import attach
 from aspire_guard.routing.routes import ReviewDesk
 from aspire_guard.verdict import Verdict
 
-# What is reviewed in the graph's step that goes on; None where no such step is there to pause.
-_held: ContextVar[list[Ticket] | None] = ContextVar("aspire_guard_held", default=None)
+# What the graph's step that goes on holds for a person; None where no such step is there to pause.
+_held: ContextVar[Held | None] = ContextVar("aspire_guard_held", default=None)
 
 _REASONS = {
     "approve": "a reviewer approved the answer",
@@ -57,8 +60,8 @@ class InterruptReview:
         held = _held.get()
         if held is None:
             return self._queue.submit(item)
-        held.append(Ticket(id=str(uuid4()), item=item, created=datetime.now(UTC)))
-        return held[-1]
+        held.tickets.append(Ticket(id=str(uuid4()), item=item, created=datetime.now(UTC)))
+        return held.tickets[-1]
 
     def wait(self, ticket_id: str, timeout: float) -> Decision | None:
         """None in a graph, which does its waiting by pausing; elsewhere as the queue."""
@@ -94,25 +97,53 @@ class PendingReview(BaseModel):
     message_id: str
 
 
+class Held(BaseCallbackHandler):
+    """What is held for a person in one step of a graph, and the verdict of the guard that held it.
+
+    The verdict is heard as an event: of the outputs of a guard only a message carries one.
+
+    Attributes:
+        config: for the guard's run in this step.
+        tickets: the answers that wait.
+        verdict: of the guard; None until it has decided.
+    """
+
+    # At once, and not in the event loop's executor: the verdict has to be here when the guard returns.
+    run_inline = True
+
+    def __init__(self, config: RunnableConfig) -> None:
+        self.config = merge_configs(config, {"callbacks": [self]})
+        self.tickets: list[Ticket] = []
+        self.verdict: Verdict | None = None
+
+    def on_custom_event(self, name: str, data: Any, **_: Any) -> None:
+        """Hear a verdict; of guards inside one another the outermost speaks last."""
+        if name == VERDICT_EVENT:
+            self.verdict = Verdict.model_validate(data)
+
+    def pending(self, message: AIMessage) -> dict[str, Any] | None:
+        """What is to be put into the state under `aspire_review`: plain data, or None where nothing waits.
+
+        Args:
+            message: stands in for the answer in the state; has an id.
+        """
+        if not self.tickets or self.verdict is None:
+            return None
+        assert message.id is not None
+        review = PendingReview(item=self.tickets[-1].item, verdict=self.verdict, message_id=message.id)
+        return review.model_dump(mode="json")
+
+
 @contextmanager
-def holding(config: RunnableConfig) -> Iterator[list[Ticket]]:
-    """While it is open, `InterruptReview` notes answers in the list, if the graph of `config` can be paused."""
-    held: list[Ticket] = []
+def holding(config: RunnableConfig) -> Iterator[Held]:
+    """While it is open, `InterruptReview` notes answers in what it gives, if the graph of `config` can be paused."""
+    held = Held(config)
     pausable = config.get("configurable", {}).get("__pregel_checkpointer") is not None
     token = _held.set(held if pausable else None)
     try:
         yield held
     finally:
         _held.reset(token)
-
-
-def pending(held: list[Ticket], message: AIMessage) -> dict[str, Any] | None:
-    """What is to be put into the state under `aspire_review`: plain data, or None where nothing waits."""
-    carried = message.response_metadata.get(VERDICT_KEY)
-    if not held or carried is None or message.id is None:
-        return None
-    review = PendingReview(item=held[-1].item, verdict=Verdict.model_validate(carried), message_id=message.id)
-    return review.model_dump(mode="json")
 
 
 def reviewed(state: Any) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langgraph.graph.message import add_messages
 
 from aspire_guard.exchange import answer_in, answer_text
-from aspire_integrations.graph_review import holding, pending, reviewed
+from aspire_integrations.graph_review import holding, reviewed
 
 
 class GuardedState(TypedDict):
@@ -36,13 +36,13 @@ def answer_node(guard: Runnable[Any, Any]) -> Runnable[Any, dict[str, Any]]:
 
     def answer(state: GuardedState, config: RunnableConfig) -> dict[str, Any]:
         with holding(config) as held:
-            message = _message(guard.invoke(state["messages"], config))
-        return {"messages": [message], "aspire_review": pending(held, message)}
+            message = _message(guard.invoke(state["messages"], held.config))
+        return {"messages": [message], "aspire_review": held.pending(message)}
 
     async def aanswer(state: GuardedState, config: RunnableConfig) -> dict[str, Any]:
         with holding(config) as held:
-            message = _message(await guard.ainvoke(state["messages"], config))
-        return {"messages": [message], "aspire_review": pending(held, message)}
+            message = _message(await guard.ainvoke(state["messages"], held.config))
+        return {"messages": [message], "aspire_review": held.pending(message)}
 
     return RunnableLambda(answer, afunc=aanswer, name="answer")
 

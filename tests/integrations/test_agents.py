@@ -24,7 +24,7 @@ from aspire_guard.exchange import Exchange
 from aspire_guard.guard import AspireGuard
 from aspire_guard.review import ReviewQueue
 from aspire_guard.routing.policy import RoutingPolicy
-from aspire_guard.routing.routes import Fallback, HumanReview
+from aspire_guard.routing.routes import Custom, Fallback, HumanReview
 from aspire_guard.testing import ScriptedChatModel
 from aspire_integrations.agents import AspireGuardMiddleware
 from aspire_integrations.graph_review import InterruptReview
@@ -232,6 +232,18 @@ def test_a_review_pauses_the_graph(way: str, decision: Any, said: str, route: st
     assert (verdict["route"], verdict["released"], verdict["confidence"]) == (route, released, 0.25)
     assert (script.calls["answer"], scored[ANSWER]) == (1, 1)
     assert guarded.get_state(thread()).values["aspire_review"] is None
+
+
+@SYNC_AND_ASYNC
+def test_a_route_behind_the_review_may_give_a_text(way: str) -> None:
+    """The graph pauses all the same, and the text stands when the person rejects the answer."""
+    policy = RoutingPolicy(
+        otherwise=[HumanReview(InterruptReview()), Custom(lambda asked, said, verdict: "Ask the desk.")]
+    )
+    guarded = agent(REFUSING, policy, checkpointer=InMemorySaver())
+    assert run(guarded, ASKED, thread(), way=way)["__interrupt__"][0].value["answer"] == ANSWER
+    result = run(guarded, Command(resume={"action": "reject"}), thread(), way=way)
+    assert texts(result)[-1] == "Ask the desk."
 
 
 def test_a_decision_has_to_be_one() -> None:

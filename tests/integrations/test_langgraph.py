@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.output_parsers import StrOutputParser
-from langchain_core.runnables import Runnable, RunnableLambda
+from langchain_core.runnables import Runnable, RunnableLambda, RunnablePassthrough
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command
@@ -31,6 +31,13 @@ PAUSE = RoutingPolicy(otherwise=HumanReview(InterruptReview()))
 ASKED = {"messages": [HumanMessage("Where?")]}
 THREAD: Any = {"configurable": {"thread_id": "1"}}
 
+# What a guarded chain may give of what its model says.
+KINDS: dict[str, Runnable[Any, Any]] = {
+    "message": RunnablePassthrough(),
+    "text": StrOutputParser(),
+    "dict": RunnableLambda(lambda message: {"answer": message.text, "context": "It is an island."}),
+}
+
 
 def graph(guard: Runnable[Any, Any], checkpointer: Any = None) -> Any:
     builder = StateGraph(GuardedState)
@@ -46,18 +53,10 @@ def run(graph: Any, asked: Any, way: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("way", ["sync", "async"])
-@pytest.mark.parametrize(
-    "chain",
-    [
-        ScriptedChatModel(ANSWER),
-        ScriptedChatModel(ANSWER) | StrOutputParser(),
-        RunnableLambda(lambda messages: {"answer": ANSWER, "context": "It is an island."}),
-    ],
-    ids=["message", "text", "dict"],
-)
-def test_an_accepted_answer_is_not_reviewed(chain: Runnable[Any, Any], way: str) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_accepted_answer_is_not_reviewed(kind: str, way: str) -> None:
     """Whatever the chain gives, the state gets a message, and the graph runs through."""
-    guard = AspireGuard(chain, evaluator=ConstantEvaluator(1.0), policy=PAUSE)
+    guard = AspireGuard(ScriptedChatModel(ANSWER) | KINDS[kind], evaluator=ConstantEvaluator(1.0), policy=PAUSE)
     result = run(graph(guard, InMemorySaver()), ASKED, way)
     assert [message.text for message in result["messages"]] == ["Where?", ANSWER]
     assert result["aspire_review"] is None
@@ -73,8 +72,9 @@ def test_an_accepted_answer_is_not_reviewed(chain: Runnable[Any, Any], way: str)
         ({"action": "reject"}, ABSTENTION),
     ],
 )
-def test_one_generation_and_one_scoring_over_a_resume(decision: Any, said: str, way: str) -> None:
-    """The person decides on the answer that they saw, although the model would say something else by now."""
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_generation_and_one_scoring_over_a_resume(decision: Any, said: str, kind: str, way: str) -> None:
+    """Whatever the chain gives, a person decides on the answer that they saw, though the model has another by now."""
     calls = Counter[str]()
 
     def another_each_time(messages: list[BaseMessage]) -> AIMessage:
@@ -85,7 +85,8 @@ def test_one_generation_and_one_scoring_over_a_resume(decision: Any, said: str, 
         calls["score"] += 1
         return 0.25
 
-    guard = AspireGuard(ScriptedChatModel(another_each_time), evaluator=ConstantEvaluator(doubt), policy=PAUSE)
+    chain = ScriptedChatModel(another_each_time) | KINDS[kind]
+    guard = AspireGuard(chain, evaluator=ConstantEvaluator(doubt), policy=PAUSE)
     paused_graph = graph(guard, InMemorySaver())
     paused = run(paused_graph, ASKED, way)
     (asked,) = paused["__interrupt__"]
@@ -93,7 +94,23 @@ def test_one_generation_and_one_scoring_over_a_resume(decision: Any, said: str, 
     assert asked.response_schema["title"] == "Decision"
     result = run(paused_graph, Command(resume=decision), way)
     assert [message.text for message in result["messages"]] == ["Where?", said]
+    verdict = result["messages"][-1].response_metadata["aspire_guard"]
+    assert (verdict["released"], verdict["confidence"]) == (said != ABSTENTION, 0.25)
     assert (calls["generate"], calls["score"]) == (1, 1)
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_a_guard_that_is_a_part_of_the_node_pauses_the_graph_too(way: str) -> None:
+    """With a config of its own, with fallbacks, or with steps around it."""
+    guard = AspireGuard(ScriptedChatModel(ANSWER) | KINDS["text"], evaluator=ConstantEvaluator(0.0), policy=PAUSE)
+    parts: list[Runnable[Any, Any]] = [
+        guard.with_config(tags=["guard"]),
+        guard.with_fallbacks([RunnableLambda(lambda messages: "never")]),
+        RunnablePassthrough() | guard | RunnablePassthrough(),
+    ]
+    for part in parts:
+        paused = run(graph(part, InMemorySaver()), ASKED, way)
+        assert paused["__interrupt__"][0].value["answer"] == ANSWER
 
 
 @pytest.mark.parametrize("way", ["sync", "async"])
