@@ -4,6 +4,7 @@
     ├── InputError (ValueError)          the caller can mend it: a file, a record, an option
     │   ├── DatasetError                 a line of a dataset that is not a QA record
     │   ├── ExchangeError                no question or answer can be read from a chain's input and output
+    │   ├── UnguardedWriteError          a guarded chain writes past the guard into the graph around it
     │   ├── PolicyError                  a policy file, or a threshold it names, can't be used
     │   └── ReviewConflictError          a ticket that is unknown, or was decided otherwise
     ├── BaseModelError                   a base model that is unknown, missing or unreadable
@@ -39,6 +40,10 @@ class DatasetError(InputError):
 
 class ExchangeError(InputError):
     """No question or no answer can be read from a chain's input and output."""
+
+
+class UnguardedWriteError(InputError):
+    """A guarded chain writes past the guard into the graph around it."""
 
 
 class PolicyError(InputError):

@@ -21,6 +21,7 @@ from aspire_guard.execution.guarded_run import GuardedRun, Take
 from aspire_guard.execution.sentence_release import SentenceStream
 from aspire_guard.execution.with_fallbacks import GuardWithFallbacks
 from aspire_guard.routing.flow import Outcome
+from aspire_guard.routing.interrupts import confined
 from aspire_guard.routing.policy import RoutingPolicy
 from aspire_guard.verdict import Verdict
 
@@ -89,6 +90,7 @@ class AspireGuard(RunnableSerializable[Any, Any]):
         Raises:
             ExchangeError: no question or answer can be read from the chain's input and output.
             EvaluationError: scoring failed, and the policy says to raise then.
+            UnguardedWriteError: the chain writes past the guard into the graph of LangGraph around it.
         """
         return _only(self._guarded(_output, kwargs).run([input], [ensure_config(config)]))
 
@@ -123,7 +125,8 @@ class AspireGuard(RunnableSerializable[Any, Any]):
     def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
         """The decided output in one chunk; with `release="sentence"` the released sentences, each once it passed."""
         if self._by_sentence:
-            yield from SentenceStream(self._guarded(_output, kwargs)).stream(input, ensure_config(config))
+            with confined():
+                yield from SentenceStream(self._guarded(_output, kwargs)).stream(input, ensure_config(config))
         else:
             yield self.invoke(input, config, **kwargs)
 
@@ -131,9 +134,10 @@ class AspireGuard(RunnableSerializable[Any, Any]):
         """As `stream`; scoring runs in a thread, off the event loop."""
         if self._by_sentence:
             run = SentenceStream(self._guarded(_output, kwargs))
-            async with aclosing(run.astream(input, ensure_config(config))) as pieces:
-                async for piece in pieces:
-                    yield piece
+            with confined():
+                async with aclosing(run.astream(input, ensure_config(config))) as pieces:
+                    async for piece in pieces:
+                        yield piece
         else:
             yield await self.ainvoke(input, config, **kwargs)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from aspire_guard.errors import ExchangeError, ReviewQueueError, RouteTimeoutError
+from aspire_guard.errors import ExchangeError, ReviewQueueError, RouteTimeoutError, UnguardedWriteError
 from aspire_guard.exchange import Exchange
 from aspire_guard.routing.cuts import Cuts
 from aspire_guard.routing.evaluation import Evaluated
@@ -13,7 +13,7 @@ from aspire_guard.routing.requests import Generated
 from aspire_guard.verdict import RouteName, Score, Step, StepName, Timings, Verdict
 
 # Errors of ours that never hold an answer; any other may quote one.
-_SPEAKING = (ExchangeError, ReviewQueueError, RouteTimeoutError)
+_SPEAKING = (ExchangeError, ReviewQueueError, RouteTimeoutError, UnguardedWriteError)
 _WHO: dict[StepName, str] = {
     "chain": "chain",
     "fallback": "fallback",
