@@ -96,6 +96,8 @@ class ChainRuns:
             return error
 
     async def _aone(self, timeout: float | None, input: Any, config: RunnableConfig) -> Any:
+        # What is sync inside runs in the event loop's executor and keeps its thread there when the time is over: of a
+        # sequence it can't be told which steps are, so they can't be given threads of their own.
         try:
             return await atimed(_coroutine(self.runnable, input, config, self.kwargs), timeout, self.who)
         except Exception as error:

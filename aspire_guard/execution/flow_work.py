@@ -12,12 +12,12 @@ from typing import Any, Generic, TypeVar
 
 from langchain_core.callbacks.manager import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
 from langchain_core.runnables import Runnable, RunnableConfig
-from langchain_core.runnables.config import run_in_executor
 
 from aspire_guard.errors import ExchangeError, RouteTimeoutError
 from aspire_guard.evaluators.protocol import Evaluator
 from aspire_guard.exchange.chain_watch import ChainWatch
 from aspire_guard.execution.chain_runs import ChainRuns
+from aspire_guard.execution.scoring_threads import in_scoring_thread
 from aspire_guard.execution.silence import silent_surroundings, watched
 from aspire_guard.routing.evaluation import Evaluated, evaluate
 from aspire_guard.routing.interrupts import is_interrupt
@@ -155,7 +155,7 @@ async def _ascored(
     started = perf_counter()
     try:
         if limit is None:
-            return await run_in_executor(None, score)
+            return await in_scoring_thread(score)
         return await in_thread(score, limit, "evaluator")
     except RouteTimeoutError as error:
         return [Evaluated(error=error, seconds=(perf_counter() - started) / len(requests))] * len(requests)

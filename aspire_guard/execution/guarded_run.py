@@ -13,7 +13,6 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import (
     get_async_callback_manager_for_config,
     get_callback_manager_for_config,
-    run_in_executor,
     set_config_context,
 )
 from langchain_core.runnables.utils import coro_with_context
@@ -22,6 +21,7 @@ from aspire_guard.evaluators.protocol import Evaluator
 from aspire_guard.exchange import Exchange
 from aspire_guard.exchange.chain_watch import Extract
 from aspire_guard.execution.flow_work import FlowWork, GuardedCall
+from aspire_guard.execution.scoring_threads import in_scoring_thread
 from aspire_guard.routing.flow import Flow, Outcome, answer_flow
 from aspire_guard.routing.policy import RoutingPolicy
 from aspire_guard.routing.requests import Generated
@@ -110,7 +110,7 @@ class GuardedRun:
             return []
         evaluator = self.evaluator
         if evaluator is None:
-            evaluator = await run_in_executor(None, self.load_evaluator)
+            evaluator = await in_scoring_thread(self.load_evaluator)
         work = FlowWork(self.chain, self.kwargs, evaluator)
         flows = together([self._flow(call, work.evaluator, generated) for call in calls])
         with ExitStack() as entered:
