@@ -10,6 +10,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, closing
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -20,7 +21,6 @@ from langchain_core.runnables.config import (
     get_async_callback_manager_for_config,
     get_callback_manager_for_config,
     patch_config,
-    run_in_executor,
     set_config_context,
 )
 from langchain_core.runnables.utils import coro_with_context
@@ -29,6 +29,7 @@ from aspire_guard.evaluators.protocol import Evaluator
 from aspire_guard.exchange import message_text
 from aspire_guard.execution.flow_work import GuardedCall
 from aspire_guard.execution.guarded_run import VERDICT_EVENT, GuardedRun
+from aspire_guard.execution.scoring_threads import in_scoring_thread
 from aspire_guard.routing.abstain import attach
 from aspire_guard.routing.evaluation import Evaluated, evaluate
 from aspire_guard.routing.requests import Generated
@@ -243,20 +244,20 @@ class SentenceStream:
             dispatch_custom_event(VERDICT_EVENT, gate.verdict.model_dump(mode="json"), config=child)
 
     async def _apieces(self, input: Any, config: RunnableConfig, run: Any) -> AsyncGenerator[Any, None]:
-        gate, evaluator = self._gate(input, config, run), await run_in_executor(None, self.run.load_evaluator)
+        gate, evaluator = self._gate(input, config, run), await in_scoring_thread(self.run.load_evaluator)
         inside = gate.call.step_config
         with set_config_context(inside) as context:
             stream: Any = context.run(self.run.chain.astream, input, inside, **self.run.kwargs)
             async with aclosing(stream):
                 while (chunk := await _next(stream, context)) is not _NOTHING:
                     if piece := gate.take(chunk):
-                        passes = await run_in_executor(None, context.copy().run, gate.judge, piece, evaluator)
+                        passes = await in_scoring_thread(partial(context.copy().run, gate.judge, piece, evaluator))
                         if passes:
                             yield gate.chunk(piece)
                     if gate.is_over:
                         break
             rest = gate.rest
-            if rest is not None and await run_in_executor(None, context.copy().run, gate.judge, rest, evaluator):
+            if rest is not None and await in_scoring_thread(partial(context.copy().run, gate.judge, rest, evaluator)):
                 yield gate.chunk(rest)
         if (generated := gate.generated) is not None:
             outcome = await self.run.adecide(gate.call, generated)
