@@ -15,7 +15,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import get_executor_for_config
 from langchain_core.runnables.utils import gather_with_concurrency
 
-from aspire_guard.routing.interrupts import is_interrupt, refused
+from aspire_guard.routing.interrupts import is_interrupt, withheld
 from aspire_guard.time_limits import atimed, timed
 
 # Pauses between tries, in seconds: they double from the first, with some chance added, up to the longest.
@@ -134,7 +134,7 @@ class _Tries:
 
     def keep(self, results: list[Any]) -> bool:
         """Take the results of a try; whether another one may help."""
-        results = [refused(result) if isinstance(result, Exception) else result for result in results]
+        results = [withheld(result) if isinstance(result, Exception) else result for result in results]
         for result in results:
             if isinstance(result, BaseException) and is_interrupt(result):
                 raise result

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Literal
 
-from langchain_core.exceptions import OutputParserException
-
 from aspire_guard.errors import ExchangeError, RouteTimeoutError
 from aspire_guard.evaluators.protocol import Evaluator
 from aspire_guard.exchange import Exchange, answer_in
@@ -105,22 +103,17 @@ class _Way:
     record: Record
 
     def flow(self) -> Flow:
-        failure: Exception | None = None
         try:
             generated = self.generated or (yield Generate(self.limits.within(self.policy.timeouts.chain)))
         except Exception as error:
-            if is_interrupt(error):
+            if self.policy.on_chain_error == "raise" or is_interrupt(error):
                 raise
-            failure = _unquoted(error)
-        if failure is None:
+            self.record.failed("chain", error)
+            self.record.chain_error = error
+        else:
             outcome = yield from self._consider(generated, "chain")
             if outcome is not None:
                 return outcome
-        elif self.policy.on_chain_error == "raise":
-            raise failure
-        else:
-            self.record.failed("chain", failure)
-            self.record.chain_error = failure
         for route in self._routes():
             outcome = yield from self._take(route)
             if outcome is not None:
@@ -272,10 +265,3 @@ class _Way:
                 "same one afterwards; give the policy a Custom route, which makes an output of that type"
             )
         return output
-
-
-def _unquoted(error: Exception) -> Exception:
-    """A chain's error; a parser's quotes what the model said, which nobody has judged, so it is made anew."""
-    if not isinstance(error, OutputParserException):
-        return error
-    return OutputParserException("expected an output that the chain's parser can read, found another; mend the prompt")

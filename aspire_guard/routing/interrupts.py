@@ -1,10 +1,12 @@
-"""LangGraph pauses and steers a graph by exceptions: those that pause pass through everything that handles errors."""
+"""What a guarded chain raises: interrupts pass through all that handles errors, and what was said does not."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from langchain_core.exceptions import OutputParserException
 
 from aspire_guard.errors import UnguardedWriteError
 
@@ -17,8 +19,12 @@ def is_interrupt(error: BaseException) -> bool:
     return _is_langgraphs(error, "GraphBubbleUp") and not _is_langgraphs(error, "ParentCommand")
 
 
-def refused(error: Exception) -> Exception:
-    """An error of a guarded chain; in place of a command for the parent graph the error that refuses it."""
+def withheld(error: Exception) -> Exception:
+    """An error of a guarded chain, or one in its place: a parser's quotes what was said, and a command holds it."""
+    if isinstance(error, OutputParserException):
+        return OutputParserException(
+            "expected an output that the chain's parser can read, found another; mend the chain"
+        )
     if not _is_langgraphs(error, "ParentCommand"):
         return error
     return UnguardedWriteError(
@@ -30,15 +36,14 @@ def refused(error: Exception) -> Exception:
 
 @contextmanager
 def confined() -> Iterator[None]:
-    """Around a run of a guarded chain: raises what `refused` makes of its error."""
+    """Around a run of a guarded chain: raises what `withheld` makes of its error."""
     try:
         yield
     except Exception as error:
-        refusal = refused(error)
-        if refusal is error:
+        told = withheld(error)
+        if told is error:
             raise
-        # The command holds what was not judged.
-        raise refusal from None
+        raise told from None
 
 
 def _is_langgraphs(error: BaseException, name: str) -> bool:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections.abc import Generator
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from langchain.agents import create_agent
 from langchain.agents.structured_output import ProviderStrategy
 from langchain_core.exceptions import OutputParserException
 from langchain_core.messages import AIMessage, HumanMessage, ToolCall
-from langchain_core.output_parsers import JsonOutputParser, StrOutputParser
+from langchain_core.output_parsers import StrOutputParser
 from langchain_core.runnables import RunnableLambda, RunnablePassthrough
 from pydantic import BaseModel
 
@@ -161,9 +161,15 @@ def test_an_error_of_a_reader_prints_no_answer() -> None:
     assert PLACE not in _printed(raised.value)
 
 
-def test_an_error_of_a_parser_prints_no_answer() -> None:
+def _parsed(message: AIMessage) -> Any:
+    raise OutputParserException(f"Invalid: {message.text}", llm_output=message.text)
+
+
+@pytest.mark.parametrize("release", ["answer", "sentence"])
+def test_an_error_of_a_parser_prints_no_answer(release: Literal["answer", "sentence"]) -> None:
     """It keeps its type, so that a chain around the guard handles it as ever."""
+    guard = AspireGuard(ScriptedChatModel(PLACE) | _parsed, evaluator=HIGH, release=release)
     with pytest.raises(OutputParserException, match="expected an output that the chain's parser can read") as raised:
-        AspireGuard(ScriptedChatModel(PLACE) | JsonOutputParser(), evaluator=HIGH).invoke("Where?")
+        list(guard.stream("Where?"))
     assert PLACE not in _printed(raised.value)
     assert raised.value.llm_output is None
