@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import entry_points
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
@@ -39,17 +39,19 @@ def score(
 
     Example: aspire-guard score answers.jsonl --output scored.jsonl
 
-    Each line out has `id`, `selection_score`, `confidence`, `log_likelihood` and `p_correct`, beside `question` and
-    `answer`; `correct`, `group` and `cost` are passed on where the line in has them. A `log_likelihood` in the line in
-    is the one that the chain's model reported; evaluators fitted to these need it.
+    Each line out has `id`, `selection_score`, `confidence`, `log_likelihood`, `p_correct` and `evaluator`, which tells
+    whose scores they are, beside `question` and `answer`; `correct`, `group` and `cost` are passed on where the line in
+    has them. A `log_likelihood` in the line in is the one that the chain's model reported; evaluators fitted to these
+    need it.
     """
     lines = _scored(Path("/dev/stdin") if str(data) == "-" else data, evaluator)
     if output is None:
         _write(lines, sys.stdout)
         return
     expect_another(output, data)
+    first = list(islice(lines, 1))  # a wrong input or evaluator should not cost an earlier output
     with output.open("w", encoding="utf-8") as stream:
-        _write(lines, stream)
+        _write(chain(first, lines), stream)
 
 
 def _scored(data: Path, folder: Path | None) -> Iterator[dict[str, Any]]:
@@ -80,7 +82,8 @@ def _scored(data: Path, folder: Path | None) -> Iterator[dict[str, Any]]:
         judge = judge or load_evaluator(folder)
         for (number, value), scored in zip(chunk, judge.score(exchanges), strict=True):
             passed_on = {key: value[key] for key in _PASSED_ON if key in value}
-            yield {"id": id_field(data, number, value), **scored.model_dump(), **passed_on}
+            whose = {"evaluator": judge.manifest.scorer}
+            yield {"id": id_field(data, number, value), **scored.model_dump(), **whose, **passed_on}
         chunk = list(islice(rows, _LINES_AT_ONCE))
 
 
@@ -92,7 +95,7 @@ def load_evaluator(folder: Path | None) -> Any:
     return starter_evaluator() if folder is None else SelfEvaluator.from_pretrained(folder)
 
 
-def _write(lines: Iterator[dict[str, Any]], stream: TextIO) -> None:
+def _write(lines: Iterable[dict[str, Any]], stream: TextIO) -> None:
     for line in lines:
         stream.write(json.dumps(line, ensure_ascii=False) + "\n")
         stream.flush()

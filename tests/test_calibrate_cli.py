@@ -90,6 +90,35 @@ def test_calibrate_prints_the_threshold_and_what_it_promises(
     assert said.err == ""
 
 
+def test_scores_of_another_evaluator_are_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What they would promise is nothing that this one keeps; with its own, calibrated once or twice, all is well."""
+    mine, other = (tmp_path / name for name in ("mine", "other"))
+    for folder, seed in ((mine, 0), (other, 1)):
+        evaluator = tiny_evaluator(seed=seed)
+        save_evaluator(folder, evaluator.aspire, evaluator.manifest, evaluator.calibration)
+    named = {folder: read_manifest(folder).scorer for folder in (mine, other)}
+    assert len(set(named.values())) == 2
+    file = write(tmp_path / "of-mine.jsonl", lines(evaluator=lambda i: named[mine]))
+    before = (other / "calibration.json").read_bytes()
+    assert run(monkeypatch, "calibrate", file, "--target-risk", "0.2", "--evaluator", other) == 2
+    assert "expected scores of the evaluator in" in capsys.readouterr().err
+    assert (other / "calibration.json").read_bytes() == before
+    for _ in range(2):
+        assert run(monkeypatch, "calibrate", file, "--target-risk", "0.2", "--evaluator", mine) == 0
+    mixed = write(tmp_path / "mixed.jsonl", lines(evaluator=lambda i: named[mine if i % 2 else other]))
+    assert run(monkeypatch, "calibrate", mixed, "--target-risk", "0.2") == 2
+    assert "line 2: expected the evaluator of the first line" in capsys.readouterr().err
+
+
+def test_the_scored_answers_are_not_written_over(monkeypatch: pytest.MonkeyPatch, scored: Path) -> None:
+    """By a policy that is to be written into the very file."""
+    before = scored.read_bytes()
+    assert run(monkeypatch, "calibrate", scored, "--target-risk", "0.2", "--policy", scored) == 2
+    assert scored.read_bytes() == before
+
+
 def test_calibrate_prints_one_json_object_alone_on_standard_output(
     scored: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -109,8 +109,19 @@ def test_score_writes_a_line_for_a_line(
     expected = judge.score([Exchange(question=str(row["question"]), answer=str(row["answer"])) for row in rows])
     assert [line["id"] for line in lines] == [row["id"] for row in rows]
     assert [set(line) for line in lines] == [
-        {"id", "question", "answer", "selection_score", "confidence", "log_likelihood", "p_correct", "correct"}
+        {
+            "id",
+            "question",
+            "answer",
+            "selection_score",
+            "confidence",
+            "log_likelihood",
+            "p_correct",
+            "evaluator",
+            "correct",
+        }
     ] * 70
+    assert {line["evaluator"] for line in lines} == {judge.manifest.scorer}
     assert [line["selection_score"] for line in lines] == pytest.approx([s.selection_score for s in expected], abs=1e-4)
 
 
@@ -130,6 +141,18 @@ def test_score_takes_the_likelihoods_that_a_chain_s_model_reported(
         data.write_text(f'{{"question": "Who?", "answer": "Ann", "log_likelihood": {value}}}\n')
         assert run(monkeypatch, "score", data, "--evaluator", evaluator) == 2
         assert said in capsys.readouterr().err
+
+
+def test_a_wrong_input_costs_no_earlier_output(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nor does a wrong evaluator: the file is opened once there is a first line to write."""
+    data, output = tmp_path / "answers.jsonl", tmp_path / "scored.jsonl"
+    data.write_text('{"question": "Who?", "answer": "Ada"}\n', encoding="utf-8")
+    output.write_text("earlier", encoding="utf-8")
+    assert run(monkeypatch, "score", data, "--evaluator", tmp_path / "nowhere", "--output", output) == 2
+    assert run(monkeypatch, "score", tmp_path / "nothing.jsonl", "--output", output) == 2
+    assert output.read_text(encoding="utf-8") == "earlier"
 
 
 def test_score_keeps_what_it_has_written_when_a_later_line_is_bad(

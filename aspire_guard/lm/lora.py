@@ -13,7 +13,7 @@ from typing import Literal, Self
 import torch
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
@@ -104,7 +104,8 @@ class Lora:
         config.save_pretrained(str(folder))
         tensors = {f"{_PREFIX}{name}": value.cpu().contiguous() for name, value in self._state().items()}
         # One entry alone: safetensors writes several in an order of its own, and equal adapters should be equal files.
-        save_file(tensors, folder / _FILE, metadata={_TEXT: self.text})
+        # And not by save_file, which makes a file that only its owner may read.
+        (folder / _FILE).write_bytes(save(tensors, metadata={_TEXT: self.text}))
 
     @classmethod
     def load(cls, folder: Path, lm: LanguageModel) -> Lora:

@@ -8,7 +8,7 @@ from typing import Literal, Self
 import torch
 from peft import PeftType, PromptTuningConfig, TaskType
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from aspire_guard.errors import CorruptEvaluatorError
@@ -68,7 +68,8 @@ class SoftPrompt(nn.Module):
             num_layers=config.num_hidden_layers,
             inference_mode=True,
         ).save_pretrained(str(folder))
-        save_file({_TENSOR: self.weight.detach().cpu().contiguous()}, folder / _FILE)
+        # Not by save_file, which makes a file that only its owner may read.
+        (folder / _FILE).write_bytes(save({_TENSOR: self.weight.detach().cpu().contiguous()}))
 
     @classmethod
     def load(cls, folder: Path, lm: LanguageModel) -> SoftPrompt:

@@ -69,13 +69,22 @@ def calibrate(
     answers would be needed, and nothing is written. Of several bands or groups, one that has no threshold releases
     nothing.
     """
+    from aspire_guard.evaluators.folder import read_manifest
+    from aspire_guard.jsonl import expect_another
     from aspire_guard.selection.calibration import Calibration, Threshold
     from aspire_guard.selection.calibrators import fit_calibrator
     from aspire_guard.selection.objective import Objective, closed
     from aspire_guard.selection.scored import read_scored
     from aspire_guard.selection.summary import print_json, print_table
 
+    if policy is not None:
+        expect_another(policy, scored)
     answers = read_scored(scored)
+    if evaluator is not None and answers.evaluator not in (None, read_manifest(evaluator).scorer):
+        raise InputError(
+            f"{scored}: expected scores of the evaluator in {evaluator}, found those of another; score the "
+            "answers with it, or leave --evaluator out and write a --policy"
+        )
     warn(answers, evaluator)
     objective = Objective(
         target_risk=target_risk,

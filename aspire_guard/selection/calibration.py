@@ -14,7 +14,7 @@ from aspire_guard.selection.calibrators import Calibrator, fit_calibrator
 Numbers = NDArray[np.float64]
 Labels = NDArray[np.bool_]
 
-_LEAST_RELEASED = 10
+LEAST_RELEASED = 10
 
 
 class _Part(BaseModel):
@@ -179,7 +179,7 @@ def _lowest_threshold(score: Numbers, confidence: Numbers, right: Labels, target
     n_right = np.cumsum(right[order])
     # A threshold lies between two different confidences: ties are released together.
     is_cut = np.append(ranked[:-1] > ranked[1:], True)[: len(right)]
-    good = np.flatnonzero(is_cut & (n_right / released >= target) & (released >= _LEAST_RELEASED))
+    good = np.flatnonzero(is_cut & (n_right / released >= target) & (released >= LEAST_RELEASED))
     if not len(good):
         return Threshold(confidence=1.0, objective="accuracy", target=target, coverage=0.0)
     cut = good[-1]

@@ -40,6 +40,7 @@ class ScoredAnswers:
         cost: `(n,)`, what each answer costs if it is released and wrong, ≥ 0; None where the lines have none.
         confidence: `(n,)`, what the evaluator's confidence was when it scored; None where a line has none.
         baselines: other scores that every line has (`log_likelihood`, `p_correct`), `(n,)` each.
+        evaluator: whose scores these are (`Manifest.scorer`); None where the lines don't say.
     """
 
     source: str
@@ -50,6 +51,7 @@ class ScoredAnswers:
     cost: Numbers | None = None
     confidence: Numbers | None = None
     baselines: Mapping[str, Numbers] = field(default_factory=dict)
+    evaluator: str | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -60,8 +62,8 @@ def read_scored(path: Path) -> ScoredAnswers:
 
     Raises:
         DatasetError: the file is missing, unreadable or empty; or a line is no JSON object, has no finite
-            `selection_score`, no boolean `correct`, the id of an earlier line, or a `group` or `cost` where the
-            first line has none (or none where it has one).
+            `selection_score`, no boolean `correct`, the id of an earlier line, another `evaluator` than the first
+            line, or a `group` or `cost` where that has none (or none where it has one).
     """
     columns = _Columns(path)
     for number, value in numbered_objects(path):
@@ -106,6 +108,7 @@ class _Columns:
         self.others = {name: array("d") for name in _OTHER_NUMBERS}
         self.group: list[str] | None = None
         self.cost: array[float] | None = None
+        self.evaluator: str | None = None
         # One string a group, not one a line.
         self._names: dict[str, str] = {}
 
@@ -115,6 +118,14 @@ class _Columns:
             found = f"the id {shown(name)} of line {self.lines[name]} again"
             way_out = "rename one, or drop the repeated line"
             raise line_error(self.path, number, "an id of its own", found, way_out)
+        evaluator = (
+            None if value.get("evaluator") is None else text_field(self.path, number, "evaluator", value["evaluator"])
+        )
+        if len(self.lines) == 1:
+            self.evaluator = evaluator
+        elif evaluator != self.evaluator:
+            way_out = "score all answers with one: others' scores are on another scale"
+            raise line_error(self.path, number, "the evaluator of the first line", shown(evaluator), way_out)
         self.score.append(_finite(self.path, number, value, "selection_score"))
         right = value.get("correct")
         if right is not True and right is not False:
@@ -162,6 +173,7 @@ class _Columns:
             cost=None if self.cost is None else np.frombuffer(self.cost, dtype=np.float64),
             confidence=complete.pop("confidence", None),
             baselines=complete,
+            evaluator=self.evaluator,
         )
 
 

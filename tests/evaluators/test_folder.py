@@ -112,6 +112,19 @@ def test_a_base_model_that_is_gone_is_a_base_model_error(folder: Path) -> None:
         SelfEvaluator.from_pretrained(folder)
 
 
+def test_an_evaluator_without_the_likelihood_of_its_base_model_is_one(folder: Path) -> None:
+    """It was saved before that was noted; the weights are compared all the same."""
+    base = tiny_evaluator().manifest.base_model
+    _edit(folder, base_model=base.model_dump(exclude={"likelihood"}))
+    assert SelfEvaluator.from_pretrained(folder, lm=tiny_lm()).manifest.base_model.likelihood is None
+
+
+def test_all_may_read_its_files(folder: Path) -> None:
+    """As far as the process's own mask lets them: a service runs under another user than training."""
+    mode = (folder / "aspire.json").stat().st_mode
+    assert {(folder / name).stat().st_mode for name in SEALED} == {mode}
+
+
 def test_the_folder_holds_what_the_design_says(folder: Path) -> None:
     """Manifest, calibration, two adapters and a card: JSON, safetensors and Markdown only, so no pickle."""
     files = _files(folder)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tokenizers.normalizers import Replace
 
 from aspire_guard.errors import BaseModelError
 from aspire_guard.lm.base_model import fingerprint, load_base_model
@@ -73,16 +72,13 @@ def test_a_tokenizer_without_end_token_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_fingerprint_tells_models_apart(family: Family, lm: LanguageModel) -> None:
-    """Equal models give equal digests; another seed, one weight of a tensor moved, or other tokens give another."""
+    """Equal weights give equal digests; another seed, or one weight of a tensor moved, gives another."""
     assert fingerprint(tiny_lm(family)) == fingerprint(lm)
     assert fingerprint(tiny_lm(family, seed=1)) != fingerprint(lm)
     moved = tiny_lm(family)
     with torch.no_grad():
         moved.embedding_weight[0, 0] += 1e-3
     assert fingerprint(moved) != fingerprint(lm)
-    upper = tiny_lm(family)
-    upper.tokenizer.backend_tokenizer.normalizer = Replace("e", "E")
-    assert fingerprint(upper) != fingerprint(lm)
     assert len(fingerprint(lm)) == 64
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from langchain_core.runnables import RunnableLambda
+from tokenizers.normalizers import Replace
 
 from aspire_guard import AspireGuard, Exchange, RoutingPolicy, SelfEvaluator, starter_evaluator
 from aspire_guard.errors import BaseModelMismatchError
@@ -43,13 +44,17 @@ def test_it_ranks_right_answers_above_those_of_other_questions(
     assert auroc(scores, [True] * len(right) + [False] * len(wrong)) >= 0.9
 
 
-def test_its_base_model_with_other_positions_is_refused(evaluator: SelfEvaluator) -> None:
+@pytest.mark.parametrize("other", ["positions", "tokens"])
+def test_its_base_model_with_other_settings_is_refused(evaluator: SelfEvaluator, other: str) -> None:
     """The weights are the same, and so is their fingerprint; what the model says is not."""
     lm = evaluator.aspire.lm
-    slower = replace(lm, model=copy.deepcopy(lm.model))
-    slower.model.model.rotary_emb.inv_freq *= 0.9
-    with pytest.raises(BaseModelMismatchError, match="smollm2-135m with its own settings, found its"):
-        SelfEvaluator.from_pretrained(starter_folder(), lm=slower)
+    changed = replace(lm, model=copy.deepcopy(lm.model), tokenizer=copy.deepcopy(lm.tokenizer))
+    if other == "positions":
+        changed.model.model.rotary_emb.inv_freq *= 0.9
+    else:
+        changed.tokenizer.backend_tokenizer.normalizer = Replace("e", "E")
+    with pytest.raises(BaseModelMismatchError, match="with its own tokenizer and settings, found its"):
+        SelfEvaluator.from_pretrained(starter_folder(), lm=changed)
 
 
 def test_scores_do_not_depend_on_the_batch(evaluator: SelfEvaluator, questions: list[QARecord]) -> None:

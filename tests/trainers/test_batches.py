@@ -94,6 +94,24 @@ def test_closed_book_questions_are_split_one_by_one() -> None:
     assert (len(kept), len(aside)) == (7, 3)
 
 
+@pytest.mark.parametrize("share", [0.01, 0.99])
+def test_a_small_share_of_few_contexts_is_one(share: float) -> None:
+    """Without a record set aside nothing is calibrated; and one must be kept to learn from."""
+    kept, aside = split_by_context(_records(2, 2), share, 0)
+    assert (len(kept), len(aside)) == (2, 2)
+    assert split_by_context(_records(2), share, 0) == (_records(2), [])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_question_over_several_contexts_stays_on_one_side(seed: int) -> None:
+    """With all that is asked about these contexts."""
+    records = _records(2, 2, 2, 2)
+    same = {"0-1": "q", "1-1": "q", "2-0": "p", "3-1": "p"}
+    kept, aside = split_by_context(records, 0.5, seed, same)
+    assert len(kept) == len(aside) == 4
+    assert {record.id[0] for record in aside} in ({"0", "1"}, {"2", "3"})
+
+
 def test_a_share_of_zero_sets_nothing_aside() -> None:
     """All records are kept."""
     assert split_by_context(RECORDS, 0.0, 0) == (RECORDS, [])

@@ -24,6 +24,7 @@ from aspire_guard.selection.metrics import auroc
 from aspire_trainers.alpha import calibrate, choose_alpha
 from aspire_trainers.config import SamplingConfig, SelfEvaluationConfig, TaskTuningConfig, TrainingConfig
 from aspire_trainers.evaluate import JudgedAnswer
+from aspire_trainers.line_log import locked
 from aspire_trainers.pipeline import train_evaluator
 from aspire_trainers.record import QARecord
 from aspire_trainers.training_data import TrainingData
@@ -87,6 +88,8 @@ def test_training_goes_on_from_an_evaluator(base: Path, trained: Path, tmp_path:
         self_evaluation=SelfEvaluationConfig(method="soft_prompt", **slow),
         sampling=SamplingConfig(k=3, max_new_tokens=5, folds=folds),
     )
+    del (values := config.model_dump(exclude_unset=True))["model"]
+    config = TrainingConfig.model_validate(values)  # the base model is that of the start
     output = train_evaluator(config, DATA, tmp_path / "out")
     manifests = [read_manifest(folder) for folder in (trained, output)]
     assert manifests[0].methods == manifests[1].methods
@@ -288,6 +291,19 @@ def test_an_output_that_holds_files_is_refused(base: Path, tmp_path: Path) -> No
     assert _files(tmp_path) == {"out/thesis.txt": b"mine"}
 
 
+def test_a_run_that_another_process_is_at_is_refused(
+    base: Path, tmp_path: Path, train_until: Callable[..., None]
+) -> None:
+    """Two would tread on each other's checkpoints; what the first has done stays."""
+    train_until(tmp_path / ".out.work" / "task.safetensors", _config(base), DATA, tmp_path / "out")
+    with (
+        locked(tmp_path / ".out.work" / "lock"),
+        pytest.raises(InputError, match=r"lock: expected a file of this run alone, found another process"),
+    ):
+        train_evaluator(_config(base), DATA, tmp_path / "out")
+    assert (tmp_path / ".out.work" / "task.safetensors").exists()
+
+
 def test_an_unfinished_run_with_other_settings_is_refused(base: Path, tmp_path: Path) -> None:
     """Its work is neither mixed with other settings nor thrown away."""
     work = tmp_path / ".out.work"
@@ -408,6 +424,29 @@ def test_records_of_files_with_one_name_keep_apart(load: Callable[..., TrainingD
     assert [record.id for record in (*data.train, *data.validation)] == [f"{name}/q1" for name in names]
     given = [data.given_of(records) for records in (data.train, data.validation)]
     assert [answers and answers[0].texts for answers in given] in ([None, None], [["mine"], ["held-out"]])
+
+
+def test_answers_over_several_contexts_are_learned_from_or_set_aside(tmp_path: Path) -> None:
+    """A chain that retrieves may find another passage the next time; none of a question's answers crosses over."""
+    rows = [
+        {"id": f"q{i}", "question": f"{i}?", "answers": "Ada", "answer": "Ada", "context": f"passage {i}, found {j}"}
+        for i in range(10)
+        for j in range(3)
+    ]
+    file = tmp_path / "answers.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    data = TrainingData.load_answers([str(file)], [], TrainingConfig(validation_share=0.3))
+    sides = [{record.question for record in records} for records in (data.train, data.validation)]
+    assert [len(side) for side in sides] == [7, 3]
+    assert not sides[0] & sides[1]
+
+
+def test_a_dataset_that_is_given_twice_counts_once(dataset: str) -> None:
+    """Under another spelling of its path too: else its questions would stand on both sides of the split."""
+    other = str(Path(dataset).parent / "." / ".." / Path(dataset).parent.name / Path(dataset).name)
+    one, two = (TrainingData.load(names, [], TrainingConfig()) for names in ([dataset], [dataset, other]))
+    assert len(two.train) == len(one.train)
+    assert len(two.validation) == len(one.validation)
 
 
 def test_the_digest_tells_data_apart(dataset: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 
 from aspire_guard.errors import InputError
@@ -30,11 +30,23 @@ def by_context(records: Sequence[QARecord], size: int, seed: int) -> list[list[Q
     return batches
 
 
-def split_by_context(records: Sequence[QARecord], share: float, seed: int) -> tuple[list[QARecord], list[QARecord]]:
-    """Set aside the questions of `share` of the contexts: (kept, set aside), in the order of `records`."""
-    groups = _groups(records)
+def split_by_context(
+    records: Sequence[QARecord], share: float, seed: int, question_ids: Mapping[str, str] | None = None
+) -> tuple[list[QARecord], list[QARecord]]:
+    """Set aside the questions of `share` of the contexts: (kept, set aside), in the order of `records`.
+
+    Of two contexts or more, one at least is set aside, and one kept; of a share of 0, none.
+
+    Args:
+        records: what is to be parted.
+        share: of the contexts, in [0, 1].
+        seed: of the choice.
+        question_ids: by record id: records of one question stay on one side, whatever their contexts.
+    """
+    groups = _joined(_groups(records), question_ids or {})
     random.Random(seed).shuffle(groups)
-    aside = {record.id for group in groups[: round(share * len(groups))] for record in group}
+    n = min(max(round(share * len(groups)), 1), len(groups) - 1) if share else 0
+    aside = {record.id for group in groups[:n] for record in group}
     kept = [record for record in records if record.id not in aside]
     return kept, [record for record in records if record.id in aside]
 
@@ -61,6 +73,17 @@ def take(records: Sequence[QARecord], limit: int | None, seed: int) -> list[QARe
     random.Random(seed).shuffle(groups)
     chosen = {record.id for record in list(chain.from_iterable(groups))[:limit]}
     return [record for record in records if record.id in chosen]
+
+
+def _joined(groups: list[list[QARecord]], question_ids: Mapping[str, str]) -> list[list[QARecord]]:
+    """The groups, those that share a question as one."""
+    holder: dict[str, list[QARecord]] = {}
+    for group in groups:
+        asked = {question_ids.get(record.id, record.id) for record in group}
+        shared = {id(holder[name]): holder[name] for name in asked if name in holder}
+        whole = [*chain.from_iterable(shared.values()), *group]
+        holder |= {question_ids.get(record.id, record.id): whole for record in whole}
+    return list({id(group): group for group in holder.values()}.values())
 
 
 def _groups(records: Sequence[QARecord]) -> list[list[QARecord]]:

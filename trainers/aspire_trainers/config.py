@@ -133,7 +133,7 @@ class TrainingConfig(_Config):
     """A whole run.
 
     Attributes:
-        model: the base model: `smollm2-135m`, a local folder or a hub id.
+        model: the base model: `smollm2-135m`, a local folder or a hub id; where left out, that of `init_from`.
         init_from: an evaluator whose θp and θs training goes on from: a folder, or `starter`. They stay what they are
             made of, whatever `task` and `self_evaluation` say of that; with the task method "none" θp stays as it is,
             and with `from_scratch` θs is a new one.

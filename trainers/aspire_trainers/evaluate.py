@@ -201,7 +201,7 @@ def scored_lines(evaluator: SelfEvaluator, judged: Sequence[JudgedAnswer]) -> It
     for answer in judged:
         score = evaluator.blended(answer.log_likelihood, answer.log_p_correct)
         texts = {"id": answer.record.id, "question": answer.record.question, "answer": answer.text}
-        yield texts | score.model_dump() | {"correct": answer.correct}
+        yield texts | score.model_dump() | {"evaluator": evaluator.manifest.scorer, "correct": answer.correct}
 
 
 def evaluate(

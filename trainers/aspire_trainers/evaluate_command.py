@@ -71,10 +71,16 @@ def evaluate(
     own = read_manifest(evaluator or starter_folder()).correctness
     rule = _asked_rule(own, correctness, threshold)
     right = correctness_of(rule)
+    if isinstance(read_manifest(evaluator or starter_folder()).provenance.get("answers"), dict):
+        typer.echo(
+            "warning: this evaluator learned to judge the answers of a chain, and these are its base model's own; "
+            "`score` and `report` measure it on the chain's",
+            err=True,
+        )
     suite = _suite(samples if baselines else None, nli)
     if answers is not None:
         expect_another(answers, Path(data))
-        answers.touch()  # a wrong path should not cost all the answers
+        answers.open("a").close()  # a wrong path should not cost all the answers
     judge, other = load_evaluator(evaluator), None if against is None else load_evaluator(against)
     judged = answer_records(judge, records, right, Progress("answering", "questions"), suite)
     if answers is not None:

@@ -43,12 +43,15 @@ class GivenAnswers:
         texts: in the order of the file.
         log_likelihoods: of each, in nats, as its model reported it; None where it did not.
         chains: whose answers they are, as far as the file says so.
+        question_id: the record's id in the file. A chain that finds its own context may find several for one question:
+            several records, then, with ids of their own.
     """
 
     record: QARecord
     texts: list[str] = field(default_factory=list)
     log_likelihoods: list[float | None] = field(default_factory=list)
     chains: set[str] = field(default_factory=set)
+    question_id: str = field(default="", compare=False)
 
     @property
     def sampled(self) -> SampledAnswers:
@@ -74,10 +77,9 @@ def load_given_answers(path: str | Path) -> list[GivenAnswers]:
         name, references = id_field(path, number, value), references_field(path, number, value)
         key = (question if value.get("id") is None else name, context)
         if key not in questions:
-            # A chain that finds its own context may find several for one question.
             unique = name if name not in ids else f"{name}-{number}"
             ids.add(unique)
-            questions[key] = GivenAnswers(QARecord(unique, question, context, references))
+            questions[key] = GivenAnswers(QARecord(unique, question, context, references), question_id=name)
         given = questions[key]
         if (given.record.question, given.record.answers) != (question, references):
             expected = "the question and the references of the earlier lines with this id, or this question"

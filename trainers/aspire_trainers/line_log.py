@@ -44,15 +44,10 @@ class LineLog:
 
     def __enter__(self) -> LineLog:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._stream: BinaryIO = self.path.open("ab")
-        try:
-            _lock(self._stream)
-            if self._stream.tell() != self._read:
-                raise BlockingIOError
-        except BlockingIOError:
+        self._stream: BinaryIO = locked(self.path)
+        if self._stream.tell() != self._read:
             self._stream.close()
-            found = "another process that writes it"
-            raise InputError(f"{self.path}: expected a file of this run alone, found {found}; wait for it") from None
+            raise _taken(self.path)
         self._stream.truncate(self._whole)
         return self
 
@@ -76,11 +71,21 @@ class LineLog:
             raise line_error(self.path, number, "JSON, as an earlier run wrote it", found, way_out) from error
 
 
-def _lock(stream: BinaryIO) -> None:
-    """Held until the file is closed or the process ends, however it ends.
+def locked(path: Path) -> BinaryIO:
+    """A file to append to, this process's alone until it is closed or the process ends, however it ends.
 
     Raises:
-        BlockingIOError: another process holds it.
+        InputError: another process has it.
     """
-    if sys.platform != "win32":
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    stream = path.open("ab")
+    try:
+        if sys.platform != "win32":
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        stream.close()
+        raise _taken(path) from None
+    return stream
+
+
+def _taken(path: Path) -> InputError:
+    return InputError(f"{path}: expected a file of this run alone, found another process that writes it; wait for it")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -43,6 +44,7 @@ from aspire_trainers.correctness.kept import kept
 from aspire_trainers.evaluate import JudgedAnswer, answer_and_judge
 from aspire_trainers.given_answers import judge_given, reports_likelihoods
 from aspire_trainers.labelled_answers import LabelledAnswers, label_answers, with_distractors
+from aspire_trainers.line_log import locked
 from aspire_trainers.persuasion import with_twins
 from aspire_trainers.processes import from_main, processes
 from aspire_trainers.progress import Progress
@@ -61,8 +63,10 @@ def train_evaluator(config: TrainingConfig, data: TrainingData, output: Path) ->
 
     Raises:
         BaseModelError: the base model is not to be found.
-        InputError: `output` holds something else than this run.
+        InputError: `output` holds something else than this run, or another process is at this very run.
     """
+    if config.init_from is not None and "model" not in config.model_fields_set:
+        config = config.model_copy(update={"model": read_manifest(_start_folder(config.init_from)).base_model.name})
     correctness = correctness_of(config.correctness)
     processes()  # where there are several GPUs, each process takes its own
     lm = load_base_model(config.model)
@@ -77,12 +81,14 @@ def train_evaluator(config: TrainingConfig, data: TrainingData, output: Path) ->
         return output
     expect_room(start, config, data)
     work = from_main(lambda: _open_work_folder(output, run))
-    start = start.on(lm.to(getattr(torch, config.dtype)))
-    del lm  # of a large model there may be no room for both precisions at once
-    tuned = _tune(start, config, data, work)
-    right = kept(correctness, work / "grades-calibration.jsonl")
-    from_main(lambda: _calibrate(_in_float32(tuned, config), right, config, data, run, output))
-    from_main(lambda: shutil.rmtree(work))
+    with ExitStack() as held:
+        from_main(lambda: _keep_alone(work, held))
+        start = start.on(lm.to(getattr(torch, config.dtype)))
+        del lm  # of a large model there may be no room for both precisions at once
+        tuned = _tune(start, config, data, work)
+        right = kept(correctness, work / "grades-calibration.jsonl")
+        from_main(lambda: _calibrate(_in_float32(tuned, config), right, config, data, run, output))
+        from_main(lambda: shutil.rmtree(work))
     return output
 
 
@@ -90,12 +96,16 @@ def _start(config: TrainingConfig, lm: LanguageModel) -> tuple[AspireLM, Mapping
     """What training goes on from: the base model, or an evaluator, with its digests and how it was trained."""
     if config.init_from is None:
         return AspireLM(lm), {}
-    folder = starter_folder() if config.init_from == "starter" else Path(config.init_from)
+    folder = _start_folder(config.init_from)
     manifest = read_manifest(folder)
     start = load_aspire_lm(folder, manifest, lm)
     for adapter in filter(None, (start.task, start.self_eval)):
         adapter.requires_grad_(False)
     return start, {"files": manifest.files, "provenance": manifest.provenance}
+
+
+def _start_folder(name: str) -> Path:
+    return starter_folder() if name == "starter" else Path(name)
 
 
 def _in_float32(aspire: AspireLM, config: TrainingConfig) -> AspireLM:
@@ -295,3 +305,8 @@ def _open_work_folder(output: Path, run: dict[str, Any]) -> Path:
             "repeat that run's command, choose another output, or delete the folder"
         )
     return work
+
+
+def _keep_alone(work: Path, held: ExitStack) -> None:
+    """Two processes at one run would tread on each other's checkpoints."""
+    held.enter_context(locked(work / "lock"))

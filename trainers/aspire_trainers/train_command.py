@@ -25,12 +25,19 @@ def train(
         typer.Option(help="More records, or more answers, to stop early, to choose α and to calibrate."),
     ] = None,
     recipe: Annotated[Path | None, typer.Option(help="Settings in TOML; options given here win over it.")] = None,
-    model: Annotated[str | None, typer.Option(help="smollm2-135m, a local folder or a hub id.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="smollm2-135m, a local folder or a hub id; where left out, smollm2-135m or that of --init-from."
+        ),
+    ] = None,
     init_from: Annotated[
         str | None,
         typer.Option(help="Go on from the θp and θs of this evaluator: a folder, or starter."),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Use at most so many records of each dataset.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Use at most so many records of each training dataset.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of every random choice.")] = None,
 ) -> None:
     """Train an evaluator: task tuning, answer sampling, self-evaluation.
@@ -41,7 +48,8 @@ def train(
     the same number of threads.
     """
     from aspire_guard.errors import InputError
-    from aspire_guard.evaluators.folder import read_calibration
+    from aspire_guard.evaluators.folder import read_calibration, read_manifest
+    from aspire_guard.selection.calibration import LEAST_RELEASED
     from aspire_trainers.config import TrainingConfig
     from aspire_trainers.pipeline import train_evaluator
     from aspire_trainers.processes import processes
@@ -53,13 +61,15 @@ def train(
     config = TrainingConfig.load(recipe, model=model, init_from=init_from, limit=limit, seed=seed)
     load = TrainingData.load if train else TrainingData.load_answers
     data = load(train or answers or [], validation or [], config)
-    folder = train_evaluator(config, data, output)
+    folder = train_evaluator(config, data, output.resolve())
     if not processes().is_main_process:
         return
-    typer.echo(f"{folder}: an evaluator for {config.model}; read its README.md")
-    if not any(threshold.releases for threshold in read_calibration(folder).thresholds):
+    typer.echo(f"{output}: an evaluator for {read_manifest(folder).base_model.name}; read its README.md")
+    calibration = read_calibration(folder)
+    if not any(threshold.releases for threshold in calibration.thresholds):
         typer.echo(
-            f"warning: no threshold reached an accuracy of {config.target_accuracy:g} on the validation records, "
-            "so it releases nothing; train on more records, or give a policy a threshold of your own",
+            f"warning: no threshold that releases {LEAST_RELEASED} answers or more of the {calibration.n} to the "
+            f"validation records reached an accuracy of {config.target_accuracy:g} on them, so it releases nothing; "
+            "train on more records, or calibrate it on answers that you have labelled",
             err=True,
         )

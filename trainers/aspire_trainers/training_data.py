@@ -41,6 +41,7 @@ class TrainingData:
         validation: Sequence[str],
         config: TrainingConfig,
         read: Callable[[str], list[QARecord]] = load_dataset,
+        question_ids: Mapping[str, str] | None = None,
     ) -> TrainingData:
         """Read datasets (paths, or names such as `handbook:train`) and set validation records aside.
 
@@ -49,6 +50,7 @@ class TrainingData:
             InputError: no record has a reference to learn from, or a dataset is given for both.
         """
         names = {str(Path(name).resolve()): name for name in train}
+        train = list(names.values())
         if both := {names[place] for name in validation if (place := str(Path(name).resolve())) in names}:
             raise InputError(
                 f"expected other validation than training data, found {', '.join(sorted(both))} as both; leave it out "
@@ -56,8 +58,8 @@ class TrainingData:
             )
         prefixes = _prefixes((*train, *validation))
         named = {name: [_named(prefix, record) for record in read(name)] for name, prefix in prefixes.items()}
-        records = [record for name in dict.fromkeys(train) for record in take(named[name], config.limit, config.seed)]
-        kept, aside = split_by_context(records, config.validation_share, config.seed)
+        records = [record for name in train for record in take(named[name], config.limit, config.seed)]
+        kept, aside = split_by_context(records, config.validation_share, config.seed, question_ids)
         if not any(record.answerable for record in kept):
             raise InputError(f"expected training records with an answer, found none in {', '.join(train)}; add some")
         aside += [record for name in dict.fromkeys(validation) for record in named[name]]
@@ -75,7 +77,11 @@ class TrainingData:
         prefixes = _prefixes((*train, *validation))
         files = {name: load_given_answers(name) for name in prefixes}
         given = {_named(prefixes[name], answers.record).id: answers for name, file in files.items() for answers in file}
-        data = cls.load(train, validation, config, lambda name: [answers.record for answers in files[name]])
+        # Of a question that a chain answered over several contexts all answers are learned from, or none.
+        asked = {
+            name: f"{name.removesuffix(answers.record.id)}{answers.question_id}" for name, answers in given.items()
+        }
+        data = cls.load(train, validation, config, lambda name: [answers.record for answers in files[name]], asked)
         records = (*data.train, *data.validation)
         return replace(data, given={record.id: replace(given[record.id], record=record) for record in records})
 

@@ -83,6 +83,15 @@ def test_a_bad_line_is_named(file: Path, line: str, found: str) -> None:
     assert f"labels.jsonl, line 5: expected {found}" in str(caught.value)
 
 
+def test_an_empty_file_is_a_start(tmp_path: Path) -> None:
+    """All answers stand beside it, to be labelled."""
+    file = tmp_path / "labels.jsonl"
+    file.touch()
+    with pytest.raises(InputError, match="found none for 1; fill in those"):
+        Labels(file).grade([(QARecord("q1", "Who?", None, ("Ada",)), "Ada")])
+    assert json.loads((tmp_path / "labels.unlabelled.jsonl").read_text())["answer"] == "Ada"
+
+
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     """Before anything is answered."""
     with pytest.raises(DatasetError, match="expected a JSONL file to read"):

@@ -18,7 +18,8 @@ class Labels:
     """Looks answers up by the id of their record and their text, without surrounding white space.
 
     Args:
-        path: JSONL with `id`, `answer` and `correct` (true or false); other keys are ignored.
+        path: JSONL with `id`, `answer` and `correct` (true or false); other keys are ignored. An empty file
+            will do for a start.
 
     Raises:
         DatasetError: the file is missing, a line is no label, or two lines contradict each other.
@@ -60,6 +61,8 @@ def _line(record: QARecord, answer: str) -> str:
 
 def _read(path: Path) -> dict[tuple[str, str], bool]:
     labels: dict[tuple[str, str], bool] = {}
+    if path.exists() and not path.stat().st_size:  # nothing is labelled yet
+        return labels
     for number, value in numbered_objects(path):
         key = (id_field(path, number, value), text_field(path, number, "answer", value.get("answer")))
         correct = value.get("correct")
