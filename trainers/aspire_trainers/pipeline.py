@@ -8,7 +8,6 @@ and answer sampling; the rest is the main one's alone.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -19,12 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from rich.console import Console
 
-from aspire_guard.errors import InputError
 from aspire_guard.evaluators.folder import (
-    MANIFEST,
     BaseModelId,
     Manifest,
     load_aspire_lm,
@@ -44,12 +40,12 @@ from aspire_trainers.correctness.kept import kept
 from aspire_trainers.evaluate import JudgedAnswer, answer_and_judge
 from aspire_trainers.given_answers import judge_given, reports_likelihoods
 from aspire_trainers.labelled_answers import LabelledAnswers, label_answers, with_distractors
-from aspire_trainers.line_log import locked
 from aspire_trainers.persuasion import with_twins
 from aspire_trainers.processes import from_main, processes
 from aspire_trainers.progress import Progress
 from aspire_trainers.record import QARecord
 from aspire_trainers.room import expect_room
+from aspire_trainers.run_folders import is_finished, keep_alone, open_work_folder
 from aspire_trainers.self_evaluation import tune_self_evaluation
 from aspire_trainers.task_tuning import tune_task
 from aspire_trainers.training_data import TrainingData
@@ -77,12 +73,12 @@ def train_evaluator(config: TrainingConfig, data: TrainingData, output: Path) ->
         "model": fingerprint(lm),
         "start": learned,
     }
-    if from_main(lambda: _is_finished(output, run)):
+    if from_main(lambda: is_finished(output, run)):
         return output
     expect_room(start, config, data)
-    work = from_main(lambda: _open_work_folder(output, run))
+    work = from_main(lambda: open_work_folder(output, run))
     with ExitStack() as held:
-        from_main(lambda: _keep_alone(work, held))
+        from_main(lambda: keep_alone(work, held))
         start = start.on(lm.to(getattr(torch, config.dtype)))
         del lm  # of a large model there may be no room for both precisions at once
         tuned = _tune(start, config, data, work)
@@ -264,49 +260,3 @@ def _provenance(run: dict[str, Any], data: TrainingData) -> dict[str, Any]:
         **({"went_on_from": run["start"]["provenance"]} if run["start"] else {}),
         "versions": {name: version(name) for name in ("aspire-guard", "torch", "transformers", "peft")},
     }
-
-
-def _is_finished(output: Path, run: dict[str, Any]) -> bool:
-    if not (output / MANIFEST).exists():
-        return False
-    manifest = read_manifest(output)
-    provenance = manifest.provenance
-    found = (_settings(provenance.get("config")), provenance.get("data_digest"), manifest.base_model.fingerprint)
-    start = run["start"].get("provenance") if run["start"] else None
-    if (*found, provenance.get("went_on_from")) == (run["config"], run["data"], run["model"], start):
-        return True
-    raise InputError(f"expected a new folder, found another evaluator in {output}; choose another output or delete it")
-
-
-def _settings(saved: Any) -> Any:
-    """A run's settings under the names of today; what an earlier version had no name for was as by default."""
-    try:
-        return TrainingConfig.model_validate(saved).model_dump(mode="json")
-    except ValidationError:
-        return saved
-
-
-def _open_work_folder(output: Path, run: dict[str, Any]) -> Path:
-    """The folder of this run's unfinished work, new or left by an earlier call with the same settings and data."""
-    work = output.with_name(f".{output.name}.work")
-    record = work / "run.json"
-    if output.exists() and any(output.iterdir()):
-        raise InputError(f"expected a new or empty folder, found files in {output}; choose another output")
-    if not record.exists():
-        # Nothing is done before run.json is whole, so a folder without it holds nothing worth keeping.
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
-        partial = work / "run.partial"
-        partial.write_text(json.dumps(run, indent=2), encoding="utf-8")
-        partial.rename(record)
-    elif json.loads(record.read_text(encoding="utf-8")) != run:
-        raise InputError(
-            f"expected the settings and data of the unfinished run in {work}, found others; "
-            "repeat that run's command, choose another output, or delete the folder"
-        )
-    return work
-
-
-def _keep_alone(work: Path, held: ExitStack) -> None:
-    """Two processes at one run would tread on each other's checkpoints."""
-    held.enter_context(locked(work / "lock"))
