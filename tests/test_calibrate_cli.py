@@ -112,6 +112,15 @@ def test_scores_of_another_evaluator_are_refused(
     assert "line 2: expected the evaluator of the first line" in capsys.readouterr().err
 
 
+def test_scores_that_rank_the_wrong_way_round_are_warned_of(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All answers have one confidence then, and no threshold parts them."""
+    rows = [row | {"correct": not row["correct"]} for row in lines()]
+    run(monkeypatch, "calibrate", write(tmp_path / "wrong.jsonl", rows), "--target-risk", "0.9", "--method", "platt")
+    assert "expected scores that rank right answers above wrong ones, found that they don't" in capsys.readouterr().err
+
+
 def test_the_scored_answers_are_not_written_over(monkeypatch: pytest.MonkeyPatch, scored: Path) -> None:
     """By a policy that is to be written into the very file."""
     before = scored.read_bytes()

@@ -96,6 +96,12 @@ def calibrate(
     )
     today = datetime.now(UTC).date().isoformat()
     fitted = fit_calibrator(answers.selection_score, answers.correct, method=method.value)
+    if getattr(fitted.calibrator, "slope", None) == 0:
+        typer.echo(
+            f"warning: {answers.source}: expected scores that rank right answers above wrong ones, found that they "
+            "don't, so all have the same confidence; check the labels, or use another evaluator",
+            err=True,
+        )
     found = objective.choose(answers, fitted.calibrator, today)
     calibration = Calibration(
         calibrator=fitted.calibrator,
