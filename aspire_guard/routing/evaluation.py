@@ -62,12 +62,13 @@ def _miscounted(expected: int, found: int) -> AspireGuardError:
 
 
 def _failure(error: Exception, exchange: Exchange) -> AspireGuardError:
-    if isinstance(error, AspireGuardError) and not _quotes(error, exchange.answer):
+    quotes = _quotes(error, exchange.answer)
+    if isinstance(error, AspireGuardError) and not quotes:
         return error
-    found = type(error).__name__ if _quotes(error, exchange.answer) else f"{type(error).__name__}: {error}"
+    found = type(error).__name__ if quotes else f"{type(error).__name__}: {error}"
     failure = EvaluationError(f"expected a score; the evaluator raised {found}")
     # A cause is printed with the error: one that may quote the answer is left out of both.
-    failure.__cause__ = None if _quotes(error, exchange.answer) else error
+    failure.__cause__ = None if quotes else error
     return failure
 
 

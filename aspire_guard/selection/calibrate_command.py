@@ -69,7 +69,6 @@ def calibrate(
     answers would be needed, and nothing is written. Of several bands or groups, one that has no threshold releases
     nothing.
     """
-    from aspire_guard.evaluators.folder import read_manifest
     from aspire_guard.jsonl import expect_another
     from aspire_guard.selection.calibration import Calibration, Threshold
     from aspire_guard.selection.calibrators import fit_calibrator
@@ -79,12 +78,7 @@ def calibrate(
 
     if policy is not None:
         expect_another(policy, scored)
-    answers = read_scored(scored)
-    if evaluator is not None and answers.evaluator not in (None, read_manifest(evaluator).scorer):
-        raise InputError(
-            f"{scored}: expected scores of the evaluator in {evaluator}, found those of another; score the "
-            "answers with it, or leave --evaluator out and write a --policy"
-        )
+    answers = _of_evaluator(read_scored(scored), evaluator)
     warn(answers, evaluator)
     objective = Objective(
         target_risk=target_risk,
@@ -116,6 +110,18 @@ def calibrate(
     (print_json if as_json else print_table)(answers, fitted, found)
     if none:
         raise typer.Exit(_NO_THRESHOLD)
+
+
+def _of_evaluator(answers: ScoredAnswers, evaluator: Path | None) -> ScoredAnswers:
+    """The answers; no evaluator keeps what another's scores promise."""
+    from aspire_guard.evaluators.folder import read_manifest
+
+    if evaluator is not None and answers.evaluator not in (None, read_manifest(evaluator).scorer):
+        raise InputError(
+            f"{answers.source}: expected scores of the evaluator in {evaluator}, found those of another; score the "
+            "answers with it, or leave --evaluator out and write a --policy"
+        )
+    return answers
 
 
 def warn(answers: ScoredAnswers, evaluator: Path | None) -> None:
