@@ -251,10 +251,10 @@ def test_an_evaluator_against_itself_is_no_better() -> None:
 
 
 def test_scored_lines_are_those_of_the_score_command() -> None:
-    """Each answer with its label and its score."""
+    """Each answer with its label, its score, and those of the baselines, which give their rows of the table."""
     evaluator = tiny_evaluator(num_beams=3, max_new_tokens=6)
     records = _records(evaluator)
-    judged = answer_records(evaluator, records, CORRECTNESS, Progress("answering"))
+    judged = answer_records(evaluator, records, CORRECTNESS, Progress("answering"), Suite.cheap())
     lines = list(scored_lines(evaluator, judged))
     assert [line["id"] for line in lines] == [record.id for record in records]
     assert [line["answer"] for line in lines] == [answer.text for answer in judged]
@@ -262,3 +262,9 @@ def test_scored_lines_are_those_of_the_score_command() -> None:
     for line, answer in zip(lines, judged, strict=True):
         score = evaluator.blended(answer.log_likelihood, answer.log_p_correct).model_dump()
         assert {name: line[name] for name in score} == score
+    rows = evaluate(evaluator, judged, Suite.cheap()).scores
+    assert list(lines[0]["baselines"]) == [name for name in rows if name != "aspire"]
+    for name in lines[0]["baselines"]:
+        estimate = rows[name].auroc
+        assert estimate is not None
+        assert auroc([line["baselines"][name] for line in lines], [False, True] * 5) == estimate.value

@@ -197,11 +197,13 @@ def answer_records(
 
 
 def scored_lines(evaluator: SelfEvaluator, judged: Sequence[JudgedAnswer]) -> Iterator[dict[str, Any]]:
-    """One object an answer, as `aspire-guard score` writes it, with its label: what `calibrate` and `report` read."""
+    """One object an answer: what `aspire-guard score` writes, its label, and by name the baselines' scores of it."""
     for answer in judged:
         score = evaluator.blended(answer.log_likelihood, answer.log_p_correct)
         texts = {"id": answer.record.id, "question": answer.record.question, "answer": answer.text}
-        yield texts | score.model_dump() | {"evaluator": evaluator.manifest.scorer, "correct": answer.correct}
+        baselines = {name: priced.score for name, priced in answer.baselines.items()}
+        verdict = {"evaluator": evaluator.manifest.scorer, "correct": answer.correct, "baselines": baselines}
+        yield texts | score.model_dump() | verdict
 
 
 def evaluate(

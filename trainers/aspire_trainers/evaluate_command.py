@@ -34,7 +34,8 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
     save: Annotated[bool, typer.Option(help="Add the result to the evaluator's card.")] = False,
     answers: Annotated[
-        Path | None, typer.Option(help="Write the scored answers with their labels here, for `calibrate`.")
+        Path | None,
+        typer.Option(help="Write the scored answers, their labels and the baselines' scores here, for `calibrate`."),
     ] = None,
     against: Annotated[
         Path | None, typer.Option(help="Another evaluator folder: answer with it too, and tell the difference.")
