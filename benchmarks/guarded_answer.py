@@ -15,6 +15,8 @@ import torch
 from pairs import in_turn, settings, show
 
 from aspire_guard import AspireGuard, SelfEvaluator, starter_evaluator
+from aspire_guard.lm.adapter import Adapter
+from aspire_guard.lm.lora import Lora
 from aspire_guard.lm.soft_prompt import SoftPrompt
 from aspire_integrations import AspireChatModel
 from aspire_trainers.correctness import RougeL
@@ -54,10 +56,14 @@ def main() -> None:
     starter = starter_evaluator()
     aspire, manifest = starter.aspire, starter.manifest
     assert aspire.self_eval is not None
-    kinds = {
+    kinds: dict[str, tuple[Adapter, str]] = {
         "θs of 50 tokens": (SoftPrompt.from_text(aspire.lm, " Is it right?", 50), "at most 0.15"),
         "θs of 20 tokens": (SoftPrompt.from_text(aspire.lm, " Is it right?", 20), "at most 0.08"),
         "θs as a LoRA": (aspire.self_eval, "at most 0.08"),
+        "θs as a LoRA on one token": (
+            Lora.new(aspire.lm, "?", rank=8, seed=0, target_modules="all-linear"),
+            "at most 0.08",
+        ),
     }
 
     def alone() -> None:
