@@ -158,7 +158,7 @@ def test_errors_that_stay_are_not_tried_again(tmp_path: Path) -> None:
 def test_a_question_that_fails_costs_the_others_nothing(tmp_path: Path) -> None:
     """Its answers are missing; the same call asks for these alone."""
     chain = Asked(lambda question, time: ConnectionError("down") if question == "Who is 2?" and time <= 2 else None)
-    ended = sample(chain, file := tmp_path / "answers.jsonl")
+    ended = sample(chain, file := tmp_path / "answers.jsonl", max_concurrency=8)  # all of them are on their way at once
     assert ({name: str(error) for name, error in ended.failures.items()}, ended.missing) == ({"q2": "down"}, 2)
     before = file.read_bytes()
     assert Counter(line["id"] for line in lines(file)) == {"q0": 2, "q1": 2, "q3": 2}
@@ -176,11 +176,39 @@ def test_a_chain_that_only_fails_is_soon_left_alone(tmp_path: Path) -> None:
     assert 20 <= sum(chain.counts.values()) <= 22
 
 
-def test_half_a_surrogate_pair_fails_its_question_alone(tmp_path: Path) -> None:
-    """No file can hold it."""
-    ended = sample(lambda input: "\ud83d" if input["question"] == "Who is 1?" else "Ada", tmp_path / "answers.jsonl")
+def test_a_question_that_fails_is_asked_no_more_in_that_run(tmp_path: Path) -> None:
+    """However many answers are wanted: those of the others come."""
+    chain = Asked(lambda question, time: ConnectionError("down") if question == "Who is 0?" else None)
+    ended = sample(chain, tmp_path / "answers.jsonl", samples=25, max_concurrency=1)
+    assert (set(ended.failures), ended.missing, chain.counts["Who is 0?"]) == ({"q0"}, 25, 1)
+
+
+def test_questions_that_always_fail_keep_no_other_from_being_asked(tmp_path: Path) -> None:
+    """Thirty of them stand first in the data."""
+    chain = Asked(lambda question, time: ValueError("filtered") if question.startswith("How") else None)
+    bad = [QARecord(f"bad{i}", f"How is {i}?") for i in range(30)]
+    good = [QARecord(f"good{i}", f"Who is {i}?") for i in range(30)]
+    ended = sample(chain, file := tmp_path / "answers.jsonl", bad + good, samples=1, max_concurrency=1)
+    assert ended.missing == 30
+    assert {line["id"] for line in lines(file)} == {record.id for record in good}
+
+
+@pytest.mark.parametrize("odd", ["\ud83d", {"answer": "Ada", "context": [Document("\ud83d")]}])
+def test_half_a_surrogate_pair_fails_its_question_alone(odd: object, tmp_path: Path) -> None:
+    """No file can hold it, in an answer or in what the chain found."""
+    records = [QARecord(f"q{i}", f"Who is {i}?") for i in range(4)]
+    chain: RunnableLambda[Any, Any] = RunnableLambda(lambda input: odd if input["question"] == "Who is 1?" else "Ada")
+    ended = sample(chain, tmp_path / "answers.jsonl", records)
     assert set(ended.failures) == {"q1"}
     assert ended.missing == 2
+
+
+def test_a_message_that_calls_tools_is_no_answer(tmp_path: Path) -> None:
+    """Its empty text would pass for one that declines."""
+    call = AIMessage("", tool_calls=[{"name": "look", "args": {}, "id": "1"}])
+    ended = sample(RunnableLambda(lambda input: call), tmp_path / "answers.jsonl", RECORDS[:1], samples=1)
+    assert isinstance(ended.failures["q0"], ExchangeError)
+    assert (tmp_path / "answers.jsonl").read_bytes() == b""
 
 
 @pytest.mark.parametrize("kept", [0, 1, 5])

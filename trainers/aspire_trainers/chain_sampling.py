@@ -9,6 +9,7 @@ never asked again, and a run that was killed asks for the rest.
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -20,9 +21,9 @@ from typing import Any
 from langchain_core.rate_limiters import InMemoryRateLimiter
 from langchain_core.runnables import Runnable, RunnableLambda
 
-from aspire_guard.errors import InputError
+from aspire_guard.errors import ExchangeError, InputError
 from aspire_guard.exchange import Exchange
-from aspire_guard.exchange.chain_watch import ChainWatch
+from aspire_guard.exchange.chain_watch import ChainWatch, judged_exchange
 from aspire_guard.execution.chain_runs import ChainRuns
 from aspire_guard.jsonl import shown
 from aspire_trainers.line_log import LineLog
@@ -30,7 +31,7 @@ from aspire_trainers.model_use import ModelUse
 from aspire_trainers.progress import Progress
 from aspire_trainers.record import QARecord
 
-# So many failures with no answer between them are no accident: a wrong key, a server that is down.
+# So many questions that fail with no answer between them are no accident: a wrong key, a server that is down.
 _MOST_FAILURES_IN_A_ROW = 20
 _SLOWEST_LOOK = 0.1  # seconds between two looks whether the rate allows another run
 
@@ -87,7 +88,8 @@ class ChainSample:
 def sample_chain(sampled: SampledChain, records: Sequence[QARecord], file: Path, progress: Progress) -> ChainSample:
     """Ask the chain until `file` holds `sampled.samples` answers to each record, or it fails too often.
 
-    A question whose answer fails after all tries costs the others nothing; the same call asks for it again.
+    A question whose answer fails after all tries is asked no more and costs the others nothing; the same call, made
+    again, asks for it. Questions come in random order: those that fail every time would else stand first in each call.
 
     Raises:
         InputError: `file` holds something else than some of these answers.
@@ -99,7 +101,8 @@ def sample_chain(sampled: SampledChain, records: Sequence[QARecord], file: Path,
     in_a_row = 0
     with progress, log, ThreadPoolExecutor(sampled.max_concurrency) as pool:
         progress.start(len(records) * sampled.samples, len(log.values))
-        questions = (record for record in records for _ in range(missing[record.id]))
+        in_random_order = random.sample(records, len(records))
+        questions = (r for r in in_random_order for _ in range(missing[r.id]) if r.id not in failures)
         open_runs: dict[Future[Exchange], QARecord] = {}
         while True:
             if in_a_row < _MOST_FAILURES_IN_A_ROW:
@@ -110,7 +113,8 @@ def sample_chain(sampled: SampledChain, records: Sequence[QARecord], file: Path,
             for run in wait(open_runs, return_when=FIRST_COMPLETED).done:
                 record = open_runs.pop(run)
                 if isinstance(error := run.exception(), Exception):
-                    failures[record.id], in_a_row = error, in_a_row + 1
+                    in_a_row += record.id not in failures
+                    failures[record.id] = error
                     continue
                 log.append(_line(record, run.result(), sampled.name))
                 in_a_row = 0
@@ -134,8 +138,10 @@ class _Asking:
         (output,), _ = self.runs.run([input], [{"callbacks": [watch, self.use]}])
         if isinstance(output, Exception):
             raise output
-        exchange = watch.measured(Exchange.from_run(input, output, watch.documents), output)
-        exchange.answer.encode()  # half of a surrogate pair fails this question, not the file
+        exchange = judged_exchange(Exchange.from_run, input, output, watch)
+        if exchange is None:
+            raise ExchangeError("expected an answer, found a message that calls tools; sample the agent, not its model")
+        f"{exchange.context}{exchange.answer}".encode()  # half of a surrogate pair fails this question, not the file
         return exchange
 
 

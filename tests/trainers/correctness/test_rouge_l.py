@@ -153,6 +153,13 @@ def test_texts_without_tokens_are_compared_as_they_stand(answer: str, reference:
         "i dont know",
         "I can't answer this question.",
         "N/A",
+        "The passage does not mention this.",
+        "The provided text doesn’t say who did it.",
+        "Not stated in the passage.",
+        "Not enough information.",
+        "I don't have enough information to answer that.",
+        "It cannot be determined from the context.",
+        "The question is unanswerable.",
     ],
 )
 def test_a_refusal_is_right_where_there_is_no_reference(answer: str) -> None:
@@ -162,7 +169,18 @@ def test_a_refusal_is_right_where_there_is_no_reference(answer: str) -> None:
     assert RougeL().score(answer, ["Tern"]) == 0.0
 
 
-@pytest.mark.parametrize("answer", ["Tern", "The unknown soldier", "I don't know, perhaps Tern", "?", "no"])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Tern",
+        "The unknown soldier",
+        "I don't know, perhaps Tern",
+        "?",
+        "no",
+        "The passage does not say, but it is Tern",
+        "The king did not say",
+    ],
+)
 def test_an_answer_is_wrong_where_there_is_no_reference(answer: str) -> None:
     """Only the whole answer can decline."""
     assert not declines(answer)

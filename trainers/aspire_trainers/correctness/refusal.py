@@ -39,9 +39,23 @@ _REFUSALS = frozenset(
     }
 )
 
+# What a chat model says at greater length.
+_SOURCE = "(?:the |this |provided |given )*(?:passage|text|context|document|article)s?"
+_SENTENCES = re.compile(
+    rf"(?!.*\b(?:but|however|though|although|perhaps|maybe|probably)\b)"  # an answer may follow
+    rf"(?:{_SOURCE} (?:does not|doesnt|do not|dont) (?:say|mention|state|specify|provide|contain|give|answer)\b.*"
+    rf"|(?:it is |this is |that is )?not (?:stated|mentioned|given|specified|known|provided) (?:in|by) {_SOURCE}"
+    rf"|it is not (?:mentioned|given|specified|provided)"
+    rf"|(?:there is |i have )?not enough information\b.*|i (?:do not|dont) have enough information\b.*"
+    rf"|(?:the|this|that) question (?:is unanswerable|is not answerable|cannot be answered)"
+    rf"|i (?:cant|cannot|can not) answer (?:that|that question|the question)|there is no answer"
+    rf"|(?:it |this |that )?cannot be determined(?: from {_SOURCE})?)"
+)
+
 
 def declines(answer: str) -> bool:
     """Return whether the whole answer is a refusal: empty, or a phrase such as "I don't know."."""
     # "don't" is one word here, whichever apostrophe it has and whether it has one.
     words = UnicodeTokenizer().tokenize(_APOSTROPHES.sub("", answer))
-    return not answer.strip() or " ".join(words) in _REFUSALS
+    said = " ".join(words)
+    return not answer.strip() or said in _REFUSALS or _SENTENCES.fullmatch(said) is not None
