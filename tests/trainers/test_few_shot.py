@@ -67,6 +67,16 @@ def test_a_chat_is_rendered_by_the_models_own_template(family: Family) -> None:
     torch.testing.assert_close(second, _read(lm, closed), atol=1e-4, rtol=0)
 
 
+def test_an_answer_ends_as_those_of_the_examples_do(family: Family) -> None:
+    """Also where one token stands for the end of the line and the empty line after it, as in Llama 3 and Qwen."""
+    lm = tiny_lm(family)
+    lm.tokenizer.add_tokens(["\n\n"])
+    lm.model.resize_token_embeddings(len(lm.tokenizer))
+    end = FewShot(lm).aspire.lm.end_id
+    assert end == lm.tokenizer.convert_tokens_to_ids("\n\n")
+    assert lm.token_ids("Answer: 1911\n\nPassage: Honey").tolist().count(end) == 1
+
+
 def test_by_default_it_is_plain_text_and_a_line_ends_an_answer(family: Family) -> None:
     """The examples stand there as question and answer, and the end of the line ends an answer."""
     few_shot = FewShot(tiny_lm(family), ONE)

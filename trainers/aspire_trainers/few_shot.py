@@ -98,7 +98,7 @@ class FewShot:
         self._template = lm.tokenizer.chat_template if chat else _PLAIN_TEMPLATE
         self._start = lm.start_ids[:0] if chat else lm.start_ids
         layout = PromptTemplate(answer="{answer}" if chat else " {answer}")
-        self.aspire = AspireLM(lm if chat else replace(lm, end="\n"), template=layout)
+        self.aspire = AspireLM(lm if chat else replace(lm, end=_line_end(lm)), template=layout)
         self._examples = list(examples)
         # Half of a small window is kept for the question.
         while self._examples and len(self._marked_ids(self._render(self._chat(open_book=True)))) > lm.max_length // 2:
@@ -204,6 +204,12 @@ class FewShot:
 def _ask(passage: str | None, question: str) -> str:
     asked = f"Question:{question}"
     return asked if passage is None else f"Passage:{passage}\n{asked}"
+
+
+def _line_end(lm: LanguageModel) -> str:
+    """What the first token after an answer of the examples says: the lines' end, or the empty line's after it, too."""
+    tokens = (lm.tokenizer.decode([token]) for token in lm.token_ids("Volga\n\nPassage").tolist())
+    return next((token for token in tokens if "\n" in token), "\n")
 
 
 def _first_lines(answers: Sequence[Answer]) -> list[Answer]:
