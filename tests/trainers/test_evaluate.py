@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from aspire_guard.errors import InputError
 from aspire_guard.evaluators.self_evaluator import SelfEvaluator
 from aspire_guard.selection.metrics import auacc, auroc
 from aspire_guard.testing import Family, tiny_evaluator
@@ -248,6 +249,14 @@ def test_an_evaluator_against_itself_is_no_better() -> None:
     ours = evaluate(evaluator, judged).scores["aspire"].auroc
     assert ours is not None
     assert found.difference.auroc.value == pytest.approx(ours.value - found.scores["aspire"].auroc.value, abs=1e-12)
+
+
+def test_a_record_that_does_not_fit_is_named_before_any_is_answered() -> None:
+    """The longest answer and θs must fit after it, too."""
+    evaluator = tiny_evaluator(num_beams=3, max_new_tokens=6)
+    records = [*QUESTIONS, QARecord("long", "Who?", "zebra " * evaluator.aspire.lm.max_length, ("zebra",))]
+    with pytest.raises(InputError, match="long: expected at most"):
+        answer_records(evaluator, records, CORRECTNESS, Progress("answering"))
 
 
 def test_scored_lines_are_those_of_the_score_command() -> None:

@@ -30,6 +30,7 @@ from aspire_trainers.few_shot import FewShot
 from aspire_trainers.progress import Progress
 from aspire_trainers.prompting import Adapted
 from aspire_trainers.record import QARecord
+from aspire_trainers.room import expect_room_to_answer
 
 _NOTHING = Suite()
 
@@ -170,6 +171,16 @@ def evaluate_pretrained(
     )
 
 
+def expect_answerable(evaluator: SelfEvaluator, records: Sequence[QARecord]) -> None:
+    """Make sure that the evaluator can answer the records by itself.
+
+    Raises:
+        InputError: it was fitted to the log-likelihoods of a chain, or a record does not fit its window.
+    """
+    evaluator.expect_own_likelihood()
+    expect_room_to_answer(evaluator.aspire, records, evaluator.manifest.max_new_tokens)
+
+
 def answer_records(
     evaluator: SelfEvaluator,
     records: Sequence[QARecord],
@@ -180,9 +191,9 @@ def answer_records(
     """Answer the records as the evaluator does by itself, and judge the answers.
 
     Raises:
-        InputError: the evaluator was fitted to the log-likelihoods of a chain.
+        InputError: the evaluator was fitted to the log-likelihoods of a chain, or a record does not fit its window.
     """
-    evaluator.expect_own_likelihood()
+    expect_answerable(evaluator, records)
     manifest = evaluator.manifest
     with progress:
         return answer_and_judge(

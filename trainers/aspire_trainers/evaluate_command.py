@@ -64,7 +64,7 @@ def evaluate(
     from aspire_trainers.comparison_table import print_comparison, print_report
     from aspire_trainers.correctness import correctness_of
     from aspire_trainers.dataset import load_dataset
-    from aspire_trainers.evaluate import answer_records, compare, evaluate_pretrained, scored_lines
+    from aspire_trainers.evaluate import answer_records, compare, evaluate_pretrained, expect_answerable, scored_lines
     from aspire_trainers.evaluate import evaluate as report_on
     from aspire_trainers.progress import Progress
 
@@ -83,6 +83,8 @@ def evaluate(
         expect_another(answers, Path(data))
         answers.open("a").close()  # a wrong path should not cost all the answers
     judge, other = load_evaluator(evaluator), None if against is None else load_evaluator(against)
+    for one in filter(None, (judge, other)):  # before any of them answers
+        expect_answerable(one, records)
     judged = answer_records(judge, records, right, Progress("answering", "questions"), suite)
     if answers is not None:
         lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in scored_lines(judge, judged))
