@@ -22,6 +22,8 @@ from aspire_trainers.record import QARecord
         ("$1,000.50", ["100050"]),
         ("  Ada \n Lovelace ", ["ada", "lovelace"]),
         ("A", []),
+        ("€5", ["€", "5"]),
+        ("≥ 5 °C", ["≥", "5", "°", "c"]),
         # And what it would have to of other scripts.
         ("don’t «stop»", ["dont", "stop"]),
         ("한국의 수도, 서울!", ["한국의", "수도", "서울"]),
@@ -74,6 +76,9 @@ def test_token_f1_counts_words_in_common(answer: str, reference: str, f1: float)
         ("die Straße", "Straße", False),
         ("+", "-", False),
         ("?", "?", True),
+        ("€5", "£5", False),
+        ("−5", "5", False),
+        ("≥ 5", "≥5", True),
         ("the", "a", False),
         ("A.", "a", True),
     ],

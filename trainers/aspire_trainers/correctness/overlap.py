@@ -84,8 +84,9 @@ class ExactMatch(_Overlap):
 def squad_tokens(text: str) -> list[str]:
     """The words of a text as SQuAD compares them: without case, punctuation and English articles.
 
-    As in SQuAD's own script punctuation joins what it stands between ("U.S." is "us"). Other scripts than the Latin
-    one are split as `UnicodeTokenizer` does it, so that Chinese, Japanese or Thai are compared by the character.
+    As in SQuAD's own script punctuation joins what it stands between ("U.S." is "us"), and signs count ("€5"). Other
+    scripts than the Latin one are split as `UnicodeTokenizer` does it, so that Chinese, Japanese or Thai are compared
+    by the character.
     """
     return [token for token in _words(text) if token not in _ARTICLES]
 
@@ -98,4 +99,10 @@ def _compared(answer: str, reference: str) -> tuple[list[str], list[str]]:
 
 def _words(text: str) -> list[str]:
     kept = (c for c in fold(text) if c not in string.punctuation and unicodedata.category(c)[0] != "P")
-    return _TOKENIZER.tokenize("".join(kept))
+    # Signs beyond ASCII, as in "€5" and "≥ 5", are no punctuation to SQuAD; the tokenizer would drop them.
+    parts = "".join(f" {c} " if _is_sign(c) else c for c in kept).split()
+    return [token for part in parts for token in ([part] if _is_sign(part[0]) else _TOKENIZER.tokenize(part))]
+
+
+def _is_sign(character: str) -> bool:
+    return unicodedata.category(character)[0] == "S"
