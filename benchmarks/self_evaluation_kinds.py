@@ -37,7 +37,6 @@ KINDS: dict[str, dict[str, Any]] = {
     "LoRA, all linear layers, rank 2": {"rank": 2},
     "LoRA, all linear layers, rank 8": {},
     "LoRA, all linear layers, rank 8, on one token": {"text": "?"},
-    "LoRA, all linear layers, rank 32": {"rank": 32},
     "LoRA, attention, rank 8": {"target_modules": None},
     "soft prompt of 20 vectors": {"method": "soft_prompt", "learning_rate": 0.01},
 }

@@ -90,7 +90,8 @@ def calibrate(
     )
     today = datetime.now(UTC).date().isoformat()
     fitted = fit_calibrator(answers.selection_score, answers.correct, method=method.value)
-    if getattr(fitted.calibrator, "slope", None) == 0:
+    confidences = fitted.calibrator.confidences(answers.selection_score)
+    if len(set(confidences)) == 1 < len(set(answers.correct)):
         typer.echo(
             f"warning: {answers.source}: expected scores that rank right answers above wrong ones, found that they "
             "don't, so all have the same confidence; check the labels, or use another evaluator",

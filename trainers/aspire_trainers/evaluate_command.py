@@ -83,8 +83,8 @@ def evaluate(
         expect_another(answers, Path(data))
         answers.open("a").close()  # a wrong path should not cost all the answers
     judge, other = load_evaluator(evaluator), None if against is None else load_evaluator(against)
-    for one in filter(None, (judge, other)):  # before any of them answers
-        expect_answerable(one, records)
+    if other is not None:
+        expect_answerable(other, records)  # before the first has answered, which takes its time
     judged = answer_records(judge, records, right, Progress("answering", "questions"), suite)
     if answers is not None:
         lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in scored_lines(judge, judged))

@@ -27,28 +27,19 @@ _REFUSALS = frozenset(
         "i dont know",
         "i do not know",
         "dont know",
-        "i cant answer",
-        "i cannot answer",
-        "i cant answer this question",
-        "i cannot answer this question",
-        "i can not answer this question",
-        "the passage does not say",
-        "the passage doesnt say",
-        "it is not stated",
-        "it is not known",
     }
 )
 
-# What a chat model says at greater length.
+# Sentences that do.
 _SOURCE = "(?:the |this |provided |given )*(?:passage|text|context|document|article)s?"
 _SENTENCES = re.compile(
     rf"(?!.*\b(?:but|however|though|although|perhaps|maybe|probably)\b)"  # an answer may follow
     rf"(?:{_SOURCE} (?:does not|doesnt|do not|dont) (?:say|mention|state|specify|provide|contain|give|answer)\b.*"
     rf"|(?:it is |this is |that is )?not (?:stated|mentioned|given|specified|known|provided) (?:in|by) {_SOURCE}"
-    rf"|it is not (?:mentioned|given|specified|provided)"
+    rf"|it is not (?:stated|mentioned|given|specified|known|provided)"
     rf"|(?:there is |i have )?not enough information\b.*|i (?:do not|dont) have enough information\b.*"
     rf"|(?:the|this|that) question (?:is unanswerable|is not answerable|cannot be answered)"
-    rf"|i (?:cant|cannot|can not) answer (?:that|that question|the question)|there is no answer"
+    rf"|i (?:cant|cannot|can not) answer(?: (?:this|that|the question|this question|that question))?|there is no answer"
     rf"|(?:it |this |that )?cannot be determined(?: from {_SOURCE})?)"
 )
 
