@@ -261,6 +261,21 @@ def test_evaluate_with_baselines_prints_the_papers_table(
     assert "answers without θp" in table
 
 
+def test_evaluate_against_one_that_can_t_answer_asks_neither(
+    evaluator: Path,
+    questions: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """An evaluator of a chain's answers is named before the first has answered."""
+    other, scored = save_tiny_evaluator(tmp_path / "other", seed=1, likelihood="chain"), tmp_path / "scored.jsonl"
+    pair = ("--evaluator", evaluator, "--against", other)
+    assert run(monkeypatch, "evaluate", "--data", questions, *pair, "--answers", scored) == 2
+    assert "expected an evaluator fitted to its own model's likelihoods" in capsys.readouterr().err
+    assert scored.read_bytes() == b""
+
+
 def test_evaluate_against_another_evaluator_tells_the_difference(
     evaluator: Path, questions: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
