@@ -40,6 +40,13 @@ class ChainWatch(BaseCallbackHandler):
         self._documents: dict[str, Document] = {}
         self._messages: list[BaseMessage] = []
 
+    def forget(self) -> None:
+        """Forget all that was seen, and hear no more of a retriever that is still at work: another run begins."""
+        with self._lock:
+            self._retrievers.clear()
+            self._documents.clear()
+            self._messages.clear()
+
     @property
     def documents(self) -> list[Document]:
         """What the retrievers returned, in the order of their ends, each text once."""
@@ -85,7 +92,7 @@ class ChainWatch(BaseCallbackHandler):
         """Keeps what an outermost retriever returned."""
         with self._lock:
             # A retriever inside another (reranking, fusion) gives candidates, not what the model reads.
-            if parent_run_id not in self._retrievers:
+            if run_id in self._retrievers and parent_run_id not in self._retrievers:
                 self._documents.update({document.page_content: document for document in documents})
 
     def on_chat_model_start(

@@ -15,6 +15,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import get_executor_for_config
 from langchain_core.runnables.utils import gather_with_concurrency
 
+from aspire_guard.exchange.chain_watch import ChainWatch
 from aspire_guard.routing.interrupts import is_interrupt, withheld
 from aspire_guard.time_limits import atimed, timed
 
@@ -42,14 +43,17 @@ class ChainRuns:
     retries: int = 0
     within: float | None = None
 
-    def run(self, inputs: Sequence[Any], configs: Sequence[RunnableConfig]) -> tuple[list[Any], list[int]]:
+    def run(
+        self, inputs: Sequence[Any], configs: Sequence[RunnableConfig], watches: Sequence[ChainWatch]
+    ) -> tuple[list[Any], list[int]]:
         """For each input the output or the last error in its place, and how often it was tried again.
 
         Args:
             inputs: at least one.
             configs: one for each.
+            watches: one for each, among its config's callbacks; after a failed try it forgets what it saw.
         """
-        tries = _Tries(self, inputs, configs)
+        tries = _Tries(self, inputs, configs, watches)
         if self.retries:
             from tenacity import Retrying
 
@@ -58,9 +62,11 @@ class ChainRuns:
             tries.keep(self._once(*tries.next()))
         return tries.results, tries.again
 
-    async def arun(self, inputs: Sequence[Any], configs: Sequence[RunnableConfig]) -> tuple[list[Any], list[int]]:
+    async def arun(
+        self, inputs: Sequence[Any], configs: Sequence[RunnableConfig], watches: Sequence[ChainWatch]
+    ) -> tuple[list[Any], list[int]]:
         """As `run`."""
-        tries = _Tries(self, inputs, configs)
+        tries = _Tries(self, inputs, configs, watches)
 
         async def once() -> bool:
             return tries.keep(await self._aonce(*tries.next()))
@@ -107,8 +113,14 @@ class ChainRuns:
 class _Tries:
     """What is still to be tried: all inputs at first, then those whose error may pass."""
 
-    def __init__(self, runs: ChainRuns, inputs: Sequence[Any], configs: Sequence[RunnableConfig]) -> None:
-        self.runs, self.inputs, self.configs = runs, inputs, configs
+    def __init__(
+        self,
+        runs: ChainRuns,
+        inputs: Sequence[Any],
+        configs: Sequence[RunnableConfig],
+        watches: Sequence[ChainWatch],
+    ) -> None:
+        self.runs, self.inputs, self.configs, self.watches = runs, inputs, configs, watches
         self.results: list[Any] = [None] * len(inputs)
         self.again = [-1] * len(inputs)
         self.open = list(range(len(inputs)))
@@ -127,6 +139,8 @@ class _Tries:
 
     def next(self) -> tuple[list[Any], list[RunnableConfig], float | None]:
         """Inputs, configs and the time limit of the next try."""
+        for place in self.open:
+            self.watches[place].forget()
         limit = self.runs.timeout
         if limit is not None and self.runs.within is not None:
             limit = min(limit, max(0.0, self.runs.within - (perf_counter() - self.started)))

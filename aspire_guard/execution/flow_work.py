@@ -114,8 +114,8 @@ class FlowWork:
         return calls[0].step_config if len(calls) == 1 else silent_surroundings()
 
 
-def _batched(calls: Sequence[GuardedCall[Any]]) -> tuple[list[Any], list[RunnableConfig]]:
-    return [call.input for call in calls], [call.step_config for call in calls]
+def _batched(calls: Sequence[GuardedCall[Any]]) -> tuple[list[Any], list[RunnableConfig], list[ChainWatch]]:
+    return [call.input for call in calls], [call.step_config for call in calls], [call.watch for call in calls]
 
 
 def _generated(

@@ -10,6 +10,8 @@ from uuid import UUID, uuid4
 
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.documents import Document
+from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableBranch, RunnableConfig, RunnableLambda
 from langgraph.errors import GraphInterrupt
 
@@ -172,6 +174,31 @@ def test_retries_are_for_errors_that_may_pass() -> None:
         assert (len(asked), verdict.steps[1].retries) == (tries, tries - 1)
         assert verdict.error == f"the fallback raised {type(error).__name__}"
         asked.clear()
+
+
+def test_what_a_failed_try_retrieved_is_not_what_the_answer_rests_on() -> None:
+    """A retriever that finds something else at the second try."""
+    pages: list[Document] = []
+    seen: list[Exchange] = []
+
+    class Shelf(BaseRetriever):
+        def _get_relevant_documents(self, query: str, **kwargs: Any) -> list[Document]:
+            pages.append(Document(f"Page {len(pages)}."))
+            return pages[-1:]
+
+    def read(documents: list[Document]) -> str:
+        if len(pages) % 2:
+            raise ConnectionError("busy")
+        return "Ada"
+
+    def note(exchange: Exchange) -> float:
+        seen.append(exchange)
+        return float(exchange.answer == "Ada")
+
+    policy = RoutingPolicy(otherwise=Fallback(Shelf() | read, retries=1))
+    guard = AspireGuard(lambda question: "Bob", evaluator=ConstantEvaluator(note), policy=policy)
+    assert both(guard) == ["Ada"] * 2
+    assert [exchange.context for exchange in seen] == [None, "Page 1.", None, "Page 3."]
 
 
 def test_retries_in_a_batch_are_for_those_that_failed() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from langchain_core.documents import Document
 from langchain_core.messages import AIMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableLambda, RunnablePassthrough
 
 from aspire_guard.errors import DatasetError, ExchangeError, InputError
@@ -104,7 +106,6 @@ def test_likelihoods_and_tokens_are_those_that_the_model_reports(chain: Any, tmp
 
 def test_the_context_is_the_one_that_the_chain_found(tmp_path: Path) -> None:
     """Of a record without one, a retriever inside the chain says what the answer rests on."""
-    from langchain_core.retrievers import BaseRetriever
 
     class Shelf(BaseRetriever):
         def _get_relevant_documents(self, query: str, **kwargs: Any) -> list[Document]:
@@ -113,6 +114,56 @@ def test_the_context_is_the_one_that_the_chain_found(tmp_path: Path) -> None:
     chain = RunnableLambda(lambda input: input["question"]) | Shelf() | (lambda documents: documents[0].page_content)
     sample(chain, file := tmp_path / "answers.jsonl", RECORDS[:2])
     assert {line["context"] for line in lines(file)} == {"All about Who is 0?", "Passage 1."}
+
+
+def test_what_a_failed_try_found_is_not_the_context(tmp_path: Path) -> None:
+    """A retriever that finds something else at the second try: the answer rests on that alone."""
+    found: list[Document] = []
+
+    class Shelf(BaseRetriever):
+        def _get_relevant_documents(self, query: str, **kwargs: Any) -> list[Document]:
+            found.append(Document(f"Page {len(found)}."))
+            return found[-1:]
+
+    def read(documents: list[Document]) -> str:
+        if len(found) == 1:
+            raise ConnectionError("busy")
+        return documents[0].page_content
+
+    chain = RunnableLambda(lambda input: input["question"]) | Shelf() | read
+    sample(chain, file := tmp_path / "answers.jsonl", RECORDS[:1], samples=1, retries=1)
+    assert [(line["context"], line["answer"]) for line in lines(file)] == [("Page 1.", "Page 1.")]
+
+
+def test_a_chain_that_is_async_alone_is_asked_in_one_event_loop(tmp_path: Path) -> None:
+    """What its sync API has run before it refused is run once more for the first answer, and never again."""
+    began, loops = Counter[str](), set()
+
+    async def reply(question: str) -> str:
+        loops.add(asyncio.get_running_loop())
+        return f"{question} Ada."
+
+    def begin(input: dict[str, str]) -> str:
+        began[input["question"]] += 1
+        return input["question"]
+
+    ended = sample(RunnableLambda(begin) | reply, file := tmp_path / "answers.jsonl", samples=1, max_concurrency=1)
+    assert (ended.missing, len(loops), sorted(began.values())) == (0, 1, [1, 1, 1, 2])
+    assert {line["answer"] for line in lines(file)} == {f"Who is {i}? Ada." for i in range(4)}
+
+
+def test_an_error_of_either_api_is_the_chains_own(tmp_path: Path) -> None:
+    """A mistake in a sync step is told as it is, and so is one in an async step."""
+
+    def mistaken(input: dict[str, str]) -> str:
+        return str(len(7))  # type: ignore[arg-type]
+
+    async def busy(input: dict[str, str]) -> str:
+        raise ConnectionError("busy")
+
+    for number, (chain, error) in enumerate(((mistaken, TypeError), (busy, ConnectionError))):
+        ended = sample(chain, tmp_path / f"{number}.jsonl", RECORDS[:1], samples=1)
+        assert [type(failure) for failure in ended.failures.values()] == [error]
 
 
 def test_no_more_runs_go_on_at_once_than_are_allowed(tmp_path: Path) -> None:

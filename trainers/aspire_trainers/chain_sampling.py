@@ -26,6 +26,7 @@ from aspire_guard.exchange import Exchange
 from aspire_guard.exchange.chain_watch import ChainWatch, judged_exchange
 from aspire_guard.execution.chain_runs import ChainRuns
 from aspire_guard.jsonl import shown
+from aspire_trainers.async_chains import SyncOrAsync
 from aspire_trainers.line_log import LineLog
 from aspire_trainers.model_use import ModelUse
 from aspire_trainers.progress import Progress
@@ -58,8 +59,9 @@ class SampledChain:
 
     def paced(self) -> Runnable[Any, Any]:
         """The chain, each run of which waits until the rate allows it."""
+        chain = SyncOrAsync(self.chain)
         if self.requests_per_second is None:
-            return self.chain
+            return chain
         look = min(_SLOWEST_LOOK, _SLOWEST_LOOK / self.requests_per_second)
         limiter = InMemoryRateLimiter(requests_per_second=self.requests_per_second, check_every_n_seconds=look)
 
@@ -67,7 +69,7 @@ class SampledChain:
             limiter.acquire()
             return input
 
-        return RunnableLambda(wait_for_turn) | self.chain
+        return RunnableLambda(wait_for_turn) | chain
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ class _Asking:
         watch = ChainWatch()
         context = {} if record.context is None else {"context": record.context}
         input = {"question": record.question, **context}
-        (output,), _ = self.runs.run([input], [{"callbacks": [watch, self.use]}])
+        (output,), _ = self.runs.run([input], [{"callbacks": [watch, self.use]}], [watch])
         if isinstance(output, Exception):
             raise output
         exchange = judged_exchange(Exchange.from_run, input, output, watch)
