@@ -28,7 +28,7 @@ from aspire_trainers.comparison import Block, ScoreReport
 from aspire_trainers.config import TrainingConfig
 from aspire_trainers.correctness import correctness_of
 from aspire_trainers.dataset import load_dataset
-from aspire_trainers.evaluate import Report, answer_records, evaluate, evaluate_pretrained
+from aspire_trainers.evaluate import Report, answer_records, evaluate, evaluate_pretrained, graded
 from aspire_trainers.pipeline import train_evaluator
 from aspire_trainers.progress import Progress
 from aspire_trainers.training_data import TrainingData
@@ -62,7 +62,7 @@ def measure(dataset: str, seed: int, data: Path, work: Path, limit: int) -> None
     files = [data / f"{name}_dev.jsonl" for name in dict.fromkeys((trained, dataset))]
     records = [record for file in files for record in take(load_dataset(str(file)), limit // len(files), seed=0)]
     right, suite = correctness_of(config.correctness), Suite.paper(RougeEntailment(), samples=10)
-    judged = answer_records(evaluator, records, right, Progress(f"{dataset} {seed}", "questions"), suite)
+    judged = graded(answer_records(evaluator, records, Progress(f"{dataset} {seed}", "questions"), suite), right)
     pretrained = None
     if seed == SEEDS[0]:
         pretrained = evaluate_pretrained(evaluator, records, right, suite, Progress("without θp", "questions"))
@@ -109,7 +109,7 @@ def _rows(answers: str, blocks: Sequence[Block]) -> Iterator[str]:
     for name in blocks[0].scores if blocks else ():
         reports = [block.scores[name] for block in blocks]
         areas = (_spread([_value(report, metric) for report in reports]) for metric in ("auroc", "auacc"))
-        accuracy = _spread([block.accuracy for block in blocks])
+        accuracy = _spread([block.accuracy.value for block in blocks])
         yield f"| {answers} | {accuracy} | {name} | {' | '.join(areas)} | {reports[0].cost.tokens:.0f} |"
 
 

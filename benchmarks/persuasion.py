@@ -29,7 +29,7 @@ from aspire_guard.selection.metrics import bootstrap_interval
 from aspire_guard.verdict import Score
 from aspire_trainers.correctness import RougeL
 from aspire_trainers.dataset import load_dataset
-from aspire_trainers.evaluate import JudgedAnswer, answer_records
+from aspire_trainers.evaluate import JudgedAnswer, answer_records, graded
 from aspire_trainers.persuasion import ANSWER, HELD_OUT
 from aspire_trainers.progress import Progress
 
@@ -127,7 +127,7 @@ def main() -> None:
     aspire = saved.aspire.on(saved.aspire.lm.to(getattr(torch, options.dtype)))
     evaluator = SelfEvaluator(aspire, saved.manifest, saved.calibration)
     records = load_dataset(options.data)[: options.limit]
-    answers = answer_records(evaluator, records, RougeL(), Progress("answering", "answers"))
+    answers = graded(answer_records(evaluator, records, Progress("answering", "answers")), RougeL())
     for kind in (False, True):
         chosen = [answer for answer in answers if answer.correct is kind and answer.text]
         if chosen:

@@ -182,14 +182,14 @@ def test_evaluate_prints_one_json_object_alone_on_standard_output(
     assert run(monkeypatch, "evaluate", "--data", data, "--evaluator", evaluator, "--json", "--save") == 0
     report = json.loads(capsys.readouterr().out)
     assert report["n"] == 3
-    assert report["accuracy"] == pytest.approx(1 / 3)
+    assert report["accuracy"]["value"] == pytest.approx(1 / 3)
     assert set(report["scores"]) == {"aspire", "perplexity", "self_eval", "p_true"}
     assert all(
         set(score[m]) == {"value", "low", "high"} for score in report["scores"].values() for m in ("auroc", "auacc")
     )
     card, released = (evaluator / "README.md").read_text("utf-8"), f"{100 * report['coverage']:.1f}"
-    assert re.search(rf"\| data \| 3 \| 33\.3 \| {released} \((–|[0-9.]+)\) \| aspire \|", card)
-    assert "| data | 3 | 33.3 |  | perplexity |" in card
+    assert re.search(rf"\| data \| 3 \| 33\.3 \[0\.0, 100\.0\] \| {released} \((–|[0-9.]+)\) \| aspire \|", card)
+    assert "| data | 3 | 33.3 [0.0, 100.0] |  | perplexity |" in card
 
 
 @pytest.fixture
@@ -219,16 +219,16 @@ def test_evaluate_takes_the_evaluator_s_own_correctness_or_another(
     own = _evaluated(monkeypatch, capsys, *options)
     assert own["correctness"] == {"method": "rouge_l", "threshold": 0.7}
     exact = _evaluated(monkeypatch, capsys, *options, "--correctness", "exact_match", "--save")
-    assert (exact["correctness"], exact["accuracy"]) == ({"method": "exact_match", "threshold": None}, 0.0)
+    assert (exact["correctness"], exact["accuracy"]["value"]) == ({"method": "exact_match", "threshold": None}, 0.0)
     assert exact["scores"]["aspire"]["auroc"] is None
     assert exact["unanswerable"]["n"] == 1
     card = (evaluator / "README.md").read_text("utf-8")
-    assert "| questions (exact match) | 3 | 0.0 |  | perplexity | – | 0.0 [0.0, 0.0] |" in card
+    assert "| questions (exact match) | 3 | 0.0 [0.0, 0.0] |  | perplexity | – | 0.0 [0.0, 0.0] |" in card
     mine = _evaluated(monkeypatch, capsys, *options, "--correctness", "my_grading:right")
-    assert mine["accuracy"] == pytest.approx(2 / 3)
+    assert mine["accuracy"]["value"] == pytest.approx(2 / 3)
     lenient = _evaluated(monkeypatch, capsys, *options, "--threshold", 0.01)
     assert lenient["correctness"] == {"method": "rouge_l", "threshold": 0.01}
-    assert lenient["accuracy"] == pytest.approx(2 / 3)
+    assert lenient["accuracy"]["value"] == pytest.approx(2 / 3)
 
 
 def test_evaluate_prints_a_dash_where_nothing_can_be_ranked(
@@ -238,7 +238,7 @@ def test_evaluate_prints_a_dash_where_nothing_can_be_ranked(
     options = ("--data", questions, "--evaluator", evaluator, "--correctness", "exact_match")
     assert run(monkeypatch, "evaluate", *options) == 0
     out = capsys.readouterr().out
-    assert "accuracy of all answers 0.0% (exact match)" in out
+    assert "accuracy of all answers 0.0 [0.0, 0.0] (exact match)" in out
     assert "1 of them without a reference: 0.0% declined" in out
     assert re.search(r"aspire +–  ", out)
 
@@ -362,7 +362,24 @@ def test_what_an_evaluator_names_is_run_only_where_the_user_names_it_too(
     )
     assert not Path("run").exists()
     trusted = _evaluated(monkeypatch, capsys, *options, "--correctness", "their_grading:right")
-    assert (trusted["accuracy"], Path("run").exists()) == (1.0, True)
+    assert (trusted["accuracy"]["value"], Path("run").exists()) == (1.0, True)
+
+
+def test_answers_are_kept_where_grading_them_fails(
+    evaluator: Path, questions: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a label each, which `calibrate` asks for."""
+    monkeypatch.chdir(questions.parent)
+    Path("my_judge.py").write_text(
+        "from aspire_guard.testing import ScriptedChatModel\nmodel = ScriptedChatModel('perhaps')\n"
+    )
+    scored = Path("scored.jsonl")
+    options = ("--data", questions, "--evaluator", evaluator, "--answers", scored, "--correctness", "my_judge:model")
+    assert run(monkeypatch, "evaluate", *options) == 2
+    assert "found 3 of 3 that don't, the first 'perhaps'" in capsys.readouterr().err
+    assert [json.loads(line)["correct"] for line in scored.read_text("utf-8").splitlines()] == [None] * 3
+    assert run(monkeypatch, "calibrate", scored, "--target-risk", 0.5) == 2
+    assert re.search(r"line 1: .*found null", capsys.readouterr().err)
 
 
 def test_an_answer_file_is_not_written_over_while_it_is_scored(

@@ -85,8 +85,8 @@ def _estimate(estimate: Mapping[str, float] | None) -> str:
 def metrics_table(metrics: Mapping[str, Any]) -> list[str]:
     """The lines of a Markdown table of held-out results by dataset."""
     rows = [
-        "In %, AUROC and AUACC with bootstrap 95 % intervals; every score on the same answers. Released: at the",
-        "evaluator's threshold, and how many of these are right.",
+        "In %, with bootstrap 95 % intervals; every score on the same answers. Released: at the evaluator's threshold,",
+        "and how many of these are right.",
         "",
         "| dataset | n | accuracy | released (right) | score | AUROC | AUACC |",
         "|---|---|---|---|---|---|---|",
@@ -96,6 +96,6 @@ def metrics_table(metrics: Mapping[str, Any]) -> list[str]:
         released = f"{100 * result['coverage']:.1f} ({'–' if right is None else f'{100 * right:.1f}'})"
         for score, values in result["scores"].items():
             auroc, auacc = (_estimate(values[name]) for name in ("auroc", "auacc"))
-            accuracy, decided = f"{100 * result['accuracy']:.1f}", released if score == "aspire" else ""
+            accuracy, decided = _estimate(result["accuracy"]), released if score == "aspire" else ""
             rows.append(f"| {dataset} | {result['n']} | {accuracy} | {decided} | {score} | {auroc} | {auacc} |")
     return rows

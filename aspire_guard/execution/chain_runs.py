@@ -44,14 +44,14 @@ class ChainRuns:
     within: float | None = None
 
     def run(
-        self, inputs: Sequence[Any], configs: Sequence[RunnableConfig], watches: Sequence[ChainWatch]
+        self, inputs: Sequence[Any], configs: Sequence[RunnableConfig], watches: Sequence[ChainWatch] = ()
     ) -> tuple[list[Any], list[int]]:
         """For each input the output or the last error in its place, and how often it was tried again.
 
         Args:
             inputs: at least one.
             configs: one for each.
-            watches: one for each, among its config's callbacks; after a failed try it forgets what it saw.
+            watches: one for each, among its config's callbacks, or none; after a failed try it forgets what it saw.
         """
         tries = _Tries(self, inputs, configs, watches)
         if self.retries:
@@ -63,7 +63,7 @@ class ChainRuns:
         return tries.results, tries.again
 
     async def arun(
-        self, inputs: Sequence[Any], configs: Sequence[RunnableConfig], watches: Sequence[ChainWatch]
+        self, inputs: Sequence[Any], configs: Sequence[RunnableConfig], watches: Sequence[ChainWatch] = ()
     ) -> tuple[list[Any], list[int]]:
         """As `run`."""
         tries = _Tries(self, inputs, configs, watches)
@@ -139,7 +139,7 @@ class _Tries:
 
     def next(self) -> tuple[list[Any], list[RunnableConfig], float | None]:
         """Inputs, configs and the time limit of the next try."""
-        for place in self.open:
+        for place in self.open if self.watches else ():
             self.watches[place].forget()
         limit = self.runs.timeout
         if limit is not None and self.runs.within is not None:

@@ -102,7 +102,7 @@ def test_a_card_shows_every_score_on_every_dataset() -> None:
     """One row a score, in %, with its interval; what the threshold releases stands beside the evaluator's own score."""
     estimate = {"value": 0.8025, "low": 0.781, "high": 0.822}
     scores = {name: {"auroc": estimate, "auacc": estimate} for name in ("aspire", "perplexity", "p_true")}
-    shared = {"n": 500, "accuracy": 0.613, "scores": scores}
+    shared = {"n": 500, "accuracy": {"value": 0.613, "low": 0.57, "high": 0.655}, "scores": scores}
     metrics = {
         "squad_dev": shared | {"coverage": 0.25, "selective_accuracy": 0.904},
         "handbook:test": shared | {"coverage": 0.0, "selective_accuracy": None},
@@ -110,6 +110,9 @@ def test_a_card_shows_every_score_on_every_dataset() -> None:
     card = render_card(MANIFEST | {"metrics": metrics}, CALIBRATION)
     rows = [line for line in card.splitlines() if line.startswith(("| squad_dev", "| handbook:test"))]
     assert len(rows) == 6
-    assert rows[0] == "| squad_dev | 500 | 61.3 | 25.0 (90.4) | aspire | 80.2 [78.1, 82.2] | 80.2 [78.1, 82.2] |"
-    assert rows[1].startswith("| squad_dev | 500 | 61.3 |  | perplexity |")
-    assert rows[3].startswith("| handbook:test | 500 | 61.3 | 0.0 (–) | aspire |")
+    assert (
+        rows[0]
+        == "| squad_dev | 500 | 61.3 [57.0, 65.5] | 25.0 (90.4) | aspire | 80.2 [78.1, 82.2] | 80.2 [78.1, 82.2] |"
+    )
+    assert rows[1].startswith("| squad_dev | 500 | 61.3 [57.0, 65.5] |  | perplexity |")
+    assert rows[3].startswith("| handbook:test | 500 | 61.3 [57.0, 65.5] | 0.0 (–) | aspire |")

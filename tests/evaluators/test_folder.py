@@ -42,7 +42,7 @@ SEALED = (
 METRICS = {
     "squad_dev": {
         "n": 500,
-        "accuracy": 0.613,
+        "accuracy": {"value": 0.613, "low": 0.57, "high": 0.655},
         "coverage": 0.25,
         "selective_accuracy": 0.904,
         "scores": {
@@ -316,7 +316,8 @@ def test_metrics_are_added_to_manifest_and_card(folder: Path, exchanges: list[Ex
     add_metrics(folder, {"handbook": METRICS["squad_dev"]})
     assert read_manifest(folder).metrics == METRICS | {"handbook": METRICS["squad_dev"]}
     card = (folder / "README.md").read_text(encoding="utf-8")
-    assert "| squad_dev | 500 | 61.3 | 25.0 (90.4) | aspire | 80.2 [78.0, 82.0] | 92.6 [91.0, 94.0] |" in card
+    row = "| squad_dev | 500 | 61.3 [57.0, 65.5] | 25.0 (90.4) | aspire | 80.2 [78.0, 82.0] | 92.6 [91.0, 94.0] |"
+    assert row in card
     assert "| handbook | 500 |" in card
     assert _load(folder).score(exchanges) == tiny_evaluator().score(exchanges)
 

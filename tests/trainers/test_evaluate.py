@@ -26,6 +26,7 @@ from aspire_trainers.evaluate import (
     compare,
     evaluate,
     evaluate_pretrained,
+    graded,
     scored_lines,
 )
 from aspire_trainers.progress import Progress
@@ -40,14 +41,16 @@ QUESTIONS = [
 
 
 def _judge(evaluator: SelfEvaluator, records: list[QARecord]) -> list[JudgedAnswer]:
-    return answer_and_judge(
-        evaluator.aspire, records, CORRECTNESS, num_beams=3, max_new_tokens=6, progress=Progress("test")
-    )
+    judged = answer_and_judge(evaluator.aspire, records, num_beams=3, max_new_tokens=6, progress=Progress("test"))
+    return graded(judged, CORRECTNESS)
+
+
+def _answered(evaluator: SelfEvaluator, records: list[QARecord], suite: Suite) -> list[JudgedAnswer]:
+    return graded(answer_records(evaluator, records, Progress("answering"), suite), CORRECTNESS)
 
 
 def _evaluate(evaluator: SelfEvaluator, records: list[QARecord]) -> Report:
-    judged = answer_records(evaluator, records, CORRECTNESS, Progress("answering"), Suite.cheap())
-    return evaluate(evaluator, judged, Suite.cheap())
+    return evaluate(evaluator, _answered(evaluator, records, Suite.cheap()), Suite.cheap())
 
 
 def _records(evaluator: SelfEvaluator) -> list[QARecord]:
@@ -87,7 +90,9 @@ def test_the_report_is_complete() -> None:
     """Accuracy, coverage, selective accuracy, and for each of four scores three metrics with their intervals."""
     evaluator = tiny_evaluator(num_beams=3, max_new_tokens=6)
     report = _evaluate(evaluator, _records(evaluator)).model_dump()
-    assert (report["n"], report["accuracy"]) == (10, 0.5)
+    accuracy = report["accuracy"]
+    assert (report["n"], accuracy["value"]) == (10, 0.5)
+    assert 0 < accuracy["low"] < 0.5 < accuracy["high"] < 1
     assert set(report) == {
         *("n", "accuracy", "coverage", "selective_accuracy", "wrong_withheld", "unanswerable"),
         *("answer_tokens", "scores", "pretrained"),
@@ -146,7 +151,7 @@ def test_answers_that_are_all_wrong_are_reported_and_not_ranked(threshold: float
     records = [replace(answer.record, answers=()) for answer in _judge(evaluator, QUESTIONS) if answer.text]
     assert len(records) == 8
     report = _evaluate(evaluator, records)
-    assert (report.accuracy, report.coverage, report.wrong_withheld) == (0.0, 1 - threshold, threshold)
+    assert (report.accuracy.value, report.coverage, report.wrong_withheld) == (0.0, 1 - threshold, threshold)
     assert report.selective_accuracy == (None if threshold else 0.0)
     assert report.unanswerable == UnanswerableReport(n=8, declined=0.0, withheld=threshold, released=1 - threshold)
     assert all(score.auroc is None for score in report.scores.values())
@@ -161,7 +166,7 @@ def test_answers_that_are_all_right_are_reported_and_not_ranked() -> None:
     evaluator = tiny_evaluator(num_beams=3, max_new_tokens=6)
     records = [record for i, record in enumerate(_records(evaluator)) if i % 2]
     report = _evaluate(evaluator, records)
-    assert (report.accuracy, report.wrong_withheld) == (1.0, None)
+    assert (report.accuracy.value, report.wrong_withheld) == (1.0, None)
     assert all(score.auroc is None and score.auacc.value == 1.0 for score in report.scores.values())
 
 
@@ -218,7 +223,7 @@ def test_the_paper_s_table_has_two_blocks() -> None:
     evaluator = tiny_evaluator(num_beams=2, max_new_tokens=4)
     suite = Suite.paper(RougeEntailment(), samples=3)
     records = _records(evaluator)[:4]
-    judged = answer_records(evaluator, records, CORRECTNESS, Progress("answering"), suite)
+    judged = _answered(evaluator, records, suite)
     pretrained = evaluate_pretrained(evaluator, records, CORRECTNESS, suite, Progress("asking"))
     report = evaluate(evaluator, judged, suite, pretrained)
     five = ["perplexity", "predictive_entropy", "semantic_entropy", "self_eval", "p_true"]
@@ -237,7 +242,7 @@ def test_the_paper_s_table_has_two_blocks() -> None:
 def test_an_evaluator_against_itself_is_no_better() -> None:
     """Every difference is nothing, without an interval; another α ranks the same answers in another order."""
     evaluator = tiny_evaluator(num_beams=3, max_new_tokens=6)
-    judged = answer_records(evaluator, _records(evaluator), CORRECTNESS, Progress("answering"))
+    judged = _answered(evaluator, _records(evaluator), Suite())
     same = compare((evaluator, judged), (evaluator, judged), "itself").difference
     nothing = Estimate(value=0.0, low=0.0, high=0.0)
     assert (same.accuracy, same.auroc, same.auacc, same.aurc) == (nothing,) * 4
@@ -256,15 +261,17 @@ def test_a_record_that_does_not_fit_is_named_before_any_is_answered() -> None:
     evaluator = tiny_evaluator(num_beams=3, max_new_tokens=6)
     records = [*QUESTIONS, QARecord("long", "Who?", "zebra " * evaluator.aspire.lm.max_length, ("zebra",))]
     with pytest.raises(InputError, match="long: expected at most"):
-        answer_records(evaluator, records, CORRECTNESS, Progress("answering"))
+        answer_records(evaluator, records, Progress("answering"))
 
 
 def test_scored_lines_are_those_of_the_score_command() -> None:
     """Each answer with its label, its score, and those of the baselines, which give their rows of the table."""
     evaluator = tiny_evaluator(num_beams=3, max_new_tokens=6)
     records = _records(evaluator)
-    judged = answer_records(evaluator, records, CORRECTNESS, Progress("answering"), Suite.cheap())
+    judged = _answered(evaluator, records, Suite.cheap())
+    ungraded = list(scored_lines(evaluator, judged, are_graded=False))
     lines = list(scored_lines(evaluator, judged))
+    assert ungraded == [line | {"correct": None} for line in lines]
     assert [line["id"] for line in lines] == [record.id for record in records]
     assert [line["answer"] for line in lines] == [answer.text for answer in judged]
     assert [line["correct"] for line in lines] == [False, True] * 5

@@ -89,7 +89,7 @@ class Block(_Part):
         scores: by the score's name.
     """
 
-    accuracy: float
+    accuracy: Estimate
     answer_tokens: float
     scores: dict[str, ScoreReport]
 
@@ -108,6 +108,11 @@ def score_report(ranking: Ranking, cost: Cost, aspire: Ranking | None = None) ->
         cost=cost,
         aspire_minus=differences(aspire, ranking) if aspire else None,
     )
+
+
+def accuracy_of_all(correct: Sequence[bool]) -> Estimate:
+    """The share of right answers; no score has a part in it."""
+    return _estimate(bootstrap_interval(lambda _, drawn: accuracy(drawn), [0.0] * len(correct), correct))
 
 
 def differences(first: Ranking, second: Ranking) -> Differences:

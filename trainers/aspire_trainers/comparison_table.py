@@ -8,7 +8,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Column, Table
 
-from aspire_trainers.comparison import Differences, Estimate, ScoreReport
+from aspire_trainers.comparison import Block, Differences, Estimate, ScoreReport
 from aspire_trainers.evaluate import Comparison, Report
 
 
@@ -18,7 +18,7 @@ def print_report(report: Report, rule: str) -> None:
     released, withheld = (
         "–" if share is None else f"{share:.1%}" for share in (report.selective_accuracy, report.wrong_withheld)
     )
-    console.print(f"{report.n} questions · accuracy of all answers {report.accuracy:.1%} ({rule})")
+    console.print(f"{report.n} questions · accuracy of all answers {_cell(report.accuracy)} ({rule})")
     console.print(
         f"released at the evaluator's threshold: coverage {report.coverage:.1%}, accuracy {released}; "
         f"of the wrong answers {withheld} withheld"
@@ -31,18 +31,22 @@ def print_report(report: Report, rule: str) -> None:
         )
     _print_block(console, f"\nanswers under θp ({report.answer_tokens:.0f} tokens each)", report.scores)
     if report.pretrained is not None:
-        block = report.pretrained
-        title = f"answers without θp: accuracy {block.accuracy:.1%} ({block.answer_tokens:.0f} tokens each)"
-        _print_block(console, title, block.scores)
+        _print_block(console, f"answers without θp: {_answers(report.pretrained)}", report.pretrained.scores)
     console.print("In %, with bootstrap 95 % intervals; tokens: what a score takes beyond the answer.", soft_wrap=True)
 
 
 def print_comparison(comparison: Comparison) -> None:
     """The other evaluator's figures, and how far the first is ahead."""
     console = Console()
-    title = f"{comparison.evaluator}: accuracy {comparison.accuracy:.1%} ({comparison.answer_tokens:.0f} tokens each)"
+    title = (
+        f"{comparison.evaluator}: accuracy {_cell(comparison.accuracy)} ({comparison.answer_tokens:.0f} tokens each)"
+    )
     _print_block(console, title, comparison.scores)
     console.print(f"difference, paired bootstrap: {_differences(comparison.difference)}", soft_wrap=True)
+
+
+def _answers(block: Block) -> str:
+    return f"accuracy {_cell(block.accuracy)} ({block.answer_tokens:.0f} tokens each)"
 
 
 def _print_block(console: Console, title: str, scores: Mapping[str, ScoreReport]) -> None:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from aspire_guard.evaluators.self_evaluator import SelfEvaluator, selection_score
 from aspire_guard.lm.aspire_lm import AspireLM
-from aspire_guard.selection.metrics import accuracy, coverage_and_accuracy
+from aspire_guard.selection.metrics import coverage_and_accuracy
 from aspire_trainers.answer_sampling import distinct
 from aspire_trainers.baselines import Answered, Priced, Suite
 from aspire_trainers.comparison import (
@@ -21,6 +21,7 @@ from aspire_trainers.comparison import (
     Differences,
     Ranking,
     ScoreReport,
+    accuracy_of_all,
     baseline_reports,
     differences,
     score_report,
@@ -44,7 +45,7 @@ class JudgedAnswer:
         beams: all distinct beams, ŷ first.
         log_likelihood: log f_norm(ŷ), in nats.
         log_p_correct: log P(z_c | x, ŷ), in nats.
-        correct: whether it is right.
+        correct: whether it is right; False until it is graded.
         tokens: forward-token equivalents of answering: the prompt, and each generated token once a beam.
         baselines: the scores of the baselines that were asked for, by name.
     """
@@ -54,7 +55,7 @@ class JudgedAnswer:
     beams: tuple[str, ...]
     log_likelihood: float
     log_p_correct: float
-    correct: bool
+    correct: bool = False
     tokens: int = 0
     baselines: Mapping[str, Priced] = field(default_factory=dict)
 
@@ -114,14 +115,13 @@ class Comparison(Block):
 def answer_and_judge(
     aspire: AspireLM,
     records: Sequence[QARecord],
-    correctness: Correctness,
     *,
     num_beams: int,
     max_new_tokens: int,
     progress: Progress,
     suite: Suite = _NOTHING,
 ) -> list[JudgedAnswer]:
-    """Answer every record under θp and judge the best beam with θs, on the states of its generation."""
+    """Answer every record under θp and judge the best beam with θs, on the states of its generation; graded is none."""
     judged: dict[str, JudgedAnswer] = {}
     progress.start(len(records))
     for batch in suite.answers(Adapted(aspire), records, num_beams=num_beams, max_new_tokens=max_new_tokens):
@@ -136,15 +136,21 @@ def answer_and_judge(
                 beams=tuple(distinct(decoded.beams[i])),
                 log_likelihood=decoded.log_likelihoods[i],
                 log_p_correct=log_p[i],
-                correct=False,
                 tokens=tokens[i],
                 baselines=baselines[i],
             )
         progress.advance(by=len(batch.records))
-    in_order = [judged[record.id] for record in records]
-    # At the end and all at once, so that a file of labels tells of everything that is missing in it.
-    grades = correctness.grade([(answer.record, answer.text) for answer in in_order])
-    return [replace(answer, correct=is_right) for answer, is_right in zip(in_order, grades, strict=True)]
+    return [judged[record.id] for record in records]
+
+
+def graded(judged: Sequence[JudgedAnswer], correctness: Correctness) -> list[JudgedAnswer]:
+    """The answers with their grades: all at once, so that a file of labels tells of everything that is missing in it.
+
+    Raises:
+        InputError: an answer can't be graded.
+    """
+    grades = correctness.grade([(answer.record, answer.text) for answer in judged])
+    return [replace(answer, correct=is_right) for answer, is_right in zip(judged, grades, strict=True)]
 
 
 @torch.inference_mode()
@@ -167,7 +173,7 @@ def evaluate_pretrained(
             progress.advance(by=len(batch.records))
     correct = correctness.grade(answers)
     return Block(
-        accuracy=accuracy(correct), answer_tokens=fmean(tokens), scores=baseline_reports(suite, priced, correct)
+        accuracy=accuracy_of_all(correct), answer_tokens=fmean(tokens), scores=baseline_reports(suite, priced, correct)
     )
 
 
@@ -184,11 +190,10 @@ def expect_answerable(evaluator: SelfEvaluator, records: Sequence[QARecord]) -> 
 def answer_records(
     evaluator: SelfEvaluator,
     records: Sequence[QARecord],
-    correctness: Correctness,
     progress: Progress,
     suite: Suite = _NOTHING,
 ) -> list[JudgedAnswer]:
-    """Answer the records as the evaluator does by itself, and judge the answers.
+    """Answer the records as the evaluator does by itself, and judge the answers; graded is none.
 
     Raises:
         InputError: the evaluator was fitted to the log-likelihoods of a chain, or a record does not fit its window.
@@ -199,7 +204,6 @@ def answer_records(
         return answer_and_judge(
             evaluator.aspire,
             records,
-            correctness,
             num_beams=manifest.num_beams,
             max_new_tokens=manifest.max_new_tokens,
             progress=progress,
@@ -207,13 +211,19 @@ def answer_records(
         )
 
 
-def scored_lines(evaluator: SelfEvaluator, judged: Sequence[JudgedAnswer]) -> Iterator[dict[str, Any]]:
-    """One object an answer: what `aspire-guard score` writes, its label, and by name the baselines' scores of it."""
+def scored_lines(
+    evaluator: SelfEvaluator, judged: Sequence[JudgedAnswer], *, are_graded: bool = True
+) -> Iterator[dict[str, Any]]:
+    """One object an answer: what `aspire-guard score` writes, its label, and by name the baselines' scores of it.
+
+    Before they are graded the label is None.
+    """
     for answer in judged:
         score = evaluator.blended(answer.log_likelihood, answer.log_p_correct)
         texts = {"id": answer.record.id, "question": answer.record.question, "answer": answer.text}
         baselines = {name: priced.score for name, priced in answer.baselines.items()}
-        verdict = {"evaluator": evaluator.manifest.scorer, "correct": answer.correct, "baselines": baselines}
+        label = answer.correct if are_graded else None
+        verdict = {"evaluator": evaluator.manifest.scorer, "correct": label, "baselines": baselines}
         yield texts | score.model_dump() | verdict
 
 
@@ -229,7 +239,7 @@ def evaluate(
     baselines = baseline_reports(suite, [answer.baselines for answer in judged], correct, ranking)
     return Report(
         n=len(judged),
-        accuracy=accuracy(correct),
+        accuracy=accuracy_of_all(correct),
         answer_tokens=fmean(answer.tokens for answer in judged),
         coverage=point.coverage,
         selective_accuracy=point.accuracy,
@@ -249,7 +259,7 @@ def compare(
     ranking = _aspire(*second)
     return Comparison(
         evaluator=name,
-        accuracy=accuracy(ranking[1]),
+        accuracy=accuracy_of_all(ranking[1]),
         answer_tokens=fmean(answer.tokens for answer in second[1]),
         scores={"aspire": _aspire_report(*second, ranking)},
         difference=differences(_aspire(*first), ranking),

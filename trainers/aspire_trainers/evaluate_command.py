@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +13,9 @@ from aspire_guard.errors import InputError
 
 if TYPE_CHECKING:
     from aspire_guard.evaluators.correctness_rule import CorrectnessRule
+    from aspire_guard.evaluators.self_evaluator import SelfEvaluator
     from aspire_trainers.baselines import Suite
+    from aspire_trainers.evaluate import JudgedAnswer
 
 
 def evaluate(
@@ -64,7 +67,7 @@ def evaluate(
     from aspire_trainers.comparison_table import print_comparison, print_report
     from aspire_trainers.correctness import correctness_of
     from aspire_trainers.dataset import load_dataset
-    from aspire_trainers.evaluate import answer_records, compare, evaluate_pretrained, expect_answerable, scored_lines
+    from aspire_trainers.evaluate import answer_records, compare, evaluate_pretrained, expect_answerable, graded
     from aspire_trainers.evaluate import evaluate as report_on
     from aspire_trainers.progress import Progress
 
@@ -85,10 +88,12 @@ def evaluate(
     judge, other = load_evaluator(evaluator), None if against is None else load_evaluator(against)
     if other is not None:
         expect_answerable(other, records)  # before the first has answered, which takes its time
-    judged = answer_records(judge, records, right, Progress("answering", "questions"), suite)
+    judged = answer_records(judge, records, Progress("answering", "questions"), suite)
     if answers is not None:
-        lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in scored_lines(judge, judged))
-        answers.write_text("".join(lines), encoding="utf-8")
+        _write(answers, judge, judged, are_graded=False)  # grading may fail, and answering took its time
+    judged = graded(judged, right)
+    if answers is not None:
+        _write(answers, judge, judged)
     pretrained = None
     if baselines:
         pretrained = evaluate_pretrained(judge, records, right, suite, Progress("answering without θp", "questions"))
@@ -99,8 +104,8 @@ def evaluate(
         add_metrics(evaluator or starter_folder(), {name: result})
     comparison = None
     if other is not None:
-        others = answer_records(other, records, right, Progress(f"answering with {against}", "questions"))
-        comparison = compare((judge, judged), (other, others), str(against))
+        others = answer_records(other, records, Progress(f"answering with {against}", "questions"))
+        comparison = compare((judge, judged), (other, graded(others, right)), str(against))
         result["against"] = comparison.model_dump(mode="json")
     if as_json:
         typer.echo(json.dumps(result))
@@ -120,6 +125,13 @@ def _asked_rule(own: CorrectnessRule, method: str | None, threshold: float | Non
             f"run or read by itself; add --correctness {own.method} if you trust it"
         )
     return own
+
+
+def _write(file: Path, evaluator: SelfEvaluator, judged: Sequence[JudgedAnswer], *, are_graded: bool = True) -> None:
+    from aspire_trainers.evaluate import scored_lines
+
+    lines = scored_lines(evaluator, judged, are_graded=are_graded)
+    file.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
 
 
 def _suite(samples: int | None, nli: str | None) -> Suite:

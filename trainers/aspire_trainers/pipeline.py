@@ -37,7 +37,7 @@ from aspire_trainers.batches import folds_by_context
 from aspire_trainers.config import TrainingConfig
 from aspire_trainers.correctness import Correctness, correctness_of
 from aspire_trainers.correctness.kept import kept
-from aspire_trainers.evaluate import JudgedAnswer, answer_and_judge
+from aspire_trainers.evaluate import JudgedAnswer, answer_and_judge, graded
 from aspire_trainers.given_answers import judge_given, reports_likelihoods
 from aspire_trainers.labelled_answers import LabelledAnswers, label_answers, with_distractors
 from aspire_trainers.persuasion import with_twins
@@ -144,14 +144,14 @@ def _judged(
     with Progress("α and calibration", "answers") as progress:
         if given is not None:
             return judge_given(aspire, given, correctness, progress)
-        return answer_and_judge(
+        judged = answer_and_judge(
             aspire,
             data.validation,
-            correctness,
             num_beams=config.num_beams,
             max_new_tokens=config.sampling.max_new_tokens,
             progress=progress,
         )
+    return graded(judged, correctness)
 
 
 def _tune(aspire: AspireLM, config: TrainingConfig, data: TrainingData, work: Path) -> AspireLM:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 
 import pytest
 from langchain_core.messages import BaseMessage
@@ -57,6 +58,21 @@ def test_a_judge_that_fails_is_an_error_with_its_reason() -> None:
     with pytest.raises(InputError, match="found ConnectionError: no route to host") as caught:
         Judge(RunnableLambda(fails)).grade([(RECORD, "Harrow")])
     assert isinstance(caught.value.__cause__, ConnectionError)
+
+
+def test_a_judge_is_asked_again_about_what_failed_alone() -> None:
+    """An answer that it could not be asked about, or whose reply can't be read: twice more, and the others once."""
+    asked: Counter[str] = Counter()
+
+    def unsteady(prompt: str) -> str:
+        answer = prompt.partition("<answer>")[2][0]
+        asked[answer] += 1
+        if answer == "a" and asked[answer] < 3:
+            raise ConnectionError("busy")
+        return "perhaps" if answer == "b" and asked[answer] == 1 else "yes" if answer < "c" else "no"
+
+    graded = Judge(RunnableLambda(unsteady)).grade([(RECORD, text) for text in "abc"])
+    assert (graded, asked) == ([True, True, False], {"a": 3, "b": 2, "c": 1})
 
 
 def test_the_error_counts_the_replies_that_can_t_be_read() -> None:
