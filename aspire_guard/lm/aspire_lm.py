@@ -49,8 +49,8 @@ class AspireLM:
         task: θp; without it the base model answers as it is.
         self_eval: θs; without it no answer is judged.
         template: the prompt layout.
-        correct: z_c, a single token.
-        wrong: z_w, a single token.
+        correct: z_c, a single token, without its spaces if it is one only so.
+        wrong: z_w, likewise.
     """
 
     lm: LanguageModel
@@ -131,10 +131,20 @@ class AspireLM:
 
     def word_logits(self, hidden: Tensor) -> Tensor:
         """`(…, 2)`: logits of z_c and z_w after `hidden` `(…, hidden)`."""
-        head = self.lm.model.get_output_embeddings()
-        words = torch.cat([self._word(self.correct), self._word(self.wrong)])
+        head, words = self.lm.model.get_output_embeddings(), self.word_ids()
         bias = None if head.bias is None else head.bias[words].float()
         return self.lm.capped(torch.nn.functional.linear(hidden.float(), head.weight[words].float(), bias))
+
+    def word_ids(self) -> Tensor:
+        """`(2,)`: the tokens z_c and z_w.
+
+        Raises:
+            InputError: one of the words is several tokens, or both are the same one.
+        """
+        ids = torch.cat([self._word(self.correct), self._word(self.wrong)])
+        if ids[0] == ids[1]:
+            raise InputError(f"expected two verdicts, found {self.correct!r} and {self.wrong!r}; choose another word")
+        return ids
 
     @torch.inference_mode()
     def decode(
@@ -220,10 +230,11 @@ class AspireLM:
         return totals, mask.sum(-1)
 
     def _word(self, word: str) -> Tensor:
-        ids = self.lm.token_ids(word)
-        if len(ids) != 1:
+        # Some tokenizers put a space before every text themselves.
+        ids, bare = self.lm.token_ids(word), self.lm.token_ids(word.strip())
+        if 1 not in (len(ids), len(bare)):
             raise InputError(f"expected one token for the verdict {word!r}, found {len(ids)}; choose another word")
-        return ids
+        return ids if len(ids) == 1 else bare
 
 
 def _is_cheaper_apart(states: PrefixStates, lengths: Sequence[Sequence[int]]) -> bool:

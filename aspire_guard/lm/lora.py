@@ -71,8 +71,7 @@ class Lora:
 
     def vectors(self, lm: LanguageModel, question: str = "", answer: str = "") -> Tensor:
         """`(tokens, dim)`: the embeddings of `text` with question and answer filled in."""
-        parts = {"{question}": question, "{answer}": answer}
-        return lm.embed(lm.token_ids(re.sub(r"{question}|{answer}", lambda part: parts[part[0]], self.text)))
+        return lm.embed(lm.token_ids(filled(self.text, question, answer)))
 
     def adapted(self, lm: LanguageModel) -> LanguageModel:
         """The copy with the changes; `lm` must be the model that it was made from."""
@@ -139,6 +138,12 @@ class Lora:
     def _state(self) -> dict[str, Tensor]:
         state: dict[str, Tensor] = get_peft_model_state_dict(self._lm.model)
         return state
+
+
+def filled(text: str, question: str, answer: str) -> str:
+    """A LoRA's text with question and answer in their places."""
+    parts = {"{question}": question, "{answer}": answer}
+    return re.sub(r"{question}|{answer}", lambda part: parts[part[0]], text)
 
 
 def _sharing_copy(model: nn.Module) -> nn.Module:

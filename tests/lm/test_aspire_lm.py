@@ -7,11 +7,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tokenizers import Tokenizer, normalizers
 from torch import Tensor
+from transformers import PreTrainedTokenizerFast
 
 from aspire_guard.errors import InputError
 from aspire_guard.lm.aspire_lm import AspireLM
-from aspire_guard.testing import END_TOKEN, START_TOKEN, Family, tiny_evaluator
+from aspire_guard.testing import END_TOKEN, START_TOKEN, Family, tiny_evaluator, tiny_lm
 
 CONTEXT = "The yard of Harrow & Lund\nbuilt MV Petrel."
 EXCHANGES = [
@@ -227,3 +229,14 @@ def test_the_tiny_evaluator_is_the_same_for_the_same_seed(family: Family) -> Non
     assert torch.equal(torch.random.get_rng_state(), state)
     assert all(torch.equal(one, two) for one, two in zip(first, again, strict=True))
     assert not any(torch.equal(one, two) for one, two in zip(first, other, strict=True))
+
+
+def test_a_tokenizer_that_sets_a_space_before_every_text_has_the_words_without_one() -> None:
+    """As those of Llama 2 and Mistral do, whose " correct" is two tokens."""
+    lm = tiny_lm()
+    backend = Tokenizer.from_str(lm.tokenizer.backend_tokenizer.to_str())
+    backend.normalizer = normalizers.Prepend(" ")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend)  # type: ignore[no-untyped-call]
+    spaced = replace(lm, tokenizer=tokenizer)
+    assert len(spaced.token_ids(" correct")) > 1
+    assert AspireLM(spaced).word_ids().tolist() == AspireLM(lm).word_ids().tolist()

@@ -6,7 +6,7 @@ from itertools import groupby
 
 import pytest
 
-from aspire_trainers.batches import by_context, folds_by_context, split_by_context, take
+from aspire_trainers.batches import by_context, folds_by_context, split_by_context, take, within_budget
 from aspire_trainers.record import QARecord
 
 
@@ -22,6 +22,14 @@ def _records(*sizes: int, closed_book: int = 0) -> list[QARecord]:
 
 
 RECORDS = _records(3, 1, 5, 2, 7, 4, closed_book=5)
+
+
+def test_batches_are_parted_by_a_budget_of_tokens() -> None:
+    """Neighbours stay together as long as they find room; a record of more than the budget stands alone."""
+    lengths = [2, 3, 1, 9, 1, 5, 4]
+    records = [QARecord(str(length), "?") for length in lengths]
+    parts = within_budget([records[:5], records[5:]], lambda record: int(record.id), 6)
+    assert [[int(record.id) for record in part] for part in parts] == [[2, 3, 1], [9], [1], [5], [4]]
 
 
 @pytest.mark.parametrize("size", [1, 2, 4, 7, 100])

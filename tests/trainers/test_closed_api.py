@@ -159,6 +159,29 @@ def test_an_evaluator_is_fitted_to_the_answers_of_an_api(
     assert {line["log_likelihood"] for line in scored} == {-0.125, -3.0}
 
 
+def test_where_some_answers_have_no_log_likelihood_the_evaluator_goes_by_its_own(
+    base: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And a warning says so before anything is trained."""
+    lines = [
+        {
+            "question": "Which?",
+            "context": f"Passage {i}.",
+            "answers": [f"no. {i}"],
+            "answer": answer,
+            "log_likelihood": seen,
+        }
+        for i in range(5)
+        for answer, seen in ((f"no. {i}", -0.125), ("nothing", None))
+    ]
+    (folder / "answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    training = ("--answers", "answers.jsonl", "--recipe", "recipe.toml", "--model", base)
+    _run(monkeypatch, "train", *training, "--output", "my-evaluator")
+    said = capsys.readouterr().err
+    assert said.startswith("warning: 2 of the 4 answers to the validation records have no log-likelihood")
+    assert read_manifest(folder / "my-evaluator").likelihood == "own"
+
+
 def test_training_goes_on_from_records_or_from_answers(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -26,6 +26,7 @@ from aspire_trainers.evaluate import (
     compare,
     evaluate,
     evaluate_pretrained,
+    expect_answerable,
     graded,
     scored_lines,
 )
@@ -262,6 +263,16 @@ def test_a_record_that_does_not_fit_is_named_before_any_is_answered() -> None:
     records = [*QUESTIONS, QARecord("long", "Who?", "zebra " * evaluator.aspire.lm.max_length, ("zebra",))]
     with pytest.raises(InputError, match="long: expected at most"):
         answer_records(evaluator, records, Progress("answering"))
+
+
+def test_a_record_that_does_not_fit_behind_the_examples_is_named_too() -> None:
+    """Under θp it fits; the pre-trained model's examples take up to half of the window. Samples are no matter."""
+    evaluator = tiny_evaluator(num_beams=3, max_new_tokens=6)
+    records = [*QUESTIONS, QARecord("long", "Who?", "zebra " * 50, ("zebra",))]
+    suite = Suite.paper(RougeEntailment(), samples=100)
+    expect_answerable(evaluator, records, suite)
+    with pytest.raises(InputError, match="long: expected at most"):
+        expect_answerable(evaluator, records, suite, pretrained=True)
 
 
 def test_scored_lines_are_those_of_the_score_command() -> None:

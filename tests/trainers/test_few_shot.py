@@ -129,6 +129,14 @@ def test_an_answer_is_its_first_line_with_the_likelihood_of_a_fresh_reading(chat
         torch.testing.assert_close(decoded.states.hidden[i], states.hidden[0], atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("record", [CLOSED, replace(CLOSED, context="A passage.")])
+def test_a_prompt_is_as_long_as_its_states(record: QARecord) -> None:
+    """Whatever stands in it."""
+    few_shot = FewShot(tiny_lm(), ONE)
+    with torch.inference_mode():
+        assert few_shot.states([record]).lengths.tolist() == [[few_shot.length(record)]]
+
+
 def test_the_examples_are_copied_from_their_passages() -> None:
     """They show what the instruction asks for."""
     assert 3 <= len(EXAMPLES) <= 4

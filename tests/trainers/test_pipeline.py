@@ -20,6 +20,8 @@ from aspire_guard.evaluators.correctness_rule import CorrectnessRule
 from aspire_guard.evaluators.folder import read_manifest
 from aspire_guard.evaluators.self_evaluator import SelfEvaluator, selection_score
 from aspire_guard.exchange import Exchange
+from aspire_guard.lm.aspire_lm import AspireLM
+from aspire_guard.lm.base_model import load_base_model
 from aspire_guard.selection.metrics import auroc
 from aspire_trainers.alpha import calibrate, choose_alpha
 from aspire_trainers.config import SamplingConfig, SelfEvaluationConfig, TaskTuningConfig, TrainingConfig
@@ -27,6 +29,7 @@ from aspire_trainers.evaluate import JudgedAnswer
 from aspire_trainers.line_log import locked
 from aspire_trainers.pipeline import train_evaluator
 from aspire_trainers.record import QARecord
+from aspire_trainers.room import expect_room
 from aspire_trainers.training_data import TrainingData
 
 
@@ -265,6 +268,60 @@ def test_a_record_that_does_not_fit_is_named_before_anything_is_trained(base: Pa
     data = replace(DATA, train=(*DATA.train[:3], long, *DATA.train[4:]))
     with pytest.raises(InputError, match=rf"{long.id}: expected at most 512 tokens of .*, found 5\d\d; shorten"):
         train_evaluator(_config(base), data, tmp_path / "out")
+    assert not (tmp_path / ".out.work").exists()
+
+
+@pytest.mark.parametrize(
+    ("stage", "context"),
+    [
+        ({"persuasion": 1.0}, 425),
+        ({"text": "\nQuestion: {question}\nAnswer: {answer}\nRight?", "method": "lora", "rank": 2}, 425),
+        ({"distractors": 1}, 9),
+    ],
+)
+def test_what_theta_s_may_be_shown_must_fit_too(
+    base: Path, tmp_path: Path, stage: dict[str, Any], context: int
+) -> None:
+    """An answer that argues, a text that repeats it, or the reference of another question about the passage."""
+    one, other = (replace(DATA.train[i], context=f"Passage: {'x' * context}") for i in range(2))
+    if "distractors" in stage:
+        one, other = replace(one, question="?" * 99), replace(other, answers=("y" * 399,))
+    data = TrainingData(("x",), (one, other), ())
+    plain = _config(base)
+    expect_room(AspireLM(load_base_model(str(base))), plain, data)
+    config = _config(base, self_evaluation=plain.self_evaluation.model_copy(update=stage))
+    with pytest.raises(InputError, match=rf"{one.id}: expected at most 512 tokens of .*, found 5\d\d; shorten"):
+        train_evaluator(config, data, tmp_path / "out")
+    assert not (tmp_path / ".out.work").exists()
+
+
+def test_the_verdicts_are_other_words_where_the_recipe_says_so(base: Path, tmp_path: Path) -> None:
+    """An evaluator keeps its words, and training that goes on from it takes them over."""
+    fit: dict[str, Any] = {"length": 2, "epochs": 1, "batch_size": 4}
+    config = _config(
+        base,
+        task=TaskTuningConfig(method="none"),
+        self_evaluation=SelfEvaluationConfig(correct=" true", wrong=" false", text="Right?", **fit),
+    )
+    first = train_evaluator(config, DATA, tmp_path / "first")
+    stage = SelfEvaluationConfig(text="Right?", **fit)
+    second = train_evaluator(
+        config.model_copy(update={"init_from": str(first), "self_evaluation": stage}), DATA, tmp_path / "second"
+    )
+    for folder in (first, second):
+        manifest = read_manifest(folder)
+        assert (manifest.correct, manifest.wrong) == (" true", " false")
+
+
+@pytest.mark.parametrize("words", [{"correct": "right"}, {"correct": "r", "wrong": " r"}])
+def test_verdicts_that_are_not_two_tokens_are_refused_before_anything_is_trained(
+    base: Path, tmp_path: Path, words: dict[str, str]
+) -> None:
+    """The tiny model's tokens are bytes."""
+    config = _config(base)
+    stage = config.self_evaluation.model_copy(update=words)
+    with pytest.raises(InputError, match=r"expected (one token for the verdict 'right'|two verdicts), found"):
+        train_evaluator(config.model_copy(update={"self_evaluation": stage}), DATA, tmp_path / "out")
     assert not (tmp_path / ".out.work").exists()
 
 

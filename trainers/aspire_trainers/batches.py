@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 
 from aspire_guard.errors import InputError
@@ -28,6 +28,22 @@ def by_context(records: Sequence[QARecord], size: int, seed: int) -> list[list[Q
             batches.append(list(piece))
     chance.shuffle(batches)
     return batches
+
+
+def within_budget(
+    batches: Iterable[Sequence[QARecord]], tokens: Callable[[QARecord], int], budget: int
+) -> Iterator[list[QARecord]]:
+    """The batches, those of more tokens than `budget` in parts; a record that has more by itself stands alone."""
+    for batch in batches:
+        part: list[QARecord] = []
+        total = 0
+        for record in batch:
+            total += (length := tokens(record))
+            if part and total > budget:
+                yield part
+                part, total = [], length
+            part.append(record)
+        yield part
 
 
 def split_by_context(

@@ -89,6 +89,8 @@ class SelfEvaluationConfig(FitConfig):
         persuasion: share of these answers that a step sees once more with an addition that says nothing, under the
             label that the answer has; wrong ones also with an addition that argues for them. θs learns that arguing
             does not make an answer right.
+        correct: z_c, the word for right, one token of the model; where left out that of `init_from`, or " correct".
+        wrong: z_w, the word for wrong; where left out that of `init_from`, or " wrong".
         from_scratch: θs is made anew, of what stands here, where `init_from` names an evaluator; θp starts as its own.
     """
 
@@ -103,6 +105,8 @@ class SelfEvaluationConfig(FitConfig):
     token_budget: int = Field(default=8192, ge=1)
     answers: int = Field(default=4, ge=2)
     persuasion: float = Field(default=0.0, ge=0, le=1)
+    correct: str | None = Field(default=None, min_length=1)
+    wrong: str | None = Field(default=None, min_length=1)
     from_scratch: bool = False
 
 

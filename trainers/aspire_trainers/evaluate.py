@@ -29,7 +29,7 @@ from aspire_trainers.comparison import (
 from aspire_trainers.correctness import Correctness
 from aspire_trainers.few_shot import FewShot
 from aspire_trainers.progress import Progress
-from aspire_trainers.prompting import Adapted
+from aspire_trainers.prompting import Adapted, Prompting
 from aspire_trainers.record import QARecord
 from aspire_trainers.room import expect_room_to_answer
 
@@ -177,14 +177,20 @@ def evaluate_pretrained(
     )
 
 
-def expect_answerable(evaluator: SelfEvaluator, records: Sequence[QARecord]) -> None:
-    """Make sure that the evaluator can answer the records by itself.
+def expect_answerable(
+    evaluator: SelfEvaluator, records: Sequence[QARecord], suite: Suite = _NOTHING, *, pretrained: bool = False
+) -> None:
+    """Make sure that the evaluator can answer the records by itself, and its pre-trained model where that is asked for.
 
     Raises:
         InputError: it was fitted to the log-likelihoods of a chain, or a record does not fit its window.
     """
     evaluator.expect_own_likelihood()
-    expect_room_to_answer(evaluator.aspire, records, evaluator.manifest.max_new_tokens)
+    prompting: list[Prompting] = [Adapted(evaluator.aspire)]
+    if pretrained:
+        prompting.append(FewShot(evaluator.aspire.lm))
+    for way in prompting:
+        expect_room_to_answer(way, records, evaluator.manifest.max_new_tokens, suite)
 
 
 def answer_records(
@@ -198,7 +204,7 @@ def answer_records(
     Raises:
         InputError: the evaluator was fitted to the log-likelihoods of a chain, or a record does not fit its window.
     """
-    expect_answerable(evaluator, records)
+    expect_answerable(evaluator, records, suite)
     manifest = evaluator.manifest
     with progress:
         return answer_and_judge(

@@ -86,8 +86,10 @@ def evaluate(
         expect_another(answers, Path(data))
         answers.open("a").close()  # a wrong path should not cost all the answers
     judge, other = load_evaluator(evaluator), None if against is None else load_evaluator(against)
+    # Before the first has answered, which takes its time.
+    expect_answerable(judge, records, suite, pretrained=baselines)
     if other is not None:
-        expect_answerable(other, records)  # before the first has answered, which takes its time
+        expect_answerable(other, records)
     judged = answer_records(judge, records, Progress("answering", "questions"), suite)
     if answers is not None:
         _write(answers, judge, judged, are_graded=False)  # grading may fail, and answering took its time

@@ -104,12 +104,19 @@ class FewShot:
         while self._examples and len(self._marked_ids(self._render(self._chat(open_book=True)))) > lm.max_length // 2:
             self._examples.pop()
 
+    def length(self, record: QARecord) -> int:
+        """Tokens of the prompt, the examples included."""
+        kind = int(record.context is None)
+        return (
+            int(self._heads.lengths[kind, 0]) + len(self._passage_ids(record.context)) + len(self._question_ids(record))
+        )
+
     def states(self, records: Sequence[QARecord]) -> PrefixStates:
         """States of the prompts; the examples are computed once for all calls, a passage once a call."""
         lm = self.aspire.lm
         contexts = list(dict.fromkeys(record.context for record in records))
         kinds = torch.tensor([int(context is None) for context in contexts], device=lm.device)
-        passages = [lm.token_ids(f" {context}" if context else "") for context in contexts]
+        passages = [self._passage_ids(context) for context in contexts]
         states = self._extended(self._heads.rows(kinds), passages)
         index = torch.tensor([contexts.index(record.context) for record in records], device=lm.device)
         return self._extended(states.rows(index), [self._question_ids(record) for record in records])
@@ -183,6 +190,9 @@ class FewShot:
                 messages, chat_template=self._template, tokenize=False, add_generation_prompt=True
             )
         )
+
+    def _passage_ids(self, context: str | None) -> Tensor:
+        return self.aspire.lm.token_ids(f" {context}" if context else "")
 
     def _question_ids(self, record: QARecord) -> Tensor:
         pieces = self._pieces[record.context is None]

@@ -91,9 +91,14 @@ def load_given_answers(path: str | Path) -> list[GivenAnswers]:
     return list(questions.values())
 
 
+def without_likelihood(given: Sequence[GivenAnswers]) -> int:
+    """Of how many answers the chain's model reported no log-likelihood."""
+    return sum(answers.log_likelihoods.count(None) for answers in given)
+
+
 def reports_likelihoods(given: Sequence[GivenAnswers]) -> bool:
     """Whether the chain's model reported the log-likelihood of every answer."""
-    return all(likelihood is not None for answers in given for likelihood in answers.log_likelihoods)
+    return without_likelihood(given) == 0
 
 
 def judge_given(

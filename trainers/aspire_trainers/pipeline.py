@@ -67,6 +67,9 @@ def train_evaluator(config: TrainingConfig, data: TrainingData, output: Path) ->
     processes()  # where there are several GPUs, each process takes its own
     lm = load_base_model(config.model)
     start, learned = _start(config, lm)
+    words = {name: getattr(config.self_evaluation, name) for name in ("correct", "wrong")}
+    start = replace(start, **{name: word for name, word in words.items() if word is not None})
+    start.word_ids()  # raises where they are no tokens of the model
     run: dict[str, Any] = {
         "config": config.model_dump(mode="json"),
         "data": data.digest(),

@@ -44,6 +44,10 @@ class Prompting(Protocol):
         """The model that reads and answers."""
         ...
 
+    def length(self, record: QARecord) -> int:
+        """Tokens of the record's prompt."""
+        ...
+
     def decode(self, records: Sequence[QARecord], *, k: int, max_new_tokens: int) -> Decoded:
         """Answer by beam search with `k` beams."""
         ...
@@ -64,6 +68,10 @@ class Adapted:
     """The model under θp: it was tuned to answer, and is asked in the words of its own template."""
 
     aspire: AspireLM
+
+    def length(self, record: QARecord) -> int:
+        """Tokens of `[θp ; x]`."""
+        return sum(self.aspire.lengths(record.question, record.context, ""))
 
     def decode(self, records: Sequence[QARecord], *, k: int, max_new_tokens: int) -> Decoded:
         """Answer by beam search; the states of the best beam are those that its generation left behind."""

@@ -2,59 +2,98 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from aspire_guard.errors import InputError
 from aspire_guard.lm.adapter import Adapter
 from aspire_guard.lm.aspire_lm import AspireLM
+from aspire_guard.lm.conversation import first_turns
+from aspire_guard.lm.lora import filled
+from aspire_trainers.persuasion import ANSWER, TRAINING
+from aspire_trainers.prompting import Adapted, Prompting
 from aspire_trainers.record import QARecord
 
 if TYPE_CHECKING:
+    from aspire_trainers.baselines import Suite
     from aspire_trainers.config import FitConfig, TrainingConfig
     from aspire_trainers.training_data import TrainingData
 
 
 def expect_room(aspire: AspireLM, config: TrainingConfig, data: TrainingData) -> None:
-    """Make sure that every record, with its longest answer and the adapters, fits into the base model's window.
+    """Make sure that every record, with the adapters and the longest answer that θs may be shown, fits the window.
 
     Raises:
         InputError: one does not; it is named.
     """
-    adapters = 0 if aspire.task is not None else _tokens(aspire, config.task, None)  # else `lengths` counts θp
-    adapters += _tokens(aspire, config.self_evaluation, aspire.self_eval)
-    for record in (*data.train, *data.validation):
-        given = data.given_of([record])
-        answers = [*record.answers[:1], *(given[0].texts if given else ())]
-        longest = max([config.sampling.max_new_tokens, *(len(aspire.answer_ids(answer)) for answer in answers)])
-        _expect_fit(aspire, record, longest + adapters)
+    stage = config.self_evaluation
+    start = None if stage.from_scratch else aspire.self_eval
+    task = 0 if aspire.task is not None else _tokens(aspire, config.task, None)  # else the prompt's length counts θp
+    of_passage = _longest_references(aspire, data.train) if stage.distractors else {}
+    twins = _additions(aspire) if stage.persuasion else []
+    for is_trained_on, records in ((True, data.train), (False, data.validation)):
+        for record in records:
+            given = data.given_of([record])
+            shown = [*record.answers[:1], *(given[0].texts if given else ()), config.task.refusal or ""]
+            answer = max(config.sampling.max_new_tokens, _longest(aspire, shown))
+            if is_trained_on:
+                answer = max(answer, of_passage.get(record.id, 0))
+                answer = max([answer, *(tokens + times * answer for tokens, times in twins)])
+            suffix = _tokens(aspire, stage, start, record.question, answer)
+            _expect_fit(Adapted(aspire), record, task + answer + suffix)
 
 
-def expect_room_to_answer(aspire: AspireLM, records: Sequence[QARecord], max_new_tokens: int) -> None:
-    """Make sure that every record, with the longest answer and θs after it, fits into the model's window.
+def expect_room_to_answer(prompting: Prompting, records: Sequence[QARecord], max_new_tokens: int, suite: Suite) -> None:
+    """Make sure that every prompt, with the longest answer and what is read after it, fits into the model's window.
 
     Raises:
         InputError: one does not; it is named.
     """
-    suffix = 0 if aspire.self_eval is None else len(aspire.self_eval.vectors(aspire.lm, "", ""))
+    aspire, asked = prompting.aspire, suite.follow_up_tokens(prompting, max_new_tokens)
     for record in records:
-        _expect_fit(aspire, record, max_new_tokens + suffix)
+        suffix = max(asked, _tokens(aspire, None, aspire.self_eval, record.question, max_new_tokens))
+        _expect_fit(prompting, record, max_new_tokens + suffix)
 
 
-def _expect_fit(aspire: AspireLM, record: QARecord, after: int) -> None:
+def _expect_fit(prompting: Prompting, record: QARecord, after: int) -> None:
     """With so many tokens after the prompt."""
-    window = aspire.lm.max_length
-    if (found := sum(aspire.lengths(record.question, record.context, "")) + after) > window:
+    window = prompting.aspire.lm.max_length
+    if (found := prompting.length(record) + after) > window:
         raise InputError(
-            f"{record.id}: expected at most {window} tokens of context, question, answer and adapters, "
+            f"{record.id}: expected at most {window} tokens of context, question, answer and what is read with them, "
             f"found {found}; shorten its context, leave it out, or take a base model with a longer window"
         )
 
 
-def _tokens(aspire: AspireLM, config: FitConfig, start: Adapter | None) -> int:
-    """Of an adapter that goes on from `start`, or is made anew."""
+def _tokens(
+    aspire: AspireLM, config: FitConfig | None, start: Adapter | None, question: str = "", answer: int = 0
+) -> int:
+    """Of an adapter that goes on from `start`, or is made anew, where the answer has so many tokens."""
     if start is not None:
-        return len(start.vectors(aspire.lm, "", ""))
+        return len(start.vectors(aspire.lm, question, "")) + start.text.count(ANSWER) * answer
+    if config is None or config.method not in ("soft_prompt", "lora"):
+        return 0
     if config.method == "soft_prompt":
         return config.length
-    return len(aspire.lm.token_ids(config.text)) if config.method == "lora" else 0
+    return len(aspire.lm.token_ids(filled(config.text, question, ""))) + config.text.count(ANSWER) * answer
+
+
+def _longest(aspire: AspireLM, answers: Iterable[str]) -> int:
+    return max((len(aspire.answer_ids(answer)) for answer in answers), default=0)
+
+
+def _longest_references(aspire: AspireLM, records: Sequence[QARecord]) -> dict[str, int]:
+    """By record id the tokens of the longest reference that a question about its passage has."""
+    first = first_turns(record.context for record in records)
+    longest: dict[str | None, int] = {}
+    for record in records:
+        if record.context is not None:
+            place = first[record.context]
+            longest[place] = max(longest.get(place, 0), _longest(aspire, record.answers[:1]))
+    return {record.id: longest.get(first[record.context], 0) for record in records}
+
+
+def _additions(aspire: AspireLM) -> list[tuple[int, int]]:
+    """Of each phrase that is added to an answer its tokens, and how often it repeats the answer."""
+    phrases = (phrase for family in TRAINING.values() for phrase in family)
+    return [(_longest(aspire, [phrase.replace(ANSWER, "")]), phrase.count(ANSWER)) for phrase in phrases]

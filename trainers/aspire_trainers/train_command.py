@@ -51,6 +51,7 @@ def train(
     from aspire_guard.evaluators.folder import read_calibration, read_manifest
     from aspire_guard.selection.calibration import LEAST_RELEASED
     from aspire_trainers.config import TrainingConfig
+    from aspire_trainers.given_answers import without_likelihood
     from aspire_trainers.pipeline import train_evaluator
     from aspire_trainers.processes import processes
     from aspire_trainers.training_data import TrainingData
@@ -61,8 +62,17 @@ def train(
     config = TrainingConfig.load(recipe, model=model, init_from=init_from, limit=limit, seed=seed)
     load = TrainingData.load if train else TrainingData.load_answers
     data = load(train or answers or [], validation or [], config)
+    given = data.given_of(data.validation) or []
+    n, missing = sum(len(answers.texts) for answers in given), without_likelihood(given)
+    is_main = processes().is_main_process
+    if is_main and 0 < missing < n:
+        typer.echo(
+            f"warning: {missing} of the {n} answers to the validation records have no log-likelihood, so the evaluator "
+            "will go by its own model's likelihood of every answer; leave them out if it should go by the chain's",
+            err=True,
+        )
     folder = train_evaluator(config, data, output.resolve())
-    if not processes().is_main_process:
+    if not is_main:
         return
     typer.echo(f"{output}: an evaluator for {read_manifest(folder).base_model.name}; read its README.md")
     calibration = read_calibration(folder)

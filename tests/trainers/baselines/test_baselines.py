@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -84,6 +85,16 @@ def test_verdicts_are_those_of_a_question_asked_after_the_answer(baseline: Basel
         score, tokens = _scores(baseline, answered)[i]
         assert score == pytest.approx(float(expected), abs=1e-4)
         assert tokens == len(ids) + (answered.sampled_tokens[i] if baseline.draws else 0)
+
+
+def test_p_true_shows_as_many_samples_as_find_room(answered: Answered) -> None:
+    """The first ones: what would outgrow the model's window is left out, and its tokens are not counted as read."""
+    beyond = "x" * answered.prompting.aspire.lm.max_length
+    none, some, too_many = (
+        _scores(PTrue(), replace(answered, samples=[[Answer(text, -1.0, 2) for text in texts]] * 4))
+        for texts in ([], ["a", "b"], ["a", "b", beyond, "c"])
+    )
+    assert too_many == some != none
 
 
 @pytest.mark.parametrize("baseline", FIVE, ids=lambda baseline: baseline.name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from aspire_trainers.baselines.baseline import Answered, Priced
 from aspire_trainers.baselines.follow_up import QUESTION, log_p_true
 
@@ -9,7 +11,7 @@ _IDEAS = "Some ideas that were brainstormed:"
 
 
 class PTrue:
-    """log P("true") against "false", in nats, with the samples shown before the proposed answer."""
+    """log P("true") against "false", in nats, with the samples before the proposed answer, as many as find room."""
 
     name = "p_true"
     draws = True
@@ -17,12 +19,26 @@ class PTrue:
 
     def scores(self, answered: Answered) -> list[Priced]:
         """The verdict on each answer."""
+        rooms = (answered.prompting.aspire.lm.max_length - answered.decoded.states.lengths[:, 0]).tolist()
         texts = [
-            "\n".join([_IDEAS, *(idea.text for idea in samples), f"Proposed answer: {text}", QUESTION])
-            for samples, text in zip(answered.samples, answered.decoded.texts, strict=True)
+            _fitting(answered, [idea.text for idea in samples], text, room)
+            for samples, text, room in zip(answered.samples, answered.decoded.texts, rooms, strict=True)
         ]
         verdicts = log_p_true(answered, texts)
         return [
             Priced(score, tokens + drawn)
             for (score, tokens), drawn in zip(verdicts, answered.sampled_tokens, strict=True)
         ]
+
+
+def p_true_question(ideas: Sequence[str], answer: str) -> str:
+    """What is asked after an answer."""
+    return "\n".join([_IDEAS, *ideas, f"Proposed answer: {answer}", QUESTION])
+
+
+def _fitting(answered: Answered, ideas: Sequence[str], answer: str, room: int) -> str:
+    """The question with the first ideas, all if so many tokens hold them."""
+    texts = (p_true_question(ideas[:n], answer) for n in range(len(ideas), -1, -1))
+    return next(
+        (text for text in texts if len(answered.prompting.follow_up(text)) <= room), p_true_question([], answer)
+    )

@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from aspire_guard.lm.aspire_lm import Answer
 from aspire_trainers.baselines.baseline import Answered, Baseline, Priced
 from aspire_trainers.baselines.entailment import Entailment
-from aspire_trainers.baselines.p_true import PTrue
+from aspire_trainers.baselines.p_true import PTrue, p_true_question
 from aspire_trainers.baselines.perplexity import Perplexity
 from aspire_trainers.baselines.predictive_entropy import PredictiveEntropy
 from aspire_trainers.baselines.self_eval import SelfEval
 from aspire_trainers.baselines.semantic_entropy import SemanticEntropy
-from aspire_trainers.batches import by_context
+from aspire_trainers.batches import by_context, within_budget
 from aspire_trainers.prompting import Prompting
 from aspire_trainers.record import QARecord
 
 _BATCH_SIZE = 16
+_TOKEN_BUDGET = 16384  # of a batch's prompts
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,17 @@ class Suite:
         five = (Perplexity(), PredictiveEntropy(), SemanticEntropy(entailment), SelfEval(), PTrue())
         return cls(five, samples)
 
+    def follow_up_tokens(self, prompting: Prompting, max_new_tokens: int) -> int:
+        """The most tokens that a baseline reads after an answer, where P(True) shows no samples."""
+        asks = any(baseline.forward_passes for baseline in self.baselines)
+        return len(prompting.follow_up(p_true_question([], ""))) + max_new_tokens if asks else 0
+
     def answers(
         self, prompting: Prompting, records: Sequence[QARecord], *, num_beams: int, max_new_tokens: int
     ) -> Iterator[Answered]:
         """Answer the records in batches of few passages, and draw the samples on the states of the same prompts."""
-        for batch in by_context(records, _BATCH_SIZE, seed=0):
+        batches = by_context(records, _BATCH_SIZE, seed=0)
+        for batch in within_budget(batches, prompting.length, _TOKEN_BUDGET):
             decoded = prompting.decode(batch, k=num_beams, max_new_tokens=max_new_tokens)
             if not self.samples:
                 yield Answered(prompting, batch, decoded, list(map(_distinct, decoded.beams)), [0] * len(batch))
