@@ -368,17 +368,22 @@ def test_what_an_evaluator_names_is_run_only_where_the_user_names_it_too(
 def test_answers_are_kept_where_grading_them_fails(
     evaluator: Path, questions: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Without a label each, which `calibrate` asks for."""
+    """In a file of their own, without a label each, which `calibrate` asks for; an earlier run's labels stay."""
     monkeypatch.chdir(questions.parent)
     Path("my_judge.py").write_text(
         "from aspire_guard.testing import ScriptedChatModel\nmodel = ScriptedChatModel('perhaps')\n"
     )
-    scored = Path("scored.jsonl")
-    options = ("--data", questions, "--evaluator", evaluator, "--answers", scored, "--correctness", "my_judge:model")
-    assert run(monkeypatch, "evaluate", *options) == 2
-    assert "found 3 of 3 that don't, the first 'perhaps'" in capsys.readouterr().err
-    assert [json.loads(line)["correct"] for line in scored.read_text("utf-8").splitlines()] == [None] * 3
-    assert run(monkeypatch, "calibrate", scored, "--target-risk", 0.5) == 2
+    options = ("--data", questions, "--evaluator", evaluator, "--answers", "scored.jsonl")
+    assert run(monkeypatch, "evaluate", *options) == 0
+    before = Path("scored.jsonl").read_bytes()
+    assert run(monkeypatch, "evaluate", *options, "--correctness", "my_judge:model") == 2
+    said = capsys.readouterr().err
+    assert "found 3 of 3 that don't, the first 'perhaps'" in said
+    assert "the answers are kept in scored.ungraded.jsonl" in said
+    kept = [json.loads(line) for line in Path("scored.ungraded.jsonl").read_text("utf-8").splitlines()]
+    assert kept == [json.loads(line) | {"correct": None} for line in before.splitlines()]
+    assert Path("scored.jsonl").read_bytes() == before
+    assert run(monkeypatch, "calibrate", "scored.ungraded.jsonl", "--target-risk", 0.5) == 2
     assert re.search(r"line 1: .*found null", capsys.readouterr().err)
 
 

@@ -41,7 +41,7 @@ class ChainWatch(BaseCallbackHandler):
         self._messages: list[BaseMessage] = []
 
     def forget(self) -> None:
-        """Forget all that was seen, and hear no more of a retriever that is still at work: another run begins."""
+        """Forget all that was seen, and what a retriever that has begun may still return: another run begins."""
         with self._lock:
             self._retrievers.clear()
             self._documents.clear()

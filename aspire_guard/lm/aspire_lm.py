@@ -49,7 +49,7 @@ class AspireLM:
         task: θp; without it the base model answers as it is.
         self_eval: θs; without it no answer is judged.
         template: the prompt layout.
-        correct: z_c, a single token, without its spaces if it is one only so.
+        correct: z_c, one token, as it stands or stripped.
         wrong: z_w, likewise.
     """
 
@@ -139,12 +139,9 @@ class AspireLM:
         """`(2,)`: the tokens z_c and z_w.
 
         Raises:
-            InputError: one of the words is several tokens, or both are the same one.
+            InputError: one of the words is several tokens.
         """
-        ids = torch.cat([self._word(self.correct), self._word(self.wrong)])
-        if ids[0] == ids[1]:
-            raise InputError(f"expected two verdicts, found {self.correct!r} and {self.wrong!r}; choose another word")
-        return ids
+        return torch.cat([self._word(self.correct), self._word(self.wrong)])
 
     @torch.inference_mode()
     def decode(

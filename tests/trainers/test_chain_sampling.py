@@ -153,17 +153,38 @@ def test_a_chain_that_is_async_alone_is_asked_in_one_event_loop(tmp_path: Path) 
 
 
 def test_an_error_of_either_api_is_the_chains_own(tmp_path: Path) -> None:
-    """A mistake in a sync step is told as it is, and so is one in an async step."""
+    """A mistake in a sync step is told as it is, after one run, and so is one in an async step."""
+    runs: list[str] = []
 
     def mistaken(input: dict[str, str]) -> str:
+        runs.append("sync")
         return str(len(7))  # type: ignore[arg-type]
 
-    async def busy(input: dict[str, str]) -> str:
-        raise ConnectionError("busy")
+    async def mistaken_too(input: dict[str, str]) -> str:
+        runs.append("async")
+        return str(len(7))  # type: ignore[arg-type]
 
-    for number, (chain, error) in enumerate(((mistaken, TypeError), (busy, ConnectionError))):
+    for number, chain in enumerate((mistaken, mistaken_too)):
         ended = sample(chain, tmp_path / f"{number}.jsonl", RECORDS[:1], samples=1)
-        assert [type(failure) for failure in ended.failures.values()] == [error]
+        assert [str(error) for error in ended.failures.values()] == ["object of type 'int' has no len()"]
+    assert runs == ["sync", "async"]
+
+
+def test_what_a_run_found_that_the_sync_api_refused_is_not_the_context(tmp_path: Path) -> None:
+    """The retriever is asked once more, and the answer rests on what it finds then."""
+    found: list[Document] = []
+
+    class Shelf(BaseRetriever):
+        def _get_relevant_documents(self, query: str, **kwargs: Any) -> list[Document]:
+            found.append(Document(f"Page {len(found)}."))
+            return found[-1:]
+
+    async def read(documents: list[Document]) -> str:
+        return documents[0].page_content
+
+    chain = RunnableLambda(lambda input: input["question"]) | Shelf() | read
+    sample(chain, file := tmp_path / "answers.jsonl", RECORDS[:1], samples=1)
+    assert [(line["context"], line["answer"]) for line in lines(file)] == [("Page 1.", "Page 1.")]
 
 
 def test_no_more_runs_go_on_at_once_than_are_allowed(tmp_path: Path) -> None:

@@ -9,12 +9,15 @@ from typing import Any
 
 from langchain_core.runnables import Runnable, RunnableConfig
 
-# LangChain, LangGraph and tools say it in words of their own, but by one of these.
-_REFUSALS = (TypeError, NotImplementedError)
+
+class AsyncAloneError(Exception):
+    """A chain's sync API refused; from now on its async one is used."""
+
+    retryable = False
 
 
 class SyncOrAsync(Runnable[Any, Any]):
-    """A chain with an `invoke` in any case: where its own refuses, its `ainvoke` is run, and from then on at once.
+    """A chain that is run by its async API once its sync one has refused.
 
     It is not asked beforehand which of the two it has: only the steps inside it know, and some have no async one.
     """
@@ -25,18 +28,21 @@ class SyncOrAsync(Runnable[Any, Any]):
         self._is_async = False
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        """The chain's output; where both APIs refuse, the error of the first."""
+        """The chain's output.
+
+        Raises:
+            AsyncAloneError: the sync API refuses; the run, of which some steps may have been done, is to be made anew.
+        """
         if self._is_async:
             return self._ainvoked(input, config, kwargs)
         try:
             return self.chain.invoke(input, config, **kwargs)
-        except _REFUSALS as refusal:
-            try:
-                output = self._ainvoked(input, config, kwargs)
-            except _REFUSALS:
-                raise refusal from None
+        except (TypeError, NotImplementedError) as error:
+            # LangChain, LangGraph and tools have words of their own for it.
+            if isinstance(error, TypeError) and "sync" not in str(error):
+                raise
             self._is_async = True
-            return output
+            raise AsyncAloneError(str(error)) from error
 
     def _ainvoked(self, input: Any, config: RunnableConfig | None, kwargs: dict[str, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(self.chain.ainvoke(input, config, **kwargs), self._loop).result()

@@ -33,15 +33,16 @@ def by_context(records: Sequence[QARecord], size: int, seed: int) -> list[list[Q
 def within_budget(
     batches: Iterable[Sequence[QARecord]], tokens: Callable[[QARecord], int], budget: int
 ) -> Iterator[list[QARecord]]:
-    """The batches, those of more tokens than `budget` in parts; a record that has more by itself stands alone."""
+    """The batches, those of more tokens than `budget`, padding included, in parts; a longer record stands alone."""
     for batch in batches:
         part: list[QARecord] = []
-        total = 0
+        longest = 0
         for record in batch:
-            total += (length := tokens(record))
-            if part and total > budget:
+            length = tokens(record)
+            longest = max(longest, length)
+            if part and longest * (len(part) + 1) > budget:
                 yield part
-                part, total = [], length
+                part, longest = [], length
             part.append(record)
         yield part
 

@@ -26,7 +26,7 @@ from aspire_guard.exchange import Exchange
 from aspire_guard.exchange.chain_watch import ChainWatch, judged_exchange
 from aspire_guard.execution.chain_runs import ChainRuns
 from aspire_guard.jsonl import shown
-from aspire_trainers.async_chains import SyncOrAsync
+from aspire_trainers.async_chains import AsyncAloneError, SyncOrAsync
 from aspire_trainers.line_log import LineLog
 from aspire_trainers.model_use import ModelUse
 from aspire_trainers.progress import Progress
@@ -134,10 +134,11 @@ class _Asking:
 
     def ask(self, record: QARecord) -> Exchange:
         """One answer, with the context it was given from."""
-        watch = ChainWatch()
         context = {} if record.context is None else {"context": record.context}
         input = {"question": record.question, **context}
-        (output,), _ = self.runs.run([input], [{"callbacks": [watch, self.use]}], [watch])
+        watch, output = self._run(input)
+        if isinstance(output, AsyncAloneError):
+            watch, output = self._run(input)
         if isinstance(output, Exception):
             raise output
         exchange = judged_exchange(Exchange.from_run, input, output, watch)
@@ -145,6 +146,12 @@ class _Asking:
             raise ExchangeError("expected an answer, found a message that calls tools; sample the agent, not its model")
         f"{exchange.context}{exchange.answer}".encode()  # half of a surrogate pair fails this question, not the file
         return exchange
+
+    def _run(self, input: dict[str, str]) -> tuple[ChainWatch, Any]:
+        """What was seen in a run, and its output or its error."""
+        watch = ChainWatch()
+        (output,), _ = self.runs.run([input], [{"callbacks": [watch, self.use]}], [watch])
+        return watch, output
 
 
 def _line(record: QARecord, exchange: Exchange, chain: str) -> dict[str, Any]:

@@ -38,10 +38,7 @@ def print_report(report: Report, rule: str) -> None:
 def print_comparison(comparison: Comparison) -> None:
     """The other evaluator's figures, and how far the first is ahead."""
     console = Console()
-    title = (
-        f"{comparison.evaluator}: accuracy {_cell(comparison.accuracy)} ({comparison.answer_tokens:.0f} tokens each)"
-    )
-    _print_block(console, title, comparison.scores)
+    _print_block(console, f"{comparison.evaluator}: {_answers(comparison)}", comparison.scores)
     console.print(f"difference, paired bootstrap: {_differences(comparison.difference)}", soft_wrap=True)
 
 

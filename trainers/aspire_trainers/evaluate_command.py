@@ -91,9 +91,14 @@ def evaluate(
     if other is not None:
         expect_answerable(other, records)
     judged = answer_records(judge, records, Progress("answering", "questions"), suite)
-    if answers is not None:
-        _write(answers, judge, judged, are_graded=False)  # grading may fail, and answering took its time
-    judged = graded(judged, right)
+    try:
+        judged = graded(judged, right)
+    except InputError as error:  # answering took its time
+        if answers is None:
+            raise
+        kept = answers.with_suffix(".ungraded.jsonl")
+        _write(kept, judge, judged, are_graded=False)
+        raise InputError(f"{error}; the answers are kept in {kept}") from error
     if answers is not None:
         _write(answers, judge, judged)
     pretrained = None

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from aspire_guard.errors import InputError
 from aspire_guard.evaluators.folder import (
     BaseModelId,
     Manifest,
@@ -69,7 +70,8 @@ def train_evaluator(config: TrainingConfig, data: TrainingData, output: Path) ->
     start, learned = _start(config, lm)
     words = {name: getattr(config.self_evaluation, name) for name in ("correct", "wrong")}
     start = replace(start, **{name: word for name, word in words.items() if word is not None})
-    start.word_ids()  # raises where they are no tokens of the model
+    if len(set(start.word_ids().tolist())) < len(words):
+        raise InputError(f"expected two verdicts, found {start.correct!r} and {start.wrong!r}; choose another word")
     run: dict[str, Any] = {
         "config": config.model_dump(mode="json"),
         "data": data.digest(),

@@ -10,7 +10,7 @@ from aspire_guard.lm.adapter import Adapter
 from aspire_guard.lm.aspire_lm import AspireLM
 from aspire_guard.lm.conversation import first_turns
 from aspire_guard.lm.lora import filled
-from aspire_trainers.persuasion import ANSWER, TRAINING
+from aspire_trainers.persuasion import ANSWER, NEUTRAL, TRAINING
 from aspire_trainers.prompting import Adapted, Prompting
 from aspire_trainers.record import QARecord
 
@@ -30,15 +30,18 @@ def expect_room(aspire: AspireLM, config: TrainingConfig, data: TrainingData) ->
     start = None if stage.from_scratch else aspire.self_eval
     task = 0 if aspire.task is not None else _tokens(aspire, config.task, None)  # else the prompt's length counts θp
     of_passage = _longest_references(aspire, data.train) if stage.distractors else {}
-    twins = _additions(aspire) if stage.persuasion else []
+    neutral, all_additions = (_additions(aspire, families) for families in ([NEUTRAL], TRAINING))
+    is_read = stage.references or config.task.method != "none"
     for is_trained_on, records in ((True, data.train), (False, data.validation)):
         for record in records:
             given = data.given_of([record])
-            shown = [*record.answers[:1], *(given[0].texts if given else ()), config.task.refusal or ""]
-            answer = max(config.sampling.max_new_tokens, _longest(aspire, shown))
+            right = _longest(aspire, [*record.answers[:1], config.task.refusal or ""]) if is_read else 0
+            other = max(config.sampling.max_new_tokens, _longest(aspire, given[0].texts if given else ()))
             if is_trained_on:
-                answer = max(answer, of_passage.get(record.id, 0))
-                answer = max([answer, *(tokens + times * answer for tokens, times in twins)])
+                other = max(other, of_passage.get(record.id, 0))
+            if is_trained_on and stage.persuasion:  # no right answer argues
+                right, other = _with_addition(right, neutral), _with_addition(other, all_additions)
+            answer = max(right, other)
             suffix = _tokens(aspire, stage, start, record.question, answer)
             _expect_fit(Adapted(aspire), record, task + answer + suffix)
 
@@ -93,7 +96,12 @@ def _longest_references(aspire: AspireLM, records: Sequence[QARecord]) -> dict[s
     return {record.id: longest.get(first[record.context], 0) for record in records}
 
 
-def _additions(aspire: AspireLM) -> list[tuple[int, int]]:
+def _additions(aspire: AspireLM, families: Iterable[str]) -> list[tuple[int, int]]:
     """Of each phrase that is added to an answer its tokens, and how often it repeats the answer."""
-    phrases = (phrase for family in TRAINING.values() for phrase in family)
+    phrases = (phrase for family in families for phrase in TRAINING[family])
     return [(_longest(aspire, [phrase.replace(ANSWER, "")]), phrase.count(ANSWER)) for phrase in phrases]
+
+
+def _with_addition(answer: int, additions: Sequence[tuple[int, int]]) -> int:
+    """The tokens of an answer of so many with the longest of the additions."""
+    return max(tokens + times * answer for tokens, times in additions)

@@ -65,7 +65,7 @@ def train(
     given = data.given_of(data.validation) or []
     n, missing = sum(len(answers.texts) for answers in given), without_likelihood(given)
     is_main = processes().is_main_process
-    if is_main and 0 < missing < n:
+    if is_main and 0 < missing < n and config.alpha != 1:
         typer.echo(
             f"warning: {missing} of the {n} answers to the validation records have no log-likelihood, so the evaluator "
             "will go by its own model's likelihood of every answer; leave them out if it should go by the chain's",

@@ -75,6 +75,19 @@ def test_a_judge_is_asked_again_about_what_failed_alone() -> None:
     assert (graded, asked) == ([True, True, False], {"a": 3, "b": 2, "c": 1})
 
 
+def test_a_judge_that_is_down_is_not_asked_about_all_answers() -> None:
+    """But about the first 64, each three times."""
+    asked: list[str] = []
+
+    def down(prompt: str) -> str:
+        asked.append(prompt)
+        raise ConnectionError("no route to host")
+
+    with pytest.raises(InputError, match="no route to host"):
+        Judge(RunnableLambda(down)).grade([(RECORD, "Harrow")] * 1000)
+    assert len(asked) == 3 * 64
+
+
 def test_the_error_counts_the_replies_that_can_t_be_read() -> None:
     """And shows the first of them."""
     judge = Judge(RunnableLambda(lambda prompt: "perhaps" if "<answer>b" in prompt else "yes"))

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from aspire_trainers.correctness.judge import Judge
+from aspire_trainers.correctness.judge import AT_ONCE, Judge
 from aspire_trainers.correctness.protocol import Correctness
 from aspire_trainers.line_log import LineLog
 from aspire_trainers.record import QARecord
-
-_AT_ONCE = 64
 
 
 class KeptGrades:
@@ -31,8 +29,8 @@ class KeptGrades:
             InputError: as the judge.
         """
         with LineLog(self.file) as log:
-            for start in range(sum(map(len, log.values)), len(answers), _AT_ONCE):
-                log.append(self.judge.grade(answers[start : start + _AT_ONCE]))
+            for start in range(sum(map(len, log.values)), len(answers), AT_ONCE):
+                log.append(self.judge.grade(answers[start : start + AT_ONCE]))
         return [grade for grades in log.values for grade in grades]
 
 
