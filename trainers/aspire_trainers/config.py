@@ -95,7 +95,7 @@ class SelfEvaluationConfig(FitConfig):
     """
 
     method: Literal["soft_prompt", "lora"] = "lora"
-    text: str = "\nCorrect?"
+    text: str = "?"
     learning_rate: float = Field(default=0.002, gt=0)
     epochs: int = Field(default=3, ge=1)
     references: bool = True
