@@ -29,7 +29,8 @@ from aspire_guard.selection.metrics import bootstrap_interval
 from aspire_guard.verdict import Score
 from aspire_trainers.correctness import RougeL
 from aspire_trainers.dataset import load_dataset
-from aspire_trainers.evaluate import JudgedAnswer, answer_records, graded
+from aspire_trainers.evaluate import answer_records, graded
+from aspire_trainers.judged_answer import JudgedAnswer
 from aspire_trainers.persuasion import ANSWER, HELD_OUT
 from aspire_trainers.progress import Progress
 

@@ -18,7 +18,6 @@ from aspire_trainers.baselines.entailment import RougeEntailment
 from aspire_trainers.comparison import Cost, Estimate
 from aspire_trainers.correctness import RougeL
 from aspire_trainers.evaluate import (
-    JudgedAnswer,
     Report,
     UnanswerableReport,
     answer_and_judge,
@@ -30,6 +29,7 @@ from aspire_trainers.evaluate import (
     graded,
     scored_lines,
 )
+from aspire_trainers.judged_answer import JudgedAnswer
 from aspire_trainers.progress import Progress
 from aspire_trainers.record import QARecord
 

@@ -11,7 +11,7 @@ import pytest
 
 from aspire_guard.exchange import Exchange
 from aspire_guard.testing import tiny_evaluator
-from aspire_trainers.evaluate import JudgedAnswer
+from aspire_trainers.judged_answer import JudgedAnswer
 from aspire_trainers.labelled_answers import LabelledAnswers
 from aspire_trainers.persuasion import ANSWER, HELD_OUT, NEUTRAL, TRAINING, with_twins
 from aspire_trainers.record import QARecord

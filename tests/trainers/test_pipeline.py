@@ -25,7 +25,7 @@ from aspire_guard.lm.base_model import load_base_model
 from aspire_guard.selection.metrics import auroc
 from aspire_trainers.alpha import calibrate, choose_alpha
 from aspire_trainers.config import SamplingConfig, SelfEvaluationConfig, TaskTuningConfig, TrainingConfig
-from aspire_trainers.evaluate import JudgedAnswer
+from aspire_trainers.judged_answer import JudgedAnswer
 from aspire_trainers.line_log import locked
 from aspire_trainers.pipeline import train_evaluator
 from aspire_trainers.record import QARecord

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from aspire_guard.evaluators.self_evaluator import selection_score
 from aspire_guard.selection.calibration import Calibration, fit_calibration
 from aspire_guard.selection.metrics import auroc, bootstrap_difference
-from aspire_trainers.evaluate import JudgedAnswer
+from aspire_trainers.judged_answer import JudgedAnswer
 
 _PAPER_ALPHA = 0.25
 _ALPHAS = [step / 20 for step in range(21)]

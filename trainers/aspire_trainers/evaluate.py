@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
@@ -28,36 +28,13 @@ from aspire_trainers.comparison import (
 )
 from aspire_trainers.correctness import Correctness
 from aspire_trainers.few_shot import FewShot
+from aspire_trainers.judged_answer import JudgedAnswer
 from aspire_trainers.progress import Progress
 from aspire_trainers.prompting import Adapted, Prompting
 from aspire_trainers.record import QARecord
 from aspire_trainers.room import expect_room_to_answer
 
 _NOTHING = Suite()
-
-
-@dataclass(frozen=True)
-class JudgedAnswer:
-    """The answer to one record and what is known of it.
-
-    Attributes:
-        text: ŷ, the best beam.
-        beams: all distinct beams, ŷ first.
-        log_likelihood: log f_norm(ŷ), in nats.
-        log_p_correct: log P(z_c | x, ŷ), in nats.
-        correct: whether it is right; False until it is graded.
-        tokens: forward-token equivalents of answering: the prompt, and each generated token once a beam.
-        baselines: the scores of the baselines that were asked for, by name.
-    """
-
-    record: QARecord
-    text: str
-    beams: tuple[str, ...]
-    log_likelihood: float
-    log_p_correct: float
-    correct: bool = False
-    tokens: int = 0
-    baselines: Mapping[str, Priced] = field(default_factory=dict)
 
 
 class UnanswerableReport(BaseModel):

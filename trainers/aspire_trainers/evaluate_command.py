@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from aspire_guard.evaluators.correctness_rule import CorrectnessRule
     from aspire_guard.evaluators.self_evaluator import SelfEvaluator
     from aspire_trainers.baselines import Suite
-    from aspire_trainers.evaluate import JudgedAnswer
+    from aspire_trainers.judged_answer import JudgedAnswer
 
 
 def evaluate(

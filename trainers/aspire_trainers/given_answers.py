@@ -28,7 +28,7 @@ from aspire_guard.lm.aspire_lm import AspireLM
 from aspire_trainers.answer_sampling import SampledAnswers
 from aspire_trainers.correctness import Correctness
 from aspire_trainers.dataset import references_field
-from aspire_trainers.evaluate import JudgedAnswer
+from aspire_trainers.judged_answer import JudgedAnswer
 from aspire_trainers.progress import Progress
 from aspire_trainers.record import QARecord
 

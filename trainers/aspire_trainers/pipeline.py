@@ -38,8 +38,9 @@ from aspire_trainers.batches import folds_by_context
 from aspire_trainers.config import TrainingConfig
 from aspire_trainers.correctness import Correctness, correctness_of
 from aspire_trainers.correctness.kept import kept
-from aspire_trainers.evaluate import JudgedAnswer, answer_and_judge, graded
+from aspire_trainers.evaluate import answer_and_judge, graded
 from aspire_trainers.given_answers import judge_given, reports_likelihoods
+from aspire_trainers.judged_answer import JudgedAnswer
 from aspire_trainers.labelled_answers import LabelledAnswers, label_answers, with_distractors
 from aspire_trainers.persuasion import with_twins
 from aspire_trainers.processes import from_main, processes
