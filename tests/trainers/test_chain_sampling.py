@@ -116,23 +116,28 @@ def test_the_context_is_the_one_that_the_chain_found(tmp_path: Path) -> None:
     assert {line["context"] for line in lines(file)} == {"All about Who is 0?", "Passage 1."}
 
 
+class Shelf(BaseRetriever):
+    """Finds another page every time that it is asked."""
+
+    asked: int = 0
+
+    def _get_relevant_documents(self, query: str, **kwargs: Any) -> list[Document]:
+        self.asked += 1
+        return [Document(f"Page {self.asked}.")]
+
+
 def test_what_a_failed_try_found_is_not_the_context(tmp_path: Path) -> None:
     """A retriever that finds something else at the second try: the answer rests on that alone."""
-    found: list[Document] = []
-
-    class Shelf(BaseRetriever):
-        def _get_relevant_documents(self, query: str, **kwargs: Any) -> list[Document]:
-            found.append(Document(f"Page {len(found)}."))
-            return found[-1:]
+    shelf = Shelf()
 
     def read(documents: list[Document]) -> str:
-        if len(found) == 1:
+        if shelf.asked == 1:
             raise ConnectionError("busy")
         return documents[0].page_content
 
-    chain = RunnableLambda(lambda input: input["question"]) | Shelf() | read
+    chain = RunnableLambda(lambda input: input["question"]) | shelf | read
     sample(chain, file := tmp_path / "answers.jsonl", RECORDS[:1], samples=1, retries=1)
-    assert [(line["context"], line["answer"]) for line in lines(file)] == [("Page 1.", "Page 1.")]
+    assert [(line["context"], line["answer"]) for line in lines(file)] == [("Page 2.", "Page 2.")]
 
 
 def test_a_chain_that_is_async_alone_is_asked_in_one_event_loop(tmp_path: Path) -> None:
@@ -172,19 +177,14 @@ def test_an_error_of_either_api_is_the_chains_own(tmp_path: Path) -> None:
 
 def test_what_a_run_found_that_the_sync_api_refused_is_not_the_context(tmp_path: Path) -> None:
     """The retriever is asked once more, and the answer rests on what it finds then."""
-    found: list[Document] = []
-
-    class Shelf(BaseRetriever):
-        def _get_relevant_documents(self, query: str, **kwargs: Any) -> list[Document]:
-            found.append(Document(f"Page {len(found)}."))
-            return found[-1:]
+    shelf = Shelf()
 
     async def read(documents: list[Document]) -> str:
         return documents[0].page_content
 
-    chain = RunnableLambda(lambda input: input["question"]) | Shelf() | read
+    chain = RunnableLambda(lambda input: input["question"]) | shelf | read
     sample(chain, file := tmp_path / "answers.jsonl", RECORDS[:1], samples=1)
-    assert [(line["context"], line["answer"]) for line in lines(file)] == [("Page 1.", "Page 1.")]
+    assert [(line["context"], line["answer"]) for line in lines(file)] == [("Page 2.", "Page 2.")]
 
 
 def test_no_more_runs_go_on_at_once_than_are_allowed(tmp_path: Path) -> None:

@@ -38,7 +38,8 @@ class SyncOrAsync(Runnable[Any, Any]):
         try:
             return self.chain.invoke(input, config, **kwargs)
         except (TypeError, NotImplementedError) as error:
-            # LangChain, LangGraph and tools have words of their own for it.
+            # Without a sync API LangChain's functions and LangGraph's nodes raise a TypeError that says so, tools and
+            # models a NotImplementedError. Any other TypeError is a mistake of the chain's own.
             if isinstance(error, TypeError) and "sync" not in str(error):
                 raise
             self._is_async = True

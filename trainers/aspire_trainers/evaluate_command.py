@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from aspire_guard.evaluators.correctness_rule import CorrectnessRule
     from aspire_guard.evaluators.self_evaluator import SelfEvaluator
     from aspire_trainers.baselines import Suite
+    from aspire_trainers.correctness import Correctness
     from aspire_trainers.judged_answer import JudgedAnswer
 
 
@@ -91,16 +92,7 @@ def evaluate(
     if other is not None:
         expect_answerable(other, records)
     judged = answer_records(judge, records, Progress("answering", "questions"), suite)
-    try:
-        judged = graded(judged, right)
-    except InputError as error:  # answering took its time
-        if answers is None:
-            raise
-        kept = answers.with_suffix(".ungraded.jsonl")
-        _write(kept, judge, judged, are_graded=False)
-        raise InputError(f"{error}; the answers are kept in {kept}") from error
-    if answers is not None:
-        _write(answers, judge, judged)
+    judged = _graded_and_kept(judge, judged, right, answers)
     pretrained = None
     if baselines:
         pretrained = evaluate_pretrained(judge, records, right, suite, Progress("answering without θp", "questions"))
@@ -132,6 +124,25 @@ def _asked_rule(own: CorrectnessRule, method: str | None, threshold: float | Non
             f"run or read by itself; add --correctness {own.method} if you trust it"
         )
     return own
+
+
+def _graded_and_kept(
+    evaluator: SelfEvaluator, judged: Sequence[JudgedAnswer], correctness: Correctness, file: Path | None
+) -> list[JudgedAnswer]:
+    """The answers with their grades, written to `file`; where grading fails, without any to a file beside it."""
+    from aspire_trainers.evaluate import graded
+
+    try:
+        judged = graded(judged, correctness)
+    except InputError as error:  # answering took its time
+        if file is None:
+            raise
+        kept = file.with_suffix(".ungraded.jsonl")
+        _write(kept, evaluator, judged, are_graded=False)
+        raise InputError(f"{error}; the answers are kept in {kept}") from error
+    if file is not None:
+        _write(file, evaluator, judged)
+    return judged
 
 
 def _write(file: Path, evaluator: SelfEvaluator, judged: Sequence[JudgedAnswer], *, are_graded: bool = True) -> None:

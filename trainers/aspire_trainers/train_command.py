@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from aspire_trainers.training_data import TrainingData
 
 
 def train(
@@ -51,7 +54,6 @@ def train(
     from aspire_guard.evaluators.folder import read_calibration, read_manifest
     from aspire_guard.selection.calibration import LEAST_RELEASED
     from aspire_trainers.config import TrainingConfig
-    from aspire_trainers.given_answers import without_likelihood
     from aspire_trainers.pipeline import train_evaluator
     from aspire_trainers.processes import processes
     from aspire_trainers.training_data import TrainingData
@@ -62,15 +64,9 @@ def train(
     config = TrainingConfig.load(recipe, model=model, init_from=init_from, limit=limit, seed=seed)
     load = TrainingData.load if train else TrainingData.load_answers
     data = load(train or answers or [], validation or [], config)
-    given = data.given_of(data.validation) or []
-    n, missing = sum(len(answers.texts) for answers in given), without_likelihood(given)
     is_main = processes().is_main_process
-    if is_main and 0 < missing < n and config.alpha != 1:
-        typer.echo(
-            f"warning: {missing} of the {n} answers to the validation records have no log-likelihood, so the evaluator "
-            "will go by its own model's likelihood of every answer; leave them out if it should go by the chain's",
-            err=True,
-        )
+    if is_main and config.alpha != 1:  # else no likelihood counts
+        _warn_of_missing_likelihoods(data)
     folder = train_evaluator(config, data, output.resolve())
     if not is_main:
         return
@@ -81,5 +77,18 @@ def train(
             f"warning: no threshold that releases {LEAST_RELEASED} answers or more of the {calibration.n} to the "
             f"validation records reached an accuracy of {config.target_accuracy:g} on them, so it releases nothing; "
             "train on more records, or calibrate it on answers that you have labelled",
+            err=True,
+        )
+
+
+def _warn_of_missing_likelihoods(data: TrainingData) -> None:
+    from aspire_trainers.given_answers import without_likelihood
+
+    given = data.given_of(data.validation) or []
+    n, missing = sum(len(answers.texts) for answers in given), without_likelihood(given)
+    if 0 < missing < n:
+        typer.echo(
+            f"warning: {missing} of the {n} answers to the validation records have no log-likelihood, so the evaluator "
+            "will go by its own model's likelihood of every answer; leave them out if it should go by the chain's",
             err=True,
         )
