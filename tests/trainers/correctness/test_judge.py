@@ -75,6 +75,19 @@ def test_a_judge_is_asked_again_about_what_failed_alone() -> None:
     assert (graded, asked) == ([True, True, False], {"a": 3, "b": 2, "c": 1})
 
 
+def test_a_judge_may_have_an_async_api_alone() -> None:
+    """As the chain that is sampled may; each answer is asked about once."""
+    asked: Counter[str] = Counter()
+
+    async def replies(prompt: str) -> str:
+        asked[prompt] += 1
+        return "no" if "1998" in prompt.rpartition("<answer>")[2] else "yes"
+
+    answers = [(RECORD, answer) for answer in ("Harrow", "1998", "Lund")]
+    assert Judge(RunnableLambda(replies)).grade(answers) == [True, False, True]
+    assert list(asked.values()) == [1, 1, 1]
+
+
 def test_a_judge_that_is_down_is_not_asked_about_all_answers() -> None:
     """But about the first 64, each three times."""
     asked: list[str] = []

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 
 from aspire_guard.errors import InputError
 from aspire_guard.exchange import answer_text
 from aspire_guard.execution.chain_runs import ChainRuns
 from aspire_guard.jsonl import shown
+from aspire_trainers.async_chains import AsyncAloneError, SyncOrAsync
 from aspire_trainers.correctness.tokenizer import UnicodeTokenizer
 from aspire_trainers.record import QARecord
 
@@ -52,7 +53,15 @@ class Judge:
     def _graded(self, answers: Sequence[tuple[QARecord, str]]) -> list[bool]:
         prompts = [judge_prompt(record, answer) for record, answer in answers]
         config: RunnableConfig = {"max_concurrency": self.concurrency}
-        runs = ChainRuns(self.model | _verdict, "judge", retries=_RETRIES)
+        model = SyncOrAsync(self.model)
+
+        def ask(prompt: str, config: RunnableConfig) -> Any:
+            try:
+                return model.invoke(prompt, config)
+            except AsyncAloneError:
+                return model.invoke(prompt, config)
+
+        runs = ChainRuns(RunnableLambda(ask) | _verdict, "judge", retries=_RETRIES)
         verdicts, _ = runs.run(prompts, [config] * len(prompts))
         failed = [verdict for verdict in verdicts if isinstance(verdict, Exception)]
         for error in failed:
