@@ -205,13 +205,14 @@ class AspireLM:
         return (*self.template.markers, *markers_of(words))
 
     def _texts(self, found: Beams | Samples) -> list[list[Answer]]:
+        columns = (found.tokens.tolist(), found.lengths.tolist(), found.log_likelihoods.tolist())
         return [
-            [
-                Answer(self.lm.tokenizer.decode(ids[:length], skip_special_tokens=True).strip(), score, length)
-                for ids, length, score in zip(*row, strict=True)
-            ]
-            for row in zip(found.tokens.tolist(), found.lengths.tolist(), found.scores.tolist(), strict=True)
+            [self._text(ids[:n], mean) for ids, n, mean in zip(*row, strict=True)] for row in zip(*columns, strict=True)
         ]
+
+    def _text(self, ids: list[int], log_likelihood: float) -> Answer:
+        text = self.lm.tokenizer.decode(ids, skip_special_tokens=True).strip()
+        return Answer(text, log_likelihood, len(ids) + (ids[-1] != self.lm.end_id))
 
     def _vectors(self, adapter: Adapter, *texts: str) -> Tensor:
         texts = tuple(unmarked(text, self._markers) for text in texts)

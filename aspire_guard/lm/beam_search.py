@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from aspire_guard.lm.language_model import LanguageModel
+from aspire_guard.lm.likelihood import with_end
 from aspire_guard.lm.prefix_states import PrefixStates, gather_branches
 
 _IMPOSSIBLE = -1.0e9
@@ -21,13 +22,16 @@ class Beams:
     Attributes:
         tokens: `(batch, k, longest)`: token ids, the end token included where the beam reached it.
         lengths: `(batch, k)`: how many of the tokens count.
-        scores: `(batch, k)`: mean log-probability of the tokens, in nats: log f_norm of the paper.
+        scores: `(batch, k)`: mean log-probability of the tokens, in nats, by which the beams are ranked.
+        log_likelihoods: `(batch, k)`: the same with an end token also after a beam that was cut at the most tokens: log
+            f_norm of the paper, as for an answer that is read.
         states: one branch a beam: the prompt and the beam's tokens without the end token.
     """
 
     tokens: Tensor
     lengths: Tensor
     scores: Tensor
+    log_likelihoods: Tensor
     states: PrefixStates
 
 
@@ -143,7 +147,9 @@ def _with_states(lm: LanguageModel, states: PrefixStates, finished: _Finished, e
     cut = (last != end) & finished.done[..., None]
     hidden = states.hidden.new_zeros(*visible.shape[:2], states.hidden.shape[-1])
     ended = PrefixStates(states.layers, visible, hidden)
+    log_likelihoods = finished.scores
     if cut.any():
         ended, _ = lm.extend(ended, lm.embed(last), cut)
+        log_likelihoods = with_end(lm, log_likelihoods, finished.lengths, ended.hidden, cut[..., 0])
     longest = int(finished.lengths.max())
-    return Beams(finished.tokens[..., :longest], finished.lengths, finished.scores, ended)
+    return Beams(finished.tokens[..., :longest], finished.lengths, finished.scores, log_likelihoods, ended)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from aspire_guard.errors import InputError
 from aspire_guard.lm.language_model import LanguageModel
+from aspire_guard.lm.likelihood import with_end
 from aspire_guard.lm.prefix_states import PrefixStates
 
 
@@ -21,12 +22,13 @@ class Samples:
     Attributes:
         tokens: `(batch, n, longest)`: token ids, the end token included where it was drawn.
         lengths: `(batch, n)`: how many of the tokens count.
-        scores: `(batch, n)`: mean log-probability of the tokens at temperature 1, in nats: log f_norm of the paper.
+        log_likelihoods: `(batch, n)`: mean log-probability of the tokens at temperature 1, in nats, with an end token
+            also after a sample that was cut at the most tokens: log f_norm of the paper.
     """
 
     tokens: Tensor
     lengths: Tensor
-    scores: Tensor
+    log_likelihoods: Tensor
 
 
 def multinomial(
@@ -69,9 +71,9 @@ def multinomial(
         lengths += going
         tokens = torch.cat([tokens, torch.where(going, drawn, end)[..., None]], dim=-1)
         going = going & (drawn != end)
-        if going.any() and tokens.shape[-1] < max_new_tokens:
+        if going.any():
             states, _ = lm.extend(states, lm.embed(tokens[..., -1:]), going[..., None])
-    return Samples(tokens, lengths, sums / lengths)
+    return Samples(tokens, lengths, with_end(lm, sums / lengths, lengths, states.hidden, going))
 
 
 def _inverse_cdf(probabilities: Tensor, uniform: Tensor) -> Tensor:

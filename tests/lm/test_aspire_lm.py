@@ -165,11 +165,19 @@ def test_judging_a_generated_answer_equals_judging_its_tokens(aspire: AspireLM) 
 
 
 def test_decoded_answers_carry_their_likelihood(aspire: AspireLM) -> None:
-    """Answers come best first, with the beams' scores, without the end token and outer white space."""
+    """Answers come in the beams' order, each with its likelihood, without the end token and outer white space."""
     answers, beams = aspire.decode(aspire.prompt_states(PROMPTS), k=3, max_new_tokens=6)
-    assert [[answer.log_likelihood for answer in row] for row in answers] == beams.scores.tolist()
-    assert all(row == sorted(row, key=lambda answer: -answer.log_likelihood) for row in answers)
+    assert [[answer.log_likelihood for answer in row] for row in answers] == beams.log_likelihoods.tolist()
     assert all(answer.text == answer.text.strip() and END_TOKEN not in answer.text for row in answers for answer in row)
+
+
+@pytest.mark.parametrize("max_new_tokens", [2, 12])
+def test_an_answer_counts_its_tokens_and_the_end(aspire: AspireLM, max_new_tokens: int) -> None:
+    """Also where it was cut off, so that it is as many as when the answer is read."""
+    answers, beams = aspire.decode(aspire.prompt_states(PROMPTS), k=3, max_new_tokens=max_new_tokens)
+    shape = (len(PROMPTS), 3)
+    before_end = beams.states.lengths - aspire.prompt_states(PROMPTS).lengths
+    assert torch.equal(torch.tensor([answer.tokens for row in answers for answer in row]).view(shape), before_end + 1)
 
 
 @pytest.mark.parametrize("marker", [END_TOKEN, START_TOKEN])

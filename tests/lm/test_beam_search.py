@@ -116,6 +116,19 @@ def test_a_score_is_the_mean_log_probability_of_the_tokens(lm: LanguageModel) ->
             torch.testing.assert_close(beams.scores[row, beam], expected, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("max_new_tokens", [3, 12])
+def test_a_likelihood_counts_the_end_token_of_every_beam(lm: LanguageModel, max_new_tokens: int) -> None:
+    """Of one that was cut, too: as a full forward pass over prompt, beam and end token gives it."""
+    prompts, end = _prompts(), lm.tokenizer.eos_token_id
+    beams = _search(lm, prompts, k=5, max_new_tokens=max_new_tokens)
+    for row, prompt in enumerate(prompts):
+        for beam, ids in enumerate(_tokens(beams, row)):
+            answer = torch.tensor([*(i for i in ids if i != end), end])
+            logits = lm.model(torch.cat([prompt, answer])[None]).logits[0, len(prompt) - 1 : -1]
+            expected = logits.log_softmax(-1).gather(-1, answer[:, None]).mean()
+            torch.testing.assert_close(beams.log_likelihoods[row, beam], expected, atol=1e-4, rtol=0)
+
+
 def test_a_batch_gives_what_its_prompts_give_alone(lm: LanguageModel) -> None:
     """Sequences are equal, scores too to 1e-4, in any order of the batch."""
     prompts = _prompts()

@@ -39,16 +39,16 @@ def test_first_tokens_are_drawn_as_often_as_the_model_says(lm: LanguageModel) ->
         assert abs(drawn[token] / n - p) <= 5 * (p * (1 - p) / n) ** 0.5
 
 
-def test_scores_are_mean_log_probabilities_at_temperature_one(lm: LanguageModel) -> None:
-    """Each score is that of one full forward pass over prompt and sample, whatever temperature drew it."""
-    samples = _sample(lm, temperature=2.0)
+def test_likelihoods_are_mean_log_probabilities_at_temperature_one(lm: LanguageModel) -> None:
+    """Each is that of a full forward pass over prompt, sample and end token, also where the sample was cut."""
+    samples, end = _sample(lm, n=32, temperature=2.0), lm.tokenizer.eos_token_id
     for row, prompt in enumerate(PROMPTS):
-        for ids, length, score in zip(samples.tokens[row], samples.lengths[row], samples.scores[row], strict=True):
-            sequence = torch.cat([torch.tensor(prompt), ids[: int(length)]])
+        for ids, expected in zip(_counted(samples, row), samples.log_likelihoods[row], strict=True):
+            sequence = torch.tensor([*prompt, *(i for i in ids if i != end), end])
             with torch.inference_mode():
                 log_p = lm.model(sequence[None]).logits[0].log_softmax(-1)
             steps = torch.arange(len(prompt) - 1, len(sequence) - 1)
-            torch.testing.assert_close(score, log_p[steps, sequence[len(prompt) :]].mean(), atol=1e-4, rtol=0)
+            torch.testing.assert_close(log_p[steps, sequence[len(prompt) :]].mean(), expected, atol=1e-4, rtol=0)
 
 
 def test_a_sample_ends_at_the_end_token_or_the_limit(lm: LanguageModel) -> None:

@@ -65,13 +65,17 @@ def test_scores_do_not_depend_on_the_batch(evaluator: SelfEvaluator, questions: 
     assert together == pytest.approx(alone, abs=1e-4)
 
 
+@pytest.mark.parametrize("max_new_tokens", [2, 20])
 def test_answering_and_scoring_in_one_pass_gives_the_score_of_the_finished_answer(
-    evaluator: SelfEvaluator, questions: list[QARecord]
+    evaluator: SelfEvaluator, questions: list[QARecord], max_new_tokens: int
 ) -> None:
-    """White box and black box agree: the states left by generation score as a fresh reading does."""
-    record = questions[0]
-    answer, score = evaluator.answer(record.question, record.context)
+    """White box and black box agree: generation scores as a fresh reading does, also where it cut the answer off."""
+    record, manifest = questions[1], evaluator.manifest.model_copy(update={"max_new_tokens": max_new_tokens})
+    answering = SelfEvaluator(evaluator.aspire, manifest, evaluator.calibration)
+    answer, score = answering.answer(record.question, record.context)
     again = evaluator.score([Exchange(question=record.question, context=record.context, answer=answer)])[0]
+    assert (answer == evaluator.answer(record.question, record.context)[0]) == (max_new_tokens == 20)
+    assert score.log_likelihood == pytest.approx(again.log_likelihood, abs=1e-4)
     assert score.selection_score == pytest.approx(again.selection_score, abs=1e-4)
     assert score.p_correct == pytest.approx(again.p_correct, abs=1e-4)
 
