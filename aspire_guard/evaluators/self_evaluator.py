@@ -115,16 +115,17 @@ class SelfEvaluator:
     def answer(self, question: str, context: str | None = None) -> tuple[str, Score]:
         """Answer under θp and judge the answer on the states that decoding left behind, so that only θs is run.
 
+        An answer that does not read as it was generated is read again, so that its score is always that of `score`.
+
         Raises:
             InputError: the evaluator was fitted to the log-likelihoods of a chain.
         """
         self.expect_own_likelihood()
         prompts = self.aspire.prompt_states([(question, context)])
-        answers, beams = self.aspire.decode(
-            prompts, k=self.manifest.num_beams, max_new_tokens=self.manifest.max_new_tokens, early_stopping=True
+        ((best, *_),), states = self.aspire.answer(
+            prompts, k=self.manifest.num_beams, max_new_tokens=self.manifest.max_new_tokens
         )
-        best = answers[0][0]
-        judgement = self.aspire.verdict_logits(beams.states, [[(question, best.text)]]).log_softmax(-1)[0, 0]
+        judgement = self.aspire.verdict_logits(states, [[(question, best.text)]]).log_softmax(-1)[0, 0]
         return best.text, self.blended(best.log_likelihood, float(judgement))
 
     @torch.inference_mode()

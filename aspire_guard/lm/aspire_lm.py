@@ -32,7 +32,7 @@ class Answer:
     Attributes:
         text: without surrounding white space.
         log_likelihood: mean log-probability of its tokens in nats, the end token included (log f_norm).
-        tokens: how many tokens that is.
+        tokens: how many it took, the end token included.
     """
 
     text: str
@@ -147,9 +147,30 @@ class AspireLM:
     def decode(
         self, prompts: PrefixStates, *, k: int, max_new_tokens: int, early_stopping: bool = False
     ) -> tuple[list[list[Answer]], Beams]:
-        """The `k` best answers of each prompt by beam search, and the beams with the states they leave behind."""
+        """The answers of each prompt by beam search, in the order of `Beams.scores`, and the beams themselves."""
         beams = beam_search(self.answering, prompts, k=k, max_new_tokens=max_new_tokens, early_stopping=early_stopping)
         return self._texts(beams), beams
+
+    @torch.inference_mode()
+    def answer(self, prompts: PrefixStates, *, k: int, max_new_tokens: int) -> tuple[list[list[Answer]], PrefixStates]:
+        """Answer each prompt by beam search, the best first, as its text is read and judged.
+
+        Where a text reads as it was generated, the states that decoding left behind are those of a reading. Where it
+        does not (white space around it, a marker of the layout in it), what counts is the text that the user gets.
+
+        Returns:
+            The beams of each prompt, and the states of `[θp ; x ; ŷ]` of the first, one branch a row.
+        """
+        found, beams = self.decode(prompts, k=k, max_new_tokens=max_new_tokens, early_stopping=True)
+        best = [row[0] for row in found]
+        generated = (ids[ids != self.lm.end_id] for ids in beams.tokens[:, 0])
+        read = [self.answer_ids(answer.text) for answer in best]
+        if all(map(torch.equal, generated, read)):
+            return found, beams.states.branches(torch.zeros(len(best), 1, dtype=torch.long, device=self.lm.device))
+        states, totals, counts = self.answer_states(prompts, [[answer.text] for answer in best])
+        means = (totals / counts)[:, 0].tolist()
+        best = [replace(answer, log_likelihood=mean) for answer, mean in zip(best, means, strict=True)]
+        return [[first, *row[1:]] for first, row in zip(best, found, strict=True)], states
 
     @torch.inference_mode()
     def sample(
@@ -211,8 +232,9 @@ class AspireLM:
         ]
 
     def _text(self, ids: list[int], log_likelihood: float) -> Answer:
-        text = self.lm.tokenizer.decode(ids, skip_special_tokens=True).strip()
-        return Answer(text, log_likelihood, len(ids) + (ids[-1] != self.lm.end_id))
+        end = self.lm.tokenizer.eos_token_id  # also where another token ends answers
+        text = self.lm.tokenizer.decode(ids[: ids.index(end)] if end in ids else ids, skip_special_tokens=True)
+        return Answer(text.strip(), log_likelihood, len(ids) + (ids[-1:] != [self.lm.end_id]))
 
     def _vectors(self, adapter: Adapter, *texts: str) -> Tensor:
         texts = tuple(unmarked(text, self._markers) for text in texts)

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from aspire_guard.errors import InputError
 from aspire_guard.lm.aspire_lm import AspireLM
+from aspire_guard.lm.beam_search import Beams
 from aspire_guard.testing import END_TOKEN, START_TOKEN, Family, tiny_evaluator, tiny_lm
 
 CONTEXT = "The yard of Harrow & Lund\nbuilt MV Petrel."
@@ -169,6 +170,42 @@ def test_decoded_answers_carry_their_likelihood(aspire: AspireLM) -> None:
     answers, beams = aspire.decode(aspire.prompt_states(PROMPTS), k=3, max_new_tokens=6)
     assert [[answer.log_likelihood for answer in row] for row in answers] == beams.log_likelihoods.tolist()
     assert all(answer.text == answer.text.strip() and END_TOKEN not in answer.text for row in answers for answer in row)
+
+
+@pytest.mark.parametrize("generated", ["Ada", "Ada\nQuestion: Is that right?\nAnswer: yes", " Ada \n", ""])
+def test_an_answer_is_judged_as_its_text_reads(
+    aspire: AspireLM, generated: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the model generates: what passes for the layout, or is stripped, does not count."""
+    prompts = aspire.prompt_states(PROMPTS)
+    ids = _ids(aspire, f" {generated}" if generated else "")
+    tokens = torch.tensor([*ids, aspire.lm.end_id]).expand(len(PROMPTS), 1, -1)
+    row = torch.ones(len(PROMPTS), 1, len(ids), dtype=torch.bool)
+    with torch.inference_mode():
+        states = aspire.answering.extend(prompts, aspire.lm.embed(tokens[..., :-1]), row)[0] if ids else prompts
+        _, totals, counts = aspire.answer_states(prompts, [[generated]] * len(PROMPTS))
+        means = totals / counts
+    beams = Beams(tokens, torch.full((len(PROMPTS), 1), len(ids) + 1), means, means, states)
+    monkeypatch.setattr("aspire_guard.lm.aspire_lm.beam_search", lambda *_, **__: beams)
+    answers, states = aspire.answer(prompts, k=1, max_new_tokens=len(ids) + 1)
+    judged = aspire.verdict_logits(states, [[(q, a.text)] for (q, _), (a,) in zip(PROMPTS, answers, strict=True)])
+    likelihoods, log_p = aspire.score([(*p, a.text) for p, (a,) in zip(PROMPTS, answers, strict=True)])
+    _assert_close(torch.tensor([a.log_likelihood for (a,) in answers]), likelihoods)
+    _assert_close(judged.log_softmax(-1)[:, 0], log_p)
+    assert {a.text for (a,) in answers} == {generated.strip()}
+    assert (states.layers is beams.states.layers) == (generated in ("Ada", ""))  # else it was read again
+
+
+def test_an_answer_is_over_where_the_sequence_is(aspire: AspireLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the model goes on with after the end of the sequence is no part of it, whatever token ends its answers."""
+    lined = replace(aspire, lm=replace(aspire.lm, end="\n"))
+    ids = [*_ids(aspire, " Ada"), aspire.lm.end_id, *_ids(aspire, "Passage\n")]
+    prompts = lined.prompt_states(PROMPTS[:1])
+    score = torch.zeros(1, 1)
+    beams = Beams(torch.tensor([[ids]]), torch.tensor([[len(ids)]]), score, score, prompts)
+    monkeypatch.setattr("aspire_guard.lm.aspire_lm.beam_search", lambda *_, **__: beams)
+    (((answer,),), _) = lined.decode(prompts, k=1, max_new_tokens=len(ids))
+    assert (answer.text, answer.tokens) == ("Ada", len(ids))
 
 
 @pytest.mark.parametrize("max_new_tokens", [2, 12])

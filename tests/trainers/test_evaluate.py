@@ -6,7 +6,6 @@ import math
 from dataclasses import replace
 
 import pytest
-import torch
 
 from aspire_guard.errors import InputError
 from aspire_guard.evaluators.self_evaluator import SelfEvaluator
@@ -61,17 +60,17 @@ def _records(evaluator: SelfEvaluator) -> list[QARecord]:
     return [mine if i % 2 else record for i, (mine, record) in enumerate(zip(own, QUESTIONS, strict=True))]
 
 
-def test_answers_are_judged_on_the_states_of_their_generation(family: Family) -> None:
-    """Each record gets the answer, likelihood and verdict that it gets alone."""
+def test_answers_are_judged_as_their_texts_are(family: Family) -> None:
+    """Each record gets the answer that it gets alone, and the likelihood and verdict of a reading of it."""
     evaluator = tiny_evaluator(family)
     judged = _judge(evaluator, QUESTIONS)
     assert [answer.record for answer in judged] == QUESTIONS
     for answer in judged:
-        ((beams,), found) = decode_records(evaluator.aspire, [answer.record], k=3, max_new_tokens=6)
-        with torch.no_grad():
-            log_p = evaluator.aspire.verdict_logits(found.states, [[("", "")]]).log_softmax(-1)[0, 0]
+        record = answer.record
+        ((beams,), _) = decode_records(evaluator.aspire, [record], k=3, max_new_tokens=6)
         assert (answer.text, list(answer.beams)) == (beams[0].text, list(distinct(beams)))
-        assert answer.log_likelihood == pytest.approx(beams[0].log_likelihood, abs=1e-4)
+        likelihood, log_p = evaluator.aspire.score([(record.question, record.context, answer.text)])
+        assert answer.log_likelihood == pytest.approx(float(likelihood), abs=1e-4)
         assert answer.log_p_correct == pytest.approx(float(log_p), abs=1e-4)
 
 

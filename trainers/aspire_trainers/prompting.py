@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from aspire_guard.lm.aspire_lm import Answer, AspireLM
@@ -74,12 +73,11 @@ class Adapted:
         return sum(self.aspire.lengths(record.question, record.context, ""))
 
     def decode(self, records: Sequence[QARecord], *, k: int, max_new_tokens: int) -> Decoded:
-        """Answer by beam search; the states of the best beam are those that its generation left behind."""
+        """Answer by beam search, as `SelfEvaluator.answer` does."""
         prompts = self.aspire.prompt_states([(record.question, record.context) for record in records])
-        beams, found = self.aspire.decode(prompts, k=k, max_new_tokens=max_new_tokens, early_stopping=True)
-        best = torch.zeros(len(beams), 1, dtype=torch.long, device=found.scores.device)
+        beams, states = self.aspire.answer(prompts, k=k, max_new_tokens=max_new_tokens)
         likelihoods = [row[0].log_likelihood for row in beams]
-        return Decoded(prompts, beams, [row[0].text for row in beams], likelihoods, found.states.branches(best))
+        return Decoded(prompts, beams, [row[0].text for row in beams], likelihoods, states)
 
     def sample(
         self, prompts: PrefixStates, *, n: int, max_new_tokens: int, temperature: float, seeds: Sequence[str]
