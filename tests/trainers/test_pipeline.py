@@ -189,6 +189,20 @@ def test_a_finished_run_is_not_made_again(base: Path, trained: Path, capsys: pyt
     assert "task tuning" not in capsys.readouterr().err
 
 
+def test_what_a_finished_run_left_behind_is_removed(base: Path, trained: Path, tmp_path: Path) -> None:
+    """A kill may come between the two; what another run has left stays."""
+    shutil.copytree(trained, tmp_path / "out")
+    work = tmp_path / ".out.work"
+    other = {"config": "of another run"}
+    mine = json.loads((trained / "aspire.json").read_text("utf-8"))
+    run = {"config": mine["provenance"]["config"], "data": DATA.digest(), "model": mine["base_model"]["fingerprint"]}
+    for left, stays in ((other, True), (run | {"start": {}}, False)):
+        work.mkdir(exist_ok=True)
+        (work / "run.json").write_text(json.dumps(left), encoding="utf-8")
+        train_evaluator(_config(base), DATA, tmp_path / "out")
+        assert work.exists() == stays
+
+
 def test_a_run_that_an_earlier_version_finished_is_not_made_again(base: Path, trained: Path, tmp_path: Path) -> None:
     """It knew fewer settings; those of today stand at their defaults."""
     shutil.copytree(trained, tmp_path / "out")
@@ -348,6 +362,22 @@ def test_an_output_that_holds_files_is_refused(base: Path, tmp_path: Path) -> No
     assert _files(tmp_path) == {"out/thesis.txt": b"mine"}
 
 
+def test_an_output_that_is_a_file_is_refused(base: Path, tmp_path: Path) -> None:
+    """It stays."""
+    (tmp_path / "out").write_text("mine", encoding="utf-8")
+    with pytest.raises(InputError, match=r"expected a new or empty folder, found a file at .*; choose another output"):
+        train_evaluator(_config(base), DATA, tmp_path / "out")
+    assert _files(tmp_path) == {"out": b"mine"}
+
+
+def test_too_many_folds_are_refused_before_anything_is_trained(base: Path, tmp_path: Path) -> None:
+    """The number of passages is known beforehand."""
+    config = _config(base, sampling=SamplingConfig(k=3, max_new_tokens=5, folds=11))
+    with pytest.raises(InputError, match="expected 11 contexts or more for 11 folds, found 10"):
+        train_evaluator(config, DATA, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_run_that_another_process_is_at_is_refused(
     base: Path, tmp_path: Path, train_until: Callable[..., None]
 ) -> None:
@@ -466,6 +496,22 @@ def test_validation_data_that_is_training_data_is_refused(dataset: str) -> None:
         )
     with pytest.raises(InputError, match=r"expected other validation than training data, found .*qa\.jsonl as both"):
         TrainingData.load([dataset], [dataset], TrainingConfig())
+
+
+def test_validation_questions_that_are_trained_on_are_refused(dataset: str, tmp_path: Path) -> None:
+    """A copy of the file, or a part of it, is no other data."""
+    rows = Path(dataset).read_text("utf-8").splitlines(keepends=True)
+    (tmp_path / "part.jsonl").write_text("".join(rows[:3]) + '{"question": "Who?", "answers": "Ada"}', encoding="utf-8")
+    with pytest.raises(InputError, match=r"not trained on, found 3 of 4 that are, the first part\.jsonl/"):
+        TrainingData.load([dataset], [str(tmp_path / "part.jsonl")], TrainingConfig(validation_share=0))
+
+
+def test_a_validation_dataset_that_is_given_twice_counts_once(dataset: str, tmp_path: Path) -> None:
+    """Else its answers would count twice in the calibration."""
+    file = tmp_path / "held-out.jsonl"
+    file.write_text('{"question": "Who?", "answers": "Ada"}', encoding="utf-8")
+    twice = [str(file), str(file.parent / "." / ".." / file.parent.name / file.name)]
+    assert len(TrainingData.load([dataset], twice, TrainingConfig(validation_share=0)).validation) == 1
 
 
 @pytest.mark.parametrize("load", [TrainingData.load, TrainingData.load_answers])

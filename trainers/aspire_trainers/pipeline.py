@@ -8,7 +8,6 @@ and answer sampling; the rest is the main one's alone.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -47,7 +46,7 @@ from aspire_trainers.processes import from_main, processes
 from aspire_trainers.progress import Progress
 from aspire_trainers.record import QARecord
 from aspire_trainers.room import expect_room
-from aspire_trainers.run_folders import is_finished, keep_alone, open_work_folder
+from aspire_trainers.run_folders import is_finished, keep_alone, open_work_folder, remove_work
 from aspire_trainers.self_evaluation import tune_self_evaluation
 from aspire_trainers.task_tuning import tune_task
 from aspire_trainers.training_data import TrainingData
@@ -80,8 +79,11 @@ def train_evaluator(config: TrainingConfig, data: TrainingData, output: Path) ->
         "start": learned,
     }
     if from_main(lambda: is_finished(output, run)):
+        from_main(lambda: remove_work(output, run))  # a kill may have come before
         return output
     expect_room(start, config, data)
+    if data.given is None:
+        folds_by_context(data.train, config.sampling.folds, config.seed)
     work = from_main(lambda: open_work_folder(output, run))
     with ExitStack() as held:
         from_main(lambda: keep_alone(work, held))
@@ -90,7 +92,7 @@ def train_evaluator(config: TrainingConfig, data: TrainingData, output: Path) ->
         tuned = _tune(start, config, data, work)
         right = kept(correctness, work / "grades-calibration.jsonl")
         from_main(lambda: _calibrate(_in_float32(tuned, config), right, config, data, run, output))
-        from_main(lambda: shutil.rmtree(work))
+        from_main(lambda: remove_work(output, run))
     return output
 
 

@@ -16,6 +16,8 @@ from aspire_guard.evaluators.folder import MANIFEST, read_manifest
 from aspire_trainers.config import TrainingConfig
 from aspire_trainers.line_log import locked
 
+_RUN = "run.json"
+
 
 def is_finished(output: Path, run: Mapping[str, Any]) -> bool:
     """Whether `output` holds the evaluator that this run would make.
@@ -48,8 +50,10 @@ def open_work_folder(output: Path, run: Mapping[str, Any]) -> Path:
     Raises:
         InputError: it is of a run with others, or `output` holds other files.
     """
-    work = output.with_name(f".{output.name}.work")
-    record = work / "run.json"
+    work = _work_folder(output)
+    record = work / _RUN
+    if output.exists() and not output.is_dir():
+        raise InputError(f"expected a new or empty folder, found a file at {output}; choose another output")
     if output.exists() and any(output.iterdir()):
         raise InputError(f"expected a new or empty folder, found files in {output}; choose another output")
     if not record.exists():
@@ -65,6 +69,17 @@ def open_work_folder(output: Path, run: Mapping[str, Any]) -> Path:
             "repeat that run's command, choose another output, or delete the folder"
         )
     return work
+
+
+def remove_work(output: Path, run: Mapping[str, Any]) -> None:
+    """Remove this run's work folder, if it is there; that of another run stays."""
+    record = _work_folder(output) / _RUN
+    if record.exists() and json.loads(record.read_text(encoding="utf-8")) == run:
+        shutil.rmtree(record.parent)
+
+
+def _work_folder(output: Path) -> Path:
+    return output.with_name(f".{output.name}.work")
 
 
 def keep_alone(work: Path, held: ExitStack) -> None:

@@ -49,9 +49,9 @@ class TrainingData:
             DatasetError: a file is missing or holds a bad line.
             InputError: no record has a reference to learn from, or a dataset is given for both.
         """
-        names = {str(Path(name).resolve()): name for name in train}
-        train = list(names.values())
-        if both := {names[place] for name in validation if (place := str(Path(name).resolve())) in names}:
+        names, others = ({str(Path(name).resolve()): name for name in datasets} for datasets in (train, validation))
+        train, validation = list(names.values()), list(others.values())
+        if both := {names[place] for place in others if place in names}:
             raise InputError(
                 f"expected other validation than training data, found {', '.join(sorted(both))} as both; leave it out "
                 "of the validation: a share of the training contexts is set aside"
@@ -62,7 +62,14 @@ class TrainingData:
         kept, aside = split_by_context(records, config.validation_share, config.seed, question_ids)
         if not any(record.answerable for record in kept):
             raise InputError(f"expected training records with an answer, found none in {', '.join(train)}; add some")
-        aside += [record for name in dict.fromkeys(validation) for record in named[name]]
+        asked = {(record.question, record.context) for record in kept}
+        given = [record for name in validation for record in named[name]]
+        if trained_on := [record.id for record in given if (record.question, record.context) in asked]:
+            raise InputError(
+                f"expected questions for validation that are not trained on, found {len(trained_on)} of {len(given)} "
+                f"that are, the first {trained_on[0]}; leave them out of either data"
+            )
+        aside += given
         sources = [Path(name).name for name in (*train, *validation)]
         return cls(tuple(sources), tuple(kept), tuple(aside))
 
