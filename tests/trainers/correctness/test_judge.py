@@ -41,7 +41,19 @@ def test_a_reply_is_read_by_its_first_word_or_its_last(reply: str, right: bool) 
 
 
 @pytest.mark.parametrize(
-    "reply", ["", "I'm not sure.", "Correct", "nope", "noyes", "<think>yes</think>", "<a>no</a>", "?"]
+    "reply",
+    [
+        "",
+        "I'm not sure.",
+        "Correct",
+        "nope",
+        "noyes",
+        "<think>yes</think>",
+        "<a>no</a>",
+        "?",
+        "No doubt about it, the answer is right: yes.",
+        "Yes/No? No",
+    ],
 )
 def test_a_reply_that_can_t_be_read_is_an_error(reply: str) -> None:
     """It is never taken for a wrong answer."""

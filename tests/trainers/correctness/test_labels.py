@@ -58,6 +58,10 @@ def test_missing_labels_are_counted_and_listed_beside_the_file(file: Path) -> No
     with pytest.raises(InputError, match=r"expected the labels in .*unlabelled\.jsonl to be appended here"):
         Labels(file).grade(answers)
     assert to_label.read_text("utf-8") == filled_in
+    to_label.write_text("", encoding="utf-8")  # cut and pasted
+    with pytest.raises(InputError, match="found none for 2; fill in those in"):
+        Labels(file).grade(answers)
+    assert [json.loads(line) for line in to_label.read_text("utf-8").splitlines()] == rows
     with file.open("a", encoding="utf-8") as stream:
         stream.writelines(json.dumps(row | {"correct": row["id"] == "q1"}) + "\n" for row in rows)
     assert Labels(file).grade(answers) == [False, True, True, False]

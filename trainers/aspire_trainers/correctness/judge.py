@@ -94,10 +94,10 @@ class _UnreadError(Exception):
 
 
 def _verdict(output: Any) -> bool:
-    """The verdict in a reply: its first word, or else its last, after any reasoning in think tags."""
+    """The verdict in a reply: its first word or its last, after any reasoning in think tags, if they don't differ."""
     reply = answer_text(output)
     words = UnicodeTokenizer().tokenize(reply.rpartition("</think>")[2])
-    for word in (words[0], words[-1]) if words else ():
-        if word in _VERDICTS:
-            return _VERDICTS[word]
-    raise _UnreadError(shown(reply))
+    found = {_VERDICTS[word] for word in (*words[:1], *words[-1:]) if word in _VERDICTS}
+    if len(found) != 1:
+        raise _UnreadError(shown(reply))
+    return found.pop()

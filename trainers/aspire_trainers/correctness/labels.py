@@ -39,7 +39,8 @@ class Labels:
         missing = {key: record for key, (record, _) in zip(keys, answers, strict=True) if key not in self._labels}
         if missing:
             to_label = self.path.with_suffix(".unlabelled.jsonl")
-            if to_label.exists() and any(value.get("correct") is not None for _, value in numbered_objects(to_label)):
+            is_filled = to_label.exists() and to_label.stat().st_size
+            if is_filled and any(value.get("correct") is not None for _, value in numbered_objects(to_label)):
                 raise InputError(
                     f"{self.path}: expected the labels in {to_label} to be appended here, found answers without one; "
                     "append them, and delete that file"
