@@ -46,6 +46,11 @@ def embedded(aspire: AspireLM, record: QARecord) -> torch.Tensor:
     return torch.cat([aspire.task.vectors(aspire.lm), aspire.lm.embed(ids)])
 
 
+def _padded(sequences: torch.Tensor, end: int) -> torch.Tensor:
+    """All as long as they may be."""
+    return torch.nn.functional.pad(sequences, (0, _MAX_NEW_TOKENS - sequences.shape[-1]), value=end)
+
+
 @torch.inference_mode()
 def main() -> None:
     """Print one line."""
@@ -64,8 +69,8 @@ def main() -> None:
     own, other = in_turn(ours, reference, told.pairs)
     same = total = 0
     for beams, sequences in zip(found["ours"], found["reference"], strict=True):
-        length = min(beams.shape[-1], sequences.shape[-1])
-        equal = (beams.flatten(0, 1)[:, :length] == sequences[:, :length]).all(-1)
+        mine, theirs = (_padded(rows.flatten(0, -2), aspire.lm.end_id) for rows in (beams, sequences))
+        equal = (mine == theirs).all(-1)
         same, total = same + int(equal.sum()), total + len(equal)
     show(f"{len(told.records)} questions", own, other, [b / a for a, b in zip(own, other, strict=True)], "at least 4")
     print(f"the same beams: {same} of {total}")

@@ -67,7 +67,10 @@ class LanguageModel:
     @property
     def start_ids(self) -> Tensor:
         """`(tokens,)`: the special tokens that begin every sequence; none for many models."""
-        return self._encode("", add_special_tokens=True)
+        # Of "" alone one could not tell them from special tokens that end every sequence.
+        whole, text = (self._encode("a", add_special_tokens=special) for special in (True, False))
+        places = (n for n in range(len(whole)) if torch.equal(whole[n : n + len(text)], text))
+        return whole[: next(places, 0)]
 
     @property
     def end_id(self) -> int:

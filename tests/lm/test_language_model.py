@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 from transformers import (
     AutoModelForCausalLM,
     CohereConfig,
@@ -47,6 +48,15 @@ def test_verdict_words_are_single_tokens(lm: LanguageModel) -> None:
 def test_start_ids_are_what_the_tokenizer_begins_with(family: Family, lm: LanguageModel) -> None:
     """OPT begins with a token of its own, the other two families with none."""
     assert lm.start_ids.tolist() == ([lm.tokenizer.bos_token_id] if family == "opt" else [])
+
+
+def test_a_token_that_ends_every_sequence_does_not_begin_one() -> None:
+    """As with `add_eos_token`."""
+    lm = tiny_lm()
+    end = (END_TOKEN, lm.tokenizer.eos_token_id)
+    lm.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=f"$A {END_TOKEN}", special_tokens=[end])
+    assert lm.tokenizer("a").input_ids[-1] == lm.tokenizer.eos_token_id
+    assert lm.start_ids.tolist() == []
 
 
 def test_the_weights_are_frozen(family: Family) -> None:

@@ -14,7 +14,7 @@ from aspire_guard.errors import InputError
 from aspire_guard.lm.aspire_lm import Answer, AspireLM
 from aspire_guard.lm.language_model import LanguageModel, pad
 from aspire_guard.lm.prefix_states import PrefixStates
-from aspire_guard.lm.template import PromptTemplate
+from aspire_guard.lm.template import PromptTemplate, unmarked
 from aspire_trainers.prompting import VERDICT, Decoded
 from aspire_trainers.record import QARecord
 
@@ -192,12 +192,16 @@ class FewShot:
         )
 
     def _passage_ids(self, context: str | None) -> Tensor:
-        return self.aspire.lm.token_ids(f" {context}" if context else "")
+        return self.aspire.lm.token_ids(f" {self._plain(context)}" if context else "")
 
     def _question_ids(self, record: QARecord) -> Tensor:
         pieces = self._pieces[record.context is None]
-        question = self.aspire.lm.token_ids(f" {record.question}")
+        question = self.aspire.lm.token_ids(f" {self._plain(record.question)}")
         return torch.cat([self._marked_ids(pieces.between), question, self._marked_ids(pieces.tail)])
+
+    def _plain(self, text: str) -> str:
+        """Without lines that would pass for the layout."""
+        return unmarked(text, self.aspire.template.markers)
 
     def _marked_ids(self, text: str) -> Tensor:
         """Ids of a piece of the template, whose markers are special tokens."""
@@ -216,10 +220,13 @@ def _ask(passage: str | None, question: str) -> str:
     return asked if passage is None else f"Passage:{passage}\n{asked}"
 
 
-def _line_end(lm: LanguageModel) -> str:
-    """What the first token after an answer of the examples says: the lines' end, or the empty line's after it, too."""
+def _line_end(lm: LanguageModel) -> str | None:
+    """What the first token after an answer of the examples says: the lines' end, or the empty line's after it, too.
+
+    None where the tokenizer drops the ends of lines.
+    """
     tokens = (lm.tokenizer.decode([token]) for token in lm.token_ids("Volga\n\nPassage").tolist())
-    return next((token for token in tokens if "\n" in token), "\n")
+    return next((token for token in tokens if "\n" in token), "\n" if len(lm.token_ids("\n")) else None)
 
 
 def _first_lines(answers: Sequence[Answer]) -> list[Answer]:
