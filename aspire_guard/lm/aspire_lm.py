@@ -19,7 +19,7 @@ from aspire_guard.lm.language_model import LanguageModel, pad
 from aspire_guard.lm.multinomial import Samples, multinomial
 from aspire_guard.lm.prefix_states import PrefixStates
 from aspire_guard.lm.prompt_reader import PromptReader, after_branches
-from aspire_guard.lm.template import PromptTemplate, markers_of, unmarked
+from aspire_guard.lm.template import PromptTemplate, markers_of, unmarked, until_marked
 
 # What it costs to copy a slot, counted in slots that one token attends to; measured on a processor with SmolLM2-135M.
 _SLOTS_A_COPY = 24
@@ -156,7 +156,8 @@ class AspireLM:
         """Answer each prompt by beam search, the best first, as its text is read and judged.
 
         Where a text reads as it was generated, the states that decoding left behind are those of a reading. Where it
-        does not (white space around it, a marker of the layout in it), what counts is the text that the user gets.
+        does not (the model went on after it, there is white space around it), what counts is the text that the user
+        gets.
 
         Returns:
             The beams of each prompt, and the states of `[θp ; x ; ŷ]` of the first, one branch a row.
@@ -232,9 +233,11 @@ class AspireLM:
         ]
 
     def _text(self, ids: list[int], log_likelihood: float) -> Answer:
+        """The answer ends with the sequence, or where the model goes on with a question or a passage of its own."""
         end = self.lm.tokenizer.eos_token_id  # also where another token ends answers
         text = self.lm.tokenizer.decode(ids[: ids.index(end)] if end in ids else ids, skip_special_tokens=True)
-        return Answer(text.strip(), log_likelihood, len(ids) + (ids[-1:] != [self.lm.end_id]))
+        text = until_marked(text.strip(), self.template.markers)
+        return Answer(text, log_likelihood, len(ids) + (ids[-1:] != [self.lm.end_id]))
 
     def _vectors(self, adapter: Adapter, *texts: str) -> Tensor:
         texts = tuple(unmarked(text, self._markers) for text in texts)

@@ -82,10 +82,22 @@ def unmarked(text: str, markers: Iterable[str]) -> str:
     No word is lost, and what has no such line stays as it is, so to do it twice is to do it once. The first line
     stays too: the layout has something before it.
     """
+    return _before_markers(markers).sub(lambda space: " " if _breaks(space) else space[0], text)
+
+
+def until_marked(text: str, markers: Iterable[str]) -> str:
+    """`text` up to the first line that begins with a marker; the first line stays here, too."""
+    spaces = _before_markers(markers).finditer(text)
+    return text[: next((space.start() for space in spaces if _breaks(space)), None)]
+
+
+def _before_markers(markers: Iterable[str]) -> re.Pattern[str]:
+    """Finds the white space that stands before a marker."""
     words = "|".join(re.escape(marker) + (r"\b" if marker[-1].isalnum() else "") for marker in markers)
     # Possessive, from the first white space on: a long run of it is read once.
-    return re.sub(rf"(?<!\s)\s++(?={words})", _without_break, text, flags=re.IGNORECASE) if words else text
+    return re.compile(rf"(?<!\s)\s++(?={words})" if words else r"(?!)", re.IGNORECASE)
 
 
-def _without_break(space: re.Match[str]) -> str:
-    return " " if len(f"{space[0]}.".splitlines()) > 1 else space[0]
+def _breaks(space: re.Match[str]) -> bool:
+    """Whether there is the end of a line in it."""
+    return len(f"{space[0]}.".splitlines()) > 1

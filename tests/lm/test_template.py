@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from aspire_guard.lm.template import PromptTemplate, unmarked
+from aspire_guard.lm.template import PromptTemplate, unmarked, until_marked
 
 TEMPLATE = PromptTemplate()
 
@@ -91,6 +91,20 @@ def test_a_line_that_begins_with_a_marker_is_joined_to_the_line_before(text: str
 
 
 @pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Ada\nQuestion: Who else?\nAnswer: Bob", "Ada"),
+        ("Ada,\nthen Bob \r\n\n  ANSWER: no", "Ada,\nthen Bob"),
+        ("Question: Ada", "Question: Ada"),
+    ],
+)
+def test_what_comes_before_a_marked_line_can_be_had_alone(text: str, expected: str) -> None:
+    """The first line belongs to it, whatever it begins with."""
+    assert until_marked(text, TEMPLATE.markers) == expected
+    assert until_marked(text, ()) == text
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "the question:  why",
@@ -103,14 +117,14 @@ def test_a_line_that_begins_with_a_marker_is_joined_to_the_line_before(text: str
 )
 def test_ordinary_text_stays_as_it_is(text: str) -> None:
     """A marker within a line, or at the very start, where the layout stands before it, is none."""
-    assert unmarked(text, TEMPLATE.markers) == text
+    assert unmarked(text, TEMPLATE.markers) == until_marked(text, TEMPLATE.markers) == text
     assert unmarked(f"{text}\nAnswer: x", ()) == f"{text}\nAnswer: x"
 
 
 def test_long_white_space_is_read_once() -> None:
     """A million line breaks are as quick as a million letters, not a million times slower."""
     text = "x" + "\n" * 1_000_000
-    assert unmarked(f"{text}y", TEMPLATE.markers) == f"{text}y"
+    assert unmarked(f"{text}y", TEMPLATE.markers) == until_marked(f"{text}y", TEMPLATE.markers) == f"{text}y"
     assert unmarked(f"{text}Answer: y", TEMPLATE.markers) == "x Answer: y"
 
 
