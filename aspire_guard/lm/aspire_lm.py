@@ -156,8 +156,7 @@ class AspireLM:
         """Answer each prompt by beam search, the best first, as its text is read and judged.
 
         Where a text reads as it was generated, the states that decoding left behind are those of a reading. Where it
-        does not (the model went on after it, there is white space around it), what counts is the text that the user
-        gets.
+        does not (the model went on after it, or put white space around it), what counts is the text that users get.
 
         Returns:
             The beams of each prompt, and the states of `[θp ; x ; ŷ]` of the first, one branch a row.

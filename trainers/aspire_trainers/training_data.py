@@ -47,7 +47,7 @@ class TrainingData:
 
         Raises:
             DatasetError: a file is missing or holds a bad line.
-            InputError: no record has a reference to learn from, or a dataset is given for both.
+            InputError: no record has a reference to learn from, or a question is given for both.
         """
         names, others = ({str(Path(name).resolve()): name for name in datasets} for datasets in (train, validation))
         train, validation = list(names.values()), list(others.values())
@@ -79,7 +79,7 @@ class TrainingData:
 
         Raises:
             DatasetError: a file is missing or holds a bad line.
-            InputError: no record has a reference to learn from, or a dataset is given for both.
+            InputError: no record has a reference to learn from, or a question is given for both.
         """
         prefixes = _prefixes((*train, *validation))
         files = {name: load_given_answers(name) for name in prefixes}
