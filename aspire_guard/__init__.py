@@ -6,56 +6,90 @@ right, and an answer that falls short is withheld.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from aspire_guard.lazy_names import load_lazily
 
 if TYPE_CHECKING:
-    from aspire_guard.errors import AspireGuardError
-    from aspire_guard.evaluators.constant import ConstantEvaluator
+    from aspire_guard.errors import AspireGuardError, InputError, PolicyError
+    from aspire_guard.evaluators.callable import CallableEvaluator
     from aspire_guard.evaluators.protocol import Evaluator
     from aspire_guard.evaluators.self_evaluator import SelfEvaluator
-    from aspire_guard.evaluators.starter import starter_evaluator
-    from aspire_guard.exchange import Exchange
+    from aspire_guard.exchange.exchange import Exchange
     from aspire_guard.guard import AspireGuard
-    from aspire_guard.observe import AspireCallbackHandler
+    from aspire_guard.lm.template import PromptTemplate
+    from aspire_guard.observe.handler import AspireCallbackHandler
+    from aspire_guard.review.item import Decision, ReviewItem, Ticket
+    from aspire_guard.review.queue import ReviewQueue
     from aspire_guard.routing.policy import RoutingPolicy
-    from aspire_guard.verdict import Score, Verdict
+    from aspire_guard.routing.routes import (
+        Abstain,
+        Accept,
+        Band,
+        Budget,
+        Custom,
+        Fallback,
+        HumanReview,
+        Timeouts,
+    )
+    from aspire_guard.verdict import Score, Step, Verdict
 
 __all__ = [
+    "Abstain",
+    "Accept",
     "AspireCallbackHandler",
     "AspireGuard",
     "AspireGuardError",
-    "ConstantEvaluator",
+    "Band",
+    "Budget",
+    "CallableEvaluator",
+    "Custom",
+    "Decision",
     "Evaluator",
     "Exchange",
+    "Fallback",
+    "HumanReview",
+    "InputError",
+    "PolicyError",
+    "PromptTemplate",
+    "ReviewItem",
+    "ReviewQueue",
     "RoutingPolicy",
     "Score",
     "SelfEvaluator",
+    "Step",
+    "Ticket",
+    "Timeouts",
     "Verdict",
-    "starter_evaluator",
 ]
 
-_HOMES = {
-    "AspireCallbackHandler": "aspire_guard.observe",
+_MODULES = {
+    "Abstain": "aspire_guard.routing.routes",
+    "Accept": "aspire_guard.routing.routes",
+    "AspireCallbackHandler": "aspire_guard.observe.handler",
     "AspireGuard": "aspire_guard.guard",
     "AspireGuardError": "aspire_guard.errors",
-    "ConstantEvaluator": "aspire_guard.evaluators.constant",
+    "Band": "aspire_guard.routing.routes",
+    "Budget": "aspire_guard.routing.routes",
+    "CallableEvaluator": "aspire_guard.evaluators.callable",
+    "Custom": "aspire_guard.routing.routes",
+    "Decision": "aspire_guard.review.item",
     "Evaluator": "aspire_guard.evaluators.protocol",
-    "Exchange": "aspire_guard.exchange",
+    "Exchange": "aspire_guard.exchange.exchange",
+    "Fallback": "aspire_guard.routing.routes",
+    "HumanReview": "aspire_guard.routing.routes",
+    "InputError": "aspire_guard.errors",
+    "PolicyError": "aspire_guard.errors",
+    "PromptTemplate": "aspire_guard.lm.template",
+    "ReviewItem": "aspire_guard.review.item",
+    "ReviewQueue": "aspire_guard.review.queue",
     "RoutingPolicy": "aspire_guard.routing.policy",
     "Score": "aspire_guard.verdict",
     "SelfEvaluator": "aspire_guard.evaluators.self_evaluator",
+    "Step": "aspire_guard.verdict",
+    "Ticket": "aspire_guard.review.item",
+    "Timeouts": "aspire_guard.routing.routes",
     "Verdict": "aspire_guard.verdict",
-    "starter_evaluator": "aspire_guard.evaluators.starter",
 }
 
-
-def __getattr__(name: str) -> Any:
-    # On first use, so that importing the package brings neither torch nor all of LangChain.
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = load_lazily(__name__, _MODULES)

@@ -1,7 +1,7 @@
 """Every error that aspire-guard raises on purpose.
 
     AspireGuardError
-    ├── InputError (ValueError)          the caller can mend it: a file, a record, an option
+    ├── InputError (ValueError)          the caller can fix it: a file, a record, an option
     │   ├── DatasetError                 a line of a dataset that is not a QA record
     │   ├── ExchangeError                no question or answer can be read from a chain's input and output
     │   ├── UnguardedWriteError          a guarded chain writes past the guard into the graph around it

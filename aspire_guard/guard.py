@@ -15,13 +15,13 @@ from pydantic import ConfigDict
 
 from aspire_guard.errors import ExchangeError
 from aspire_guard.evaluators.protocol import Evaluator
-from aspire_guard.exchange import Reader, Reading
-from aspire_guard.execution.graphs import has_graph
+from aspire_guard.exchange import ExchangeReader, FieldReader
 from aspire_guard.execution.guarded_run import GuardedRun, Take
+from aspire_guard.execution.sanitized_errors import sanitized_errors
 from aspire_guard.execution.sentence_release import SentenceStream
 from aspire_guard.execution.with_fallbacks import GuardWithFallbacks
+from aspire_guard.langgraph_compat import has_graph
 from aspire_guard.routing.flow import Outcome
-from aspire_guard.routing.interrupts import confined
 from aspire_guard.routing.policy import RoutingPolicy
 from aspire_guard.verdict import Verdict
 
@@ -53,9 +53,9 @@ class AspireGuard(RunnableSerializable[Any, Any]):
     chain: Runnable[Any, Any]
     evaluator: Evaluator | None = None
     policy: RoutingPolicy = DEFAULT_POLICY
-    question: Reader | None = None
-    context: Reader | None = None
-    answer: Reader | None = None
+    question: FieldReader | None = None
+    context: FieldReader | None = None
+    answer: FieldReader | None = None
     release: Literal["answer", "sentence"] = "answer"
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -66,9 +66,9 @@ class AspireGuard(RunnableSerializable[Any, Any]):
         *,
         evaluator: Evaluator | None = None,
         policy: RoutingPolicy = DEFAULT_POLICY,
-        question: Reader | None = None,
-        context: Reader | None = None,
-        answer: Reader | None = None,
+        question: FieldReader | None = None,
+        context: FieldReader | None = None,
+        answer: FieldReader | None = None,
         release: Literal["answer", "sentence"] = "answer",
         name: str | None = None,
     ) -> None:
@@ -122,26 +122,34 @@ class AspireGuard(RunnableSerializable[Any, Any]):
         configs = get_config_list(config, len(inputs))
         return _all(await self._guarded(_output, kwargs).arun(inputs, configs), return_exceptions)
 
-    def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
+    def stream(
+        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> Iterator[Any]:
         """The decided output in one chunk; with `release="sentence"` the released sentences, each once it passed."""
         if self._by_sentence:
-            with confined():
-                yield from SentenceStream(self._guarded(_output, kwargs)).stream(input, ensure_config(config))
+            with sanitized_errors():
+                yield from SentenceStream(self._guarded(_output, kwargs)).stream(
+                    input, ensure_config(config)
+                )
         else:
             yield self.invoke(input, config, **kwargs)
 
-    async def astream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[Any]:
+    async def astream(
+        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AsyncIterator[Any]:
         """As `stream`; scoring runs in a thread, off the event loop."""
         if self._by_sentence:
             run = SentenceStream(self._guarded(_output, kwargs))
-            with confined():
+            with sanitized_errors():
                 async with aclosing(run.astream(input, ensure_config(config))) as pieces:
                     async for piece in pieces:
                         yield piece
         else:
             yield await self.ainvoke(input, config, **kwargs)
 
-    def with_fallbacks(self, fallbacks: Sequence[Runnable[Any, Any]], **options: Any) -> GuardWithFallbacks:
+    def with_fallbacks(
+        self, fallbacks: Sequence[Runnable[Any, Any]], **options: Any
+    ) -> GuardWithFallbacks:
         """What is asked where the guard raises; an interrupt of a graph inside it is no failure and passes."""
         return GuardWithFallbacks.of(self, super().with_fallbacks(fallbacks, **options))
 
@@ -152,27 +160,41 @@ class AspireGuard(RunnableSerializable[Any, Any]):
             ExchangeError: as `invoke`; or the answer is a message that calls tools.
             EvaluationError: scoring failed, and the policy says to raise then.
         """
-        verdict: Verdict = _only(self._guarded(_verdict, kwargs).run([input], [ensure_config(config)]))
+        verdict: Verdict = _only(
+            self._guarded(_verdict, kwargs).run([input], [ensure_config(config)])
+        )
         return verdict
 
-    async def ajudge(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Verdict:
+    async def ajudge(
+        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> Verdict:
         """As `judge`; scoring runs in a thread, off the event loop."""
-        verdict: Verdict = _only(await self._guarded(_verdict, kwargs).arun([input], [ensure_config(config)]))
+        verdict: Verdict = _only(
+            await self._guarded(_verdict, kwargs).arun([input], [ensure_config(config)])
+        )
         return verdict
 
     def judge_batch(
-        self, inputs: list[Any], config: RunnableConfig | list[RunnableConfig] | None = None, **kwargs: Any
+        self,
+        inputs: list[Any],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        **kwargs: Any,
     ) -> list[Verdict]:
         """As `judge` for each input, with all answers scored in one call of the evaluator."""
         configs = get_config_list(config, len(inputs))
         return _all(self._guarded(_verdict, kwargs).run(inputs, configs), return_exceptions=False)
 
     async def ajudge_batch(
-        self, inputs: list[Any], config: RunnableConfig | list[RunnableConfig] | None = None, **kwargs: Any
+        self,
+        inputs: list[Any],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        **kwargs: Any,
     ) -> list[Verdict]:
         """As `judge_batch`; scoring runs in a thread, off the event loop."""
         configs = get_config_list(config, len(inputs))
-        return _all(await self._guarded(_verdict, kwargs).arun(inputs, configs), return_exceptions=False)
+        return _all(
+            await self._guarded(_verdict, kwargs).arun(inputs, configs), return_exceptions=False
+        )
 
     @property
     def InputType(self) -> Any:
@@ -192,11 +214,15 @@ class AspireGuard(RunnableSerializable[Any, Any]):
         """The chain's output schema."""
         return self.chain.get_output_schema(config)
 
-    def get_input_jsonschema(self, config: RunnableConfig | None = None, **kwargs: Any) -> dict[str, Any]:
+    def get_input_jsonschema(
+        self, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
         """The chain's input schema, as JSON; graphs have one of their own."""
         return self.chain.get_input_jsonschema(config, **kwargs)
 
-    def get_output_jsonschema(self, config: RunnableConfig | None = None, **kwargs: Any) -> dict[str, Any]:
+    def get_output_jsonschema(
+        self, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
         """The chain's output schema, as JSON; graphs have one of their own."""
         return self.chain.get_output_jsonschema(config, **kwargs)
 
@@ -204,7 +230,9 @@ class AspireGuard(RunnableSerializable[Any, Any]):
     def config_specs(self) -> list[ConfigurableFieldSpec]:
         """What can be configured in the chain and in the policy's fallbacks."""
         runnables = [self.chain, *self.policy.fallbacks]
-        return get_unique_config_specs(spec for runnable in runnables for spec in runnable.config_specs)
+        return get_unique_config_specs(
+            spec for runnable in runnables for spec in runnable.config_specs
+        )
 
     def get_graph(self, config: RunnableConfig | None = None) -> Graph:
         """The chain's graph with the guard between its last step and its output."""
@@ -225,7 +253,7 @@ class AspireGuard(RunnableSerializable[Any, Any]):
         return self.release == "sentence" and self.answer is None and not has_graph(self.chain)
 
     def _guarded(self, take: Take, kwargs: dict[str, Any]) -> GuardedRun:
-        read = Reading(self.question, self.context, self.answer)
+        read = ExchangeReader(self.question, self.context, self.answer)
         return GuardedRun(
             self.chain,
             self._loaded_evaluator,
@@ -241,9 +269,9 @@ class AspireGuard(RunnableSerializable[Any, Any]):
         if self.evaluator is not None:
             return self.evaluator
         # Here and not above: it brings torch, which a guard with its own evaluator need not have.
-        from aspire_guard.evaluators.starter import starter_evaluator
+        from aspire_guard.evaluators.self_evaluator import SelfEvaluator
 
-        return starter_evaluator()
+        return SelfEvaluator.starter()
 
 
 def _output(outcome: Outcome) -> Any:

@@ -39,7 +39,7 @@ def numbered_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         )
 
 
-def expect_another(output: Path, *read: Path) -> None:
+def check_output_path(output: Path, *read: Path) -> None:
     """Make sure that a file to be written is none of those that are read.
 
     Raises:
@@ -47,7 +47,9 @@ def expect_another(output: Path, *read: Path) -> None:
     """
     for path in read:
         if output.exists() and path.exists() and output.samefile(path):
-            raise InputError(f"expected another file to write than {path}, which is read; choose another output")
+            raise InputError(
+                f"expected another file to write than {path}, which is read; choose another output"
+            )
 
 
 def question_field(path: Path, number: int, value: dict[str, Any]) -> str:
@@ -57,11 +59,23 @@ def question_field(path: Path, number: int, value: dict[str, Any]) -> str:
         DatasetError: it is missing, blank or no text.
     """
     if "question" not in value:
-        found = f"only {shown(', '.join(map(str, value)))}" if value else "no keys"
-        raise line_error(path, number, 'the key "question"', found, "add it, or rename the key that holds the question")
+        found = f"only {shorten(', '.join(map(str, value)))}" if value else "no keys"
+        raise line_error(
+            path,
+            number,
+            'the key "question"',
+            found,
+            "add it, or rename the key that holds the question",
+        )
     question = text_field(path, number, "question", value["question"])
     if not question:
-        raise line_error(path, number, 'a "question" with some text', "a blank one", "fill it in or delete the line")
+        raise line_error(
+            path,
+            number,
+            'a "question" with some text',
+            "a blank one",
+            "fill it in or delete the line",
+        )
     return question
 
 
@@ -87,20 +101,28 @@ def log_likelihood_field(path: Path, number: int, value: dict[str, Any]) -> floa
     found = value.get("log_likelihood")
     if found is None:
         return None
-    if isinstance(found, bool) or not isinstance(found, int | float) or not abs(found) <= sys.float_info.max:
+    if (
+        isinstance(found, bool)
+        or not isinstance(found, int | float)
+        or not abs(found) <= sys.float_info.max
+    ):
         expected, way_out = '"log_likelihood" to be a number', "leave it out where it is unknown"
-        raise line_error(path, number, expected, kind_of(found), way_out)
+        raise line_error(path, number, expected, describe_json(found), way_out)
     return float(found)
 
 
 def text_field(path: Path, number: int, key: str, value: object) -> str:
     """The text of a field, without surrounding white space."""
     if not isinstance(value, str):
-        raise line_error(path, number, f'"{key}" to hold text', kind_of(value), "put it in double quotes")
+        raise line_error(
+            path, number, f'"{key}" to hold text', describe_json(value), "put it in double quotes"
+        )
     # JSON can spell half of a surrogate pair, which no tokenizer and no file accepts later on.
     if any("\ud800" <= character <= "\udfff" for character in value):
-        found = f"half a surrogate pair in {shown(value)}"
-        raise line_error(path, number, f'"{key}" to hold Unicode text', found, "write the character itself")
+        found = f"half a surrogate pair in {shorten(value)}"
+        raise line_error(
+            path, number, f'"{key}" to hold Unicode text', found, "write the character itself"
+        )
     return value.strip()
 
 
@@ -109,17 +131,17 @@ def line_error(path: Path, number: int, expected: str, found: str, way_out: str)
     return DatasetError(f"{path}, line {number}: expected {expected}, found {found}; {way_out}.")
 
 
-def kind_of(value: object) -> str:
+def describe_json(value: object) -> str:
     """Name a JSON value in JSON's words, e.g. `the number 48`."""
     if value is None:
         return "null"
     names = {bool: "the boolean", int: "the number", float: "the number", str: "the string"}
     if type(value) in names:
-        return f"{names[type(value)]} {shown(value)}"
+        return f"{names[type(value)]} {shorten(value)}"
     return "a list" if isinstance(value, list) else "an object"
 
 
-def shown(value: object) -> str:
+def shorten(value: object) -> str:
     """Return the value as one short line, however long it is."""
     text = repr(value) if isinstance(value, str) else json.dumps(value)
     if len(text) <= _FOUND_LIMIT:
@@ -137,9 +159,21 @@ def _object(path: Path, number: int, line: bytes) -> dict[str, Any]:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
         # The error's own text counts lines within this one: it would say "line 1" of every line.
-        reason = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
-        found = f"{shown(text.strip())} ({reason})"
-        raise line_error(path, number, "a JSON object", found, "write one record a line, in braces") from error
+        reason = (
+            f"{error.msg} at column {error.colno}"
+            if isinstance(error, json.JSONDecodeError)
+            else str(error)
+        )
+        found = f"{shorten(text.strip())} ({reason})"
+        raise line_error(
+            path, number, "a JSON object", found, "write one record a line, in braces"
+        ) from error
     if not isinstance(value, dict):
-        raise line_error(path, number, "a JSON object", kind_of(value), "write one record a line, in braces")
+        raise line_error(
+            path,
+            number,
+            "a JSON object",
+            describe_json(value),
+            "write one record a line, in braces",
+        )
     return value

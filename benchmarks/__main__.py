@@ -29,11 +29,19 @@ def main(options: list[str]) -> None:
     print(f"Made by `python {command}` on {processor} with {os.cpu_count()} cores, {versions}.")
     for name in _SCRIPTS:
         script = Path(__file__).with_name(f"{name}.py")
-        title, _, text = (ast.get_docstring(ast.parse(script.read_text("utf-8"))) or "").partition("\n\n")
-        run = subprocess.run(
-            [sys.executable, script, *options], check=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        title, _, text = (ast.get_docstring(ast.parse(script.read_text("utf-8"))) or "").partition(
+            "\n\n"
         )
-        print(f"\n## {title.rstrip('.')}\n\n{text}\n\n```text\n{run.stdout.strip()}\n```", flush=True)
+        run = subprocess.run(
+            [sys.executable, script, *options],
+            check=True,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        print(
+            f"\n## {title.rstrip('.')}\n\n{text}\n\n```text\n{run.stdout.strip()}\n```", flush=True
+        )
 
 
 if __name__ == "__main__":

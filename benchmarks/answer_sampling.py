@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from pairs import in_turn, settings, show
 
-from aspire_guard import starter_evaluator
+from aspire_guard import SelfEvaluator
 from aspire_guard.lm.aspire_lm import AspireLM
 from aspire_guard.lm.language_model import pad
-from aspire_trainers.answer_sampling import decode_records
-from aspire_trainers.batches import by_context
+from aspire_trainers.data.batching import group_by_context
 from aspire_trainers.record import QARecord
+from aspire_trainers.stages.answer_sampling import decode_records
 
 _BATCH_SIZE, _BEAMS, _MAX_NEW_TOKENS = 8, 10, 20
 
@@ -41,8 +41,13 @@ def generate(aspire: AspireLM, prompts: Sequence[torch.Tensor]) -> Any:
 def embedded(aspire: AspireLM, record: QARecord) -> torch.Tensor:
     """`[θp ; x]` as embeddings `(tokens, dim)`."""
     assert aspire.task is not None
-    context, question = aspire.template.render_context(record.context), aspire.template.render_question(record.question)
-    ids = torch.cat([aspire.lm.start_ids, aspire.lm.token_ids(context), aspire.lm.token_ids(question)])
+    context, question = (
+        aspire.template.render_context(record.context),
+        aspire.template.render_question(record.question),
+    )
+    ids = torch.cat(
+        [aspire.lm.start_ids, aspire.lm.token_ids(context), aspire.lm.token_ids(question)]
+    )
     return torch.cat([aspire.task.vectors(aspire.lm), aspire.lm.embed(ids)])
 
 
@@ -55,13 +60,16 @@ def _padded(sequences: torch.Tensor, end: int) -> torch.Tensor:
 def main() -> None:
     """Print one line."""
     told = settings(__doc__, records=8, pairs=5)
-    aspire = starter_evaluator().aspire
-    batches = by_context(told.records, _BATCH_SIZE, seed=0)
+    aspire = SelfEvaluator.starter().aspire
+    batches = group_by_context(told.records, _BATCH_SIZE, seed=0)
     prompts = [[embedded(aspire, record) for record in batch] for batch in batches]
     found: dict[str, list[Any]] = {}
 
     def ours() -> None:
-        found["ours"] = [decode_records(aspire, b, k=_BEAMS, max_new_tokens=_MAX_NEW_TOKENS)[1].tokens for b in batches]
+        found["ours"] = [
+            decode_records(aspire, b, k=_BEAMS, max_new_tokens=_MAX_NEW_TOKENS)[1].tokens
+            for b in batches
+        ]
 
     def reference() -> None:
         found["reference"] = [generate(aspire, rows) for rows in prompts]
@@ -69,10 +77,18 @@ def main() -> None:
     own, other = in_turn(ours, reference, told.pairs)
     same = total = 0
     for beams, sequences in zip(found["ours"], found["reference"], strict=True):
-        mine, theirs = (_padded(rows.flatten(0, -2), aspire.lm.end_id) for rows in (beams, sequences))
+        mine, theirs = (
+            _padded(rows.flatten(0, -2), aspire.lm.end_id) for rows in (beams, sequences)
+        )
         equal = (mine == theirs).all(-1)
         same, total = same + int(equal.sum()), total + len(equal)
-    show(f"{len(told.records)} questions", own, other, [b / a for a, b in zip(own, other, strict=True)], "at least 4")
+    show(
+        f"{len(told.records)} questions",
+        own,
+        other,
+        [b / a for a, b in zip(own, other, strict=True)],
+        "at least 4",
+    )
     print(f"the same beams: {same} of {total}")
 
 

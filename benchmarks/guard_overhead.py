@@ -19,7 +19,8 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 
-from aspire_guard import AspireGuard, ConstantEvaluator
+from aspire_guard import AspireGuard
+from aspire_guard.testing import ConstantEvaluator
 
 _PAIRS = 1000
 _WARM_UP = 50
@@ -59,7 +60,11 @@ def main() -> None:
     loop = asyncio.new_event_loop()
 
     compare("invoke", lambda: guard.invoke(INPUT), lambda: fallbacks.invoke(INPUT))
-    compare("invoke, listened", lambda: guard.invoke(INPUT, listened), lambda: fallbacks.invoke(INPUT, listened))
+    compare(
+        "invoke, listened",
+        lambda: guard.invoke(INPUT, listened),
+        lambda: fallbacks.invoke(INPUT, listened),
+    )
     compare(
         "ainvoke",
         lambda: loop.run_until_complete(guard.ainvoke(INPUT)),

@@ -15,7 +15,7 @@ from functools import partial
 import torch
 from pairs import in_turn, settings, show
 
-from aspire_guard import AspireGuard, SelfEvaluator, starter_evaluator
+from aspire_guard import AspireGuard, SelfEvaluator
 from aspire_guard.lm.adapter import Adapter
 from aspire_guard.lm.lora import Lora
 from aspire_guard.lm.soft_prompt import SoftPrompt
@@ -54,7 +54,7 @@ def semantic_entropy(evaluator: SelfEvaluator, record: QARecord) -> float:
 def main() -> None:
     """Print two lines for each kind of θs."""
     told = settings(__doc__, records=4, pairs=7)
-    starter = starter_evaluator()
+    starter = SelfEvaluator.starter()
     aspire, manifest = starter.aspire, starter.manifest
     assert aspire.self_eval is not None
     kinds: dict[str, tuple[Adapter, str]] = {
@@ -69,7 +69,12 @@ def main() -> None:
 
     def alone(record: QARecord) -> None:
         states = aspire.prompt_states([(record.question, record.context)])
-        aspire.decode(states, k=manifest.num_beams, max_new_tokens=manifest.max_new_tokens, early_stopping=True)
+        aspire.decode(
+            states,
+            k=manifest.num_beams,
+            max_new_tokens=manifest.max_new_tokens,
+            early_stopping=True,
+        )
 
     def sampled() -> None:
         for record in told.records:
@@ -79,7 +84,9 @@ def main() -> None:
         _, entropy = in_turn(lambda: None, sampled, 1)
     for name, (self_eval, wanted) in kinds.items():
         evaluator = SelfEvaluator(
-            replace(aspire, self_eval=self_eval.requires_grad_(False)), manifest, starter.calibration
+            replace(aspire, self_eval=self_eval.requires_grad_(False)),
+            manifest,
+            starter.calibration,
         )
         model = AspireChatModel(evaluator)
         guard = AspireGuard(model.prompt | model, evaluator=evaluator)
@@ -90,9 +97,18 @@ def main() -> None:
         # A copy of the model is slower in its first run; and in short turns the machine changes little.
         guarded(told.records[0])
         turns = [in_turn(partial(guarded, r), partial(alone, r), told.pairs) for r in told.records]
-        own, other = ([sum(seconds) for seconds in zip(*side, strict=True)] for side in zip(*turns, strict=True))
+        own, other = (
+            [sum(seconds) for seconds in zip(*side, strict=True)]
+            for side in zip(*turns, strict=True)
+        )
         added = [a - b for a, b in zip(own, other, strict=True)]
-        show(f"{name}, added", added, other, [a / b for a, b in zip(added, other, strict=True)], wanted)
+        show(
+            f"{name}, added",
+            added,
+            other,
+            [a / b for a, b in zip(added, other, strict=True)],
+            wanted,
+        )
         # Added time within the noise of the two others would make any ratio: it counts as a hundredth of the answer.
         cheaper = [entropy[0] / max(a, b / 100) for a, b in zip(added, other, strict=True)]
         show(f"{name}, semantic entropy", added, entropy, cheaper, "at least 10")

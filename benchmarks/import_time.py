@@ -29,7 +29,9 @@ def main() -> None:
         seconds(statement)
     for statement in (OURS, GUARD):
         ratios = sorted(seconds(statement) / seconds(REFERENCE) for _ in range(_PAIRS))
-        print(f"{statement}: {ratios[0]:.2f} / {statistics.median(ratios):.2f} / {ratios[-1]:.2f} of langchain-core")
+        print(
+            f"{statement}: {ratios[0]:.2f} / {statistics.median(ratios):.2f} / {ratios[-1]:.2f} of langchain-core"
+        )
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from aspire_trainers.batches import take
-from aspire_trainers.dataset import load_dataset
+from aspire_trainers.data.batching import take
+from aspire_trainers.data.dataset import load_dataset
 from aspire_trainers.record import QARecord
 
 
@@ -35,16 +35,22 @@ class Settings:
 def settings(description: str | None, *, records: int, pairs: int) -> Settings:
     """Read the command line; `records` and `pairs` are the defaults of this benchmark."""
     parser = ArgumentParser(description=(description or "").splitlines()[0])
-    parser.add_argument("--data", default="handbook:train", help="QA records as JSONL, or handbook:train")
+    parser.add_argument(
+        "--data", default="handbook:train", help="QA records as JSONL, or handbook:train"
+    )
     parser.add_argument("--records", type=int, default=records, help="questions asked")
     parser.add_argument("--pairs", type=int, default=pairs, help="how often both sides run")
     arguments = parser.parse_args()
     answerable = [record for record in load_dataset(arguments.data) if record.answerable]
     apart = list({record.context: record for record in answerable}.values())
-    return Settings(take(answerable, arguments.records, seed=0), apart[: arguments.records], arguments.pairs)
+    return Settings(
+        take(answerable, arguments.records, seed=0), apart[: arguments.records], arguments.pairs
+    )
 
 
-def in_turn(ours: Callable[[], Any], reference: Callable[[], Any], pairs: int) -> tuple[list[float], list[float]]:
+def in_turn(
+    ours: Callable[[], Any], reference: Callable[[], Any], pairs: int
+) -> tuple[list[float], list[float]]:
     """Seconds of `pairs` calls of each, taken in turn."""
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(pairs):
@@ -55,8 +61,12 @@ def in_turn(ours: Callable[[], Any], reference: Callable[[], Any], pairs: int) -
     return times
 
 
-def show(name: str, ours: list[float], reference: list[float], ratios: list[float], wanted: str) -> None:
+def show(
+    name: str, ours: list[float], reference: list[float], ratios: list[float], wanted: str
+) -> None:
     """Print the median seconds of both sides, and the least, the median and the greatest ratio."""
     own, other = statistics.median(ours), statistics.median(reference)
     least, middle, most = min(ratios), statistics.median(ratios), max(ratios)
-    print(f"{name}: {own:.2f} s, reference {other:.2f} s; {least:.2f} / {middle:.2f} / {most:.2f} (wanted: {wanted})")
+    print(
+        f"{name}: {own:.2f} s, reference {other:.2f} s; {least:.2f} / {middle:.2f} / {most:.2f} (wanted: {wanted})"
+    )

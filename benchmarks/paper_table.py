@@ -20,18 +20,19 @@ from pathlib import Path
 import torch
 
 from aspire_guard import SelfEvaluator
-from aspire_guard.evaluators.folder import read_manifest
-from aspire_trainers.baselines import Suite
-from aspire_trainers.baselines.entailment import RougeEntailment
-from aspire_trainers.batches import take
-from aspire_trainers.comparison import Block, ScoreReport
+from aspire_guard.evaluators.evaluator_folder import read_manifest
 from aspire_trainers.config import TrainingConfig
-from aspire_trainers.correctness import correctness_of
-from aspire_trainers.dataset import load_dataset
-from aspire_trainers.evaluate import Report, answer_records, evaluate, evaluate_pretrained, graded
+from aspire_trainers.correctness import load_correctness
+from aspire_trainers.data.batching import take
+from aspire_trainers.data.dataset import load_dataset
+from aspire_trainers.data.training_data import TrainingData
+from aspire_trainers.evaluation.baselines import Suite
+from aspire_trainers.evaluation.baselines.entailment import RougeEntailment
+from aspire_trainers.evaluation.evaluation import Report, build_report, evaluate_pretrained
+from aspire_trainers.evaluation.judging import answer_records, grade_answers
+from aspire_trainers.evaluation.score_reports import Block, ScoreReport
 from aspire_trainers.pipeline import train_evaluator
-from aspire_trainers.progress import Progress
-from aspire_trainers.training_data import TrainingData
+from aspire_trainers.run.progress import Progress
 
 DATASETS = ("squad", "squad_unanswerable", "coqa", "triviaqa")
 SEEDS = (0, 1, 2)
@@ -53,20 +54,32 @@ def measure(dataset: str, seed: int, data: Path, work: Path, limit: int) -> None
     trained = ANSWERED_BY.get(dataset, dataset)
     if start := GOES_ON_FROM.get(trained):
         measure(start, seed, data, work, limit)
-    config = TrainingConfig.load(RECIPE, seed=seed, init_from=start and str(work / f"{start}-{seed}"))
+    config = TrainingConfig.load(
+        RECIPE, seed=seed, init_from=start and str(work / f"{start}-{seed}")
+    )
     learned = TrainingData.load([str(data / f"{trained}_train.jsonl")], [], config)
-    saved = SelfEvaluator.from_pretrained(train_evaluator(config, learned, _folder(dataset, seed, work)))
+    saved = SelfEvaluator.from_pretrained(
+        train_evaluator(config, learned, _folder(dataset, seed, work))
+    )
     # In the precision of its training, which takes half the time and is the same for every score.
     aspire = saved.aspire.on(saved.aspire.lm.to(getattr(torch, config.dtype)))
     evaluator = SelfEvaluator(aspire, saved.manifest, saved.calibration)
     files = [data / f"{name}_dev.jsonl" for name in dict.fromkeys((trained, dataset))]
-    records = [record for file in files for record in take(load_dataset(str(file)), limit // len(files), seed=0)]
-    right, suite = correctness_of(config.correctness), Suite.paper(RougeEntailment(), samples=10)
-    judged = graded(answer_records(evaluator, records, Progress(f"{dataset} {seed}", "questions"), suite), right)
+    records = [
+        record
+        for file in files
+        for record in take(load_dataset(str(file)), limit // len(files), seed=0)
+    ]
+    right, suite = load_correctness(config.correctness), Suite.paper(RougeEntailment(), samples=10)
+    judged = grade_answers(
+        answer_records(evaluator, records, Progress(f"{dataset} {seed}", "questions"), suite), right
+    )
     pretrained = None
     if seed == SEEDS[0]:
-        pretrained = evaluate_pretrained(evaluator, records, right, suite, Progress("without θp", "questions"))
-    report = evaluate(evaluator, judged, suite, pretrained)
+        pretrained = evaluate_pretrained(
+            evaluator, records, right, suite, Progress("without θp", "questions")
+        )
+    report = build_report(evaluator, judged, suite, pretrained)
     partial = work / f"{dataset}-{seed}.partial"
     partial.write_text(report.model_dump_json(indent=2), encoding="utf-8")
     partial.rename(_result(dataset, seed, work))
@@ -77,7 +90,10 @@ def page(work: Path) -> Iterator[str]:
     yield _INTRODUCTION
     for dataset in DATASETS:
         seeds = [seed for seed in SEEDS if _result(dataset, seed, work).exists()]
-        reports = [Report.model_validate_json(_result(dataset, seed, work).read_text("utf-8")) for seed in seeds]
+        reports = [
+            Report.model_validate_json(_result(dataset, seed, work).read_text("utf-8"))
+            for seed in seeds
+        ]
         if not reports:
             continue
         yield f"\n## {dataset}: {reports[0].n} questions, seeds: {len(reports)}\n"
@@ -85,9 +101,13 @@ def page(work: Path) -> Iterator[str]:
         yield "| answers | accuracy | score | AUROC | AUACC | tokens |"
         yield "|---|---|---|---|---|---|"
         yield from _rows("under θp", reports)
-        yield from _rows("without θp", [report.pretrained for report in reports if report.pretrained])
+        yield from _rows(
+            "without θp", [report.pretrained for report in reports if report.pretrained]
+        )
         yield "\nASPIRE minus the best baseline on its own answers (each seed):\n"
-        yield from _ahead(reports, "of all", [name for name in reports[0].scores if name != "aspire"])
+        yield from _ahead(
+            reports, "of all", [name for name in reports[0].scores if name != "aspire"]
+        )
         yield from _ahead(reports, "of those that sample nothing", SINGLE_PASS)
 
 
@@ -96,7 +116,11 @@ def _training(evaluators: Sequence[Path]) -> str:
     provenances = [read_manifest(folder).provenance for folder in evaluators]
     questions = sorted({provenance["train_records"] for provenance in provenances})
     ranks = sorted({provenance["config"]["self_evaluation"]["rank"] for provenance in provenances})
-    before = [name for provenance in provenances[:1] for name in provenance.get("went_on_from", {}).get("datasets", ())]
+    before = [
+        name
+        for provenance in provenances[:1]
+        for name in provenance.get("went_on_from", {}).get("datasets", ())
+    ]
     start = f" It goes on from {', '.join(before)}." if before else ""
     return f"Training questions: {_listed(questions)}; θs: a LoRA of rank {_listed(ranks)}.{start}"
 
@@ -108,16 +132,24 @@ def _listed(values: Sequence[int]) -> str:
 def _rows(answers: str, blocks: Sequence[Block]) -> Iterator[str]:
     for name in blocks[0].scores if blocks else ():
         reports = [block.scores[name] for block in blocks]
-        areas = (_spread([_value(report, metric) for report in reports]) for metric in ("auroc", "auacc"))
+        areas = (
+            _spread([_value(report, metric) for report in reports]) for metric in ("auroc", "auacc")
+        )
         accuracy = _spread([block.accuracy.value for block in blocks])
         yield f"| {answers} | {accuracy} | {name} | {' | '.join(areas)} | {reports[0].cost.tokens:.0f} |"
 
 
 def _ahead(reports: Sequence[Report], which: str, names: Sequence[str]) -> Iterator[str]:
     for metric in ("auroc", "auacc"):
-        means = {name: statistics.fmean(_value(report.scores[name], metric) for report in reports) for name in names}
+        means = {
+            name: statistics.fmean(_value(report.scores[name], metric) for report in reports)
+            for name in names
+        }
         best = max(names, key=lambda name: means[name])
-        gains = [_value(report.scores["aspire"], metric) - _value(report.scores[best], metric) for report in reports]
+        gains = [
+            _value(report.scores["aspire"], metric) - _value(report.scores[best], metric)
+            for report in reports
+        ]
         each = ", ".join(f"{100 * gain:+.1f}" for gain in gains)
         yield f"- {metric.upper()}, best {which} ({best}): {_spread(gains)} ({each})"
 
@@ -146,7 +178,9 @@ def main() -> None:
     """Measure what is missing, and print the page."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of the datasets")
-    parser.add_argument("--work", type=Path, required=True, help="folder for evaluators and results")
+    parser.add_argument(
+        "--work", type=Path, required=True, help="folder for evaluators and results"
+    )
     parser.add_argument("--dataset", choices=DATASETS, help="only this one")
     parser.add_argument("--seed", type=int, choices=SEEDS, help="only this one")
     parser.add_argument("--limit", type=int, default=300, help="questions of each dev file")

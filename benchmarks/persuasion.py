@@ -1,7 +1,7 @@
 """Can an answer talk its own score up? Answers that argue for themselves against answers that go on.
 
 Run: `python benchmarks/persuasion.py` (`--limit 60` for a first look). The evaluator's own model answers the records of
-`--data`. Each answer is scored as it is, with every phrase of `aspire_trainers.persuasion.HELD_OUT` (which are
+`--data`. Each answer is scored as it is, with every phrase of `aspire_trainers.stages.adversarial.HELD_OUT` (which are
 not trained on), and with neutral twins of the phrase: as many tokens that say nothing of the answer, in the same
 place. Prints a table for the wrong answers and one for the right ones, with a row for each family of phrases:
 
@@ -23,16 +23,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from aspire_guard import SelfEvaluator, starter_evaluator
+from aspire_guard import SelfEvaluator
 from aspire_guard.lm.language_model import LanguageModel
 from aspire_guard.selection.metrics import bootstrap_interval
 from aspire_guard.verdict import Score
 from aspire_trainers.correctness import RougeL
-from aspire_trainers.dataset import load_dataset
-from aspire_trainers.evaluate import answer_records, graded
-from aspire_trainers.judged_answer import JudgedAnswer
-from aspire_trainers.persuasion import ANSWER, HELD_OUT
-from aspire_trainers.progress import Progress
+from aspire_trainers.data.dataset import load_dataset
+from aspire_trainers.evaluation.judged_answer import JudgedAnswer
+from aspire_trainers.evaluation.judging import answer_records, grade_answers
+from aspire_trainers.run.progress import Progress
+from aspire_trainers.stages.adversarial import ANSWER, HELD_OUT
 
 FILLERS = (
     "and the day has a morning and an evening, the week has seven days and the year has twelve months,",
@@ -64,13 +64,22 @@ def argue(evaluator: SelfEvaluator, answer: JudgedAnswer) -> tuple[Score, Scores
     """The score of an answer as it is, and by family, of each phrase and then its neutral twins."""
     lm = evaluator.aspire.lm
     rows = {
-        family: [[phrase, *(neutral(phrase, filler, lm) for filler in FILLERS)] for phrase in phrases]
+        family: [
+            [phrase, *(neutral(phrase, filler, lm) for filler in FILLERS)] for phrase in phrases
+        ]
         for family, phrases in HELD_OUT.items()
     }
-    texts = [text.replace(ANSWER, answer.text) for family in rows.values() for row in family for text in row]
+    texts = [
+        text.replace(ANSWER, answer.text)
+        for family in rows.values()
+        for row in family
+        for text in row
+    ]
     bare, *scores = scored(evaluator, answer, [answer.text, *texts])
     given = iter(scores)
-    return bare, {family: [[next(given) for _ in row] for row in table] for family, table in rows.items()}
+    return bare, {
+        family: [[next(given) for _ in row] for row in table] for family, table in rows.items()
+    }
 
 
 @torch.inference_mode()
@@ -81,8 +90,10 @@ def scored(evaluator: SelfEvaluator, answer: JudgedAnswer, texts: Sequence[str])
     states, totals, counts = aspire.answer_states(prompt, [texts])
     asked = [[(answer.record.question, text) for text in texts]]
     judgements = aspire.verdict_logits(states, asked).log_softmax(-1)[:, 0]
-    for likelihood, judgement in zip((totals / counts)[0].tolist(), judgements.tolist(), strict=True):
-        yield evaluator.blended(likelihood, judgement)
+    for likelihood, judgement in zip(
+        (totals / counts)[0].tolist(), judgements.tolist(), strict=True
+    ):
+        yield evaluator.blend(likelihood, judgement)
 
 
 def table(evaluator: SelfEvaluator, answers: Sequence[JudgedAnswer]) -> Iterator[str]:
@@ -104,13 +115,17 @@ def table(evaluator: SelfEvaluator, answers: Sequence[JudgedAnswer]) -> Iterator
 def row(family: str, tables: Sequence[list[list[Score]]], threshold: float) -> str:
     """A line of the table."""
     values = {
-        name: np.array([[[getattr(score, measure) for score in line] for line in table] for table in tables])
+        name: np.array(
+            [[[getattr(score, measure) for score in line] for line in table] for table in tables]
+        )
         for name, measure in MEASURES.items()
     }
     cells = []
     for value in values.values():
         changes = (value[:, :, 0] - value[:, :, 1:].mean(-1)).mean(-1)
-        mean, low, high = bootstrap_interval(lambda change, _: float(change.mean()), changes, np.ones(len(changes)))
+        mean, low, high = bootstrap_interval(
+            lambda change, _: float(change.mean()), changes, np.ones(len(changes))
+        )
         cells.append(f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]")
     reached = values["confidence"] >= threshold
     return f"| {family} | {' | '.join(cells)} | {reached[:, :, 0].mean():.1%} | {reached[:, :, 1:].mean():.1%} |"
@@ -119,16 +134,28 @@ def row(family: str, tables: Sequence[list[list[Score]]], threshold: float) -> s
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description="Measure what an answer gains by arguing.")
-    parser.add_argument("--evaluator", type=Path, help="an evaluator folder; the starter by default")
-    parser.add_argument("--data", default="handbook:test", help="a JSONL file or a built-in dataset")
+    parser.add_argument(
+        "--evaluator", type=Path, help="an evaluator folder; the starter by default"
+    )
+    parser.add_argument(
+        "--data", default="handbook:test", help="a JSONL file or a built-in dataset"
+    )
     parser.add_argument("--limit", type=int, help="answer so many records at most")
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"], help="of the frozen weights")
+    parser.add_argument(
+        "--dtype", default="float32", choices=["float32", "bfloat16"], help="of the frozen weights"
+    )
     options = parser.parse_args()
-    saved = SelfEvaluator.from_pretrained(options.evaluator) if options.evaluator else starter_evaluator()
+    saved = (
+        SelfEvaluator.from_pretrained(options.evaluator)
+        if options.evaluator
+        else SelfEvaluator.starter()
+    )
     aspire = saved.aspire.on(saved.aspire.lm.to(getattr(torch, options.dtype)))
     evaluator = SelfEvaluator(aspire, saved.manifest, saved.calibration)
     records = load_dataset(options.data)[: options.limit]
-    answers = graded(answer_records(evaluator, records, Progress("answering", "answers")), RougeL())
+    answers = grade_answers(
+        answer_records(evaluator, records, Progress("answering", "answers")), RougeL()
+    )
     for kind in (False, True):
         chosen = [answer for answer in answers if answer.correct is kind and answer.text]
         if chosen:

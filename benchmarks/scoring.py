@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from pairs import in_turn, settings, show
 
-from aspire_guard import Exchange, SelfEvaluator, starter_evaluator
+from aspire_guard import Exchange, SelfEvaluator
 from aspire_trainers.record import QARecord
 
 
@@ -23,10 +23,14 @@ def compare(evaluator: SelfEvaluator, records: Sequence[QARecord], name: str, pa
     assert aspire.task is not None
     assert aspire.self_eval is not None
     before, after = aspire.task.vectors(lm), aspire.self_eval.vectors(lm)
-    exchanges = [Exchange(question=r.question, context=r.context, answer=r.answers[0]) for r in records]
+    exchanges = [
+        Exchange(question=r.question, context=r.context, answer=r.references[0]) for r in records
+    ]
     rows = []
     for e in exchanges:
-        ids = lm.token_ids(template.render(e.question, e.context) + template.render_answer(e.answer))
+        ids = lm.token_ids(
+            template.render(e.question, e.context) + template.render_answer(e.answer)
+        )
         rows.append(torch.cat([before, lm.embed(ids), after])[None])
 
     def bare() -> None:
@@ -42,7 +46,7 @@ def compare(evaluator: SelfEvaluator, records: Sequence[QARecord], name: str, pa
 def main() -> None:
     """Print a line for passages that are read once each, and one for passages with several questions."""
     told = settings(__doc__, records=12, pairs=5)
-    evaluator = starter_evaluator()
+    evaluator = SelfEvaluator.starter()
     compare(evaluator, told.apart, "a passage each", told.pairs)
     compare(evaluator, told.records, "passages shared", told.pairs)
 

@@ -20,17 +20,18 @@ from pairs import in_turn, settings, show
 from peft import PromptTuningConfig, TaskType, get_peft_model
 from transformers import DataCollatorForSeq2Seq, PrinterCallback, Trainer, TrainingArguments
 
-from aspire_guard import starter_evaluator
+from aspire_guard import SelfEvaluator
 from aspire_guard.lm.aspire_lm import AspireLM
 from aspire_guard.lm.base_model import load_base_model
-from aspire_trainers.answer_sampling import SampledAnswers, decode_records, distinct
-from aspire_trainers.batches import by_context
 from aspire_trainers.config import SelfEvaluationConfig
 from aspire_trainers.correctness import RougeL
-from aspire_trainers.labelled_answers import LabelledAnswers, label_answers
-from aspire_trainers.progress import Progress
+from aspire_trainers.data.batching import group_by_context
+from aspire_trainers.data.sampled_answers import SampledAnswers, drop_repetitions
 from aspire_trainers.record import QARecord
-from aspire_trainers.self_evaluation import tune_self_evaluation
+from aspire_trainers.run.progress import Progress
+from aspire_trainers.stages.answer_sampling import decode_records
+from aspire_trainers.stages.labelling import LabelledAnswers, label_answers
+from aspire_trainers.stages.self_evaluation import tune_self_evaluation
 
 _ANSWERS, _BATCH_SIZE, _EPOCHS = 10, 8, 3
 _KINDS: dict[str, tuple[dict[str, Any], str]] = {
@@ -43,9 +44,11 @@ _KINDS: dict[str, tuple[dict[str, Any], str]] = {
 def sampled(aspire: AspireLM, records: Sequence[QARecord]) -> list[SampledAnswers]:
     """Ten beams a question under the starter's θp."""
     answers = []
-    for batch in by_context(records, _BATCH_SIZE, seed=0):
-        for record, beams in zip(batch, decode_records(aspire, batch, k=_ANSWERS, max_new_tokens=20)[0], strict=True):
-            texts = distinct(beams)
+    for batch in group_by_context(records, _BATCH_SIZE, seed=0):
+        for record, beams in zip(
+            batch, decode_records(aspire, batch, k=_ANSWERS, max_new_tokens=20)[0], strict=True
+        ):
+            texts = drop_repetitions(beams)
             answers.append(SampledAnswers(record, tuple(texts), tuple(texts.values())))
     return answers
 
@@ -62,7 +65,9 @@ def sequences(aspire: AspireLM, items: Sequence[LabelledAnswers]) -> list[dict[s
     return rows
 
 
-def trainer(aspire: AspireLM, rows: list[dict[str, list[int]]], length: int, folder: str) -> Trainer:
+def trainer(
+    aspire: AspireLM, rows: list[dict[str, list[int]]], length: int, folder: str
+) -> Trainer:
     """The reference: one epoch of prompt tuning."""
     config = PromptTuningConfig(task_type=TaskType.CAUSAL_LM, num_virtual_tokens=length)
     arguments = TrainingArguments(
@@ -88,10 +93,14 @@ def trainer(aspire: AspireLM, rows: list[dict[str, list[int]]], length: int, fol
 def main() -> None:
     """Print one line for each kind of θs."""
     told = settings(__doc__, records=4, pairs=3)
-    aspire = replace(starter_evaluator().aspire, self_eval=None)  # stage 3 would go on from its θs
+    aspire = replace(
+        SelfEvaluator.starter().aspire, self_eval=None
+    )  # stage 3 would go on from its θs
     answers = sampled(aspire, told.records)
     for name, (kind, wanted) in _KINDS.items():
-        config = SelfEvaluationConfig(**kind, epochs=_EPOCHS, batch_size=_BATCH_SIZE, answers=_ANSWERS)
+        config = SelfEvaluationConfig(
+            **kind, epochs=_EPOCHS, batch_size=_BATCH_SIZE, answers=_ANSWERS
+        )
         batches = label_answers(answers, config, RougeL(0.7), seed=0)
         rows = sequences(aspire, [item for batch in batches for item in batch])
         with tempfile.TemporaryDirectory() as folder:
@@ -100,12 +109,20 @@ def main() -> None:
             def ours(batches: Any = batches, config: Any = config, folder: str = folder) -> None:
                 checkpoint = Path(folder) / f"{time.perf_counter_ns()}.safetensors"
                 progress = Progress("epoch")
-                tune_self_evaluation(aspire, batches, [], config, seed=0, checkpoint=checkpoint, progress=progress)
+                tune_self_evaluation(
+                    aspire, batches, [], config, seed=0, checkpoint=checkpoint, progress=progress
+                )
 
             own, other = in_turn(ours, reference.train, told.pairs)
         own = [seconds / _EPOCHS for seconds in own]
         ratios = [b / a for a, b in zip(own, other, strict=True)]
-        show(f"{name}, {len(rows)} answers to {len(told.records)} questions", own, other, ratios, wanted)
+        show(
+            f"{name}, {len(rows)} answers to {len(told.records)} questions",
+            own,
+            other,
+            ratios,
+            wanted,
+        )
 
 
 if __name__ == "__main__":

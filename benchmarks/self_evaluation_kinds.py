@@ -18,19 +18,20 @@ from typing import Any
 
 import torch
 
-from aspire_guard import starter_evaluator
+from aspire_guard import SelfEvaluator
 from aspire_guard.evaluators.self_evaluator import selection_score
 from aspire_guard.lm.aspire_lm import AspireLM
 from aspire_guard.selection.metrics import auroc
-from aspire_trainers.answer_sampling import SampledAnswers, sample_answers
-from aspire_trainers.batches import take
 from aspire_trainers.config import TrainingConfig
 from aspire_trainers.correctness import RougeL
-from aspire_trainers.dataset import load_dataset
-from aspire_trainers.labelled_answers import label_answers, with_distractors
-from aspire_trainers.progress import Progress
+from aspire_trainers.data.batching import take
+from aspire_trainers.data.dataset import load_dataset
+from aspire_trainers.data.sampled_answers import SampledAnswers
 from aspire_trainers.record import QARecord
-from aspire_trainers.self_evaluation import tune_self_evaluation
+from aspire_trainers.run.progress import Progress
+from aspire_trainers.stages.answer_sampling import sample_answers
+from aspire_trainers.stages.labelling import add_distractors, label_answers
+from aspire_trainers.stages.self_evaluation import tune_self_evaluation
 
 RECIPE = Path(__file__).parents[1] / "trainers" / "recipes" / "reproduction.toml"
 KINDS: dict[str, dict[str, Any]] = {
@@ -44,13 +45,19 @@ _ALPHA = 0.25
 
 
 def measure(
-    kind: str, aspire: AspireLM, train: list[SampledAnswers], held_out: Sequence[SampledAnswers], work: Path
+    kind: str,
+    aspire: AspireLM,
+    train: list[SampledAnswers],
+    held_out: Sequence[SampledAnswers],
+    work: Path,
 ) -> None:
     """Train a θs of this kind, and keep its figures in `work`."""
     recipe = TrainingConfig.load(RECIPE)
     config = recipe.self_evaluation.model_copy(update=KINDS[kind])
     right = RougeL(recipe.sampling.threshold)
-    batches = label_answers(with_distractors(train, config.distractors, seed=0), config, right, seed=0)
+    batches = label_answers(
+        add_distractors(train, config.distractors, seed=0), config, right, seed=0
+    )
     began = time.process_time()
     with Progress(kind, "steps") as progress:
         checkpoint = work / f"{kind}.safetensors"
@@ -59,19 +66,30 @@ def measure(
         ).requires_grad_(False)
     minutes = (time.process_time() - began) / 60
     judge = replace(aspire, self_eval=self_eval)
-    rows = [(answers.record.question, answers.record.context, answers.texts[0]) for answers in held_out]
+    rows = [
+        (answers.record.question, answers.record.context, answers.texts[0]) for answers in held_out
+    ]
     judged = [judge.score(rows[i : i + 8]) for i in range(0, len(rows), 8)]
     likelihood, log_p = (torch.cat(part).tolist() for part in zip(*judged, strict=True))
     g = [selection_score(a, b, _ALPHA) for a, b in zip(likelihood, log_p, strict=True)]
     correct = right.grade([(answers.record, answers.texts[0]) for answers in held_out])
-    figures = {name: auroc(scores, correct) for name, scores in (("P", log_p), ("g", g), ("likelihood", likelihood))}
+    figures = {
+        name: auroc(scores, correct)
+        for name, scores in (("P", log_p), ("g", g), ("likelihood", likelihood))
+    }
     size = sum(value.numel() for _, value in self_eval.named_parameters())
-    _result(kind, work).write_text(json.dumps(figures | {"size": size, "minutes": minutes}), encoding="utf-8")
+    _result(kind, work).write_text(
+        json.dumps(figures | {"size": size, "minutes": minutes}), encoding="utf-8"
+    )
 
 
-def _answers(aspire: AspireLM, records: list[QARecord], recipe: TrainingConfig, file: Path) -> list[SampledAnswers]:
+def _answers(
+    aspire: AspireLM, records: list[QARecord], recipe: TrainingConfig, file: Path
+) -> list[SampledAnswers]:
     with Progress(file.stem, "batches") as progress:
-        return sample_answers(aspire, records, recipe.sampling, seed=0, file=file, progress=progress)
+        return sample_answers(
+            aspire, records, recipe.sampling, seed=0, file=file, progress=progress
+        )
 
 
 def _result(kind: str, work: Path) -> Path:
@@ -82,18 +100,26 @@ def main() -> None:
     """Measure what is missing, and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--train", required=True, help="QA records to learn from, as JSONL")
-    parser.add_argument("--dev", required=True, help="QA records whose answers are judged, as JSONL")
+    parser.add_argument(
+        "--dev", required=True, help="QA records whose answers are judged, as JSONL"
+    )
     parser.add_argument("--work", type=Path, required=True, help="folder for answers and results")
-    parser.add_argument("--limit", type=int, nargs=2, default=(800, 300), help="how many questions of each")
+    parser.add_argument(
+        "--limit", type=int, nargs=2, default=(800, 300), help="how many questions of each"
+    )
     parser.add_argument("--kind", choices=KINDS, help="only this one")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     recipe = TrainingConfig.load(RECIPE)
-    starter = starter_evaluator().aspire
+    starter = SelfEvaluator.starter().aspire
     aspire = replace(starter.on(starter.lm.to(getattr(torch, recipe.dtype))), self_eval=None)
     train, held_out = (
-        _answers(aspire, take(load_dataset(file), limit, seed=0), recipe, options.work / f"{part}.jsonl")
-        for part, file, limit in zip(("train", "dev"), (options.train, options.dev), options.limit, strict=True)
+        _answers(
+            aspire, take(load_dataset(file), limit, seed=0), recipe, options.work / f"{part}.jsonl"
+        )
+        for part, file, limit in zip(
+            ("train", "dev"), (options.train, options.dev), options.limit, strict=True
+        )
     )
     for kind in KINDS if options.kind is None else [options.kind]:
         if not _result(kind, options.work).exists():

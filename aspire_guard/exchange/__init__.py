@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from aspire_guard.exchange.exchange import Exchange
-from aspire_guard.exchange.places import (
+from aspire_guard.exchange.extraction import (
     INPUT_CONTEXT_KEYS,
     OUTPUT_CONTEXT_KEYS,
     QUESTION_KEYS,
@@ -15,15 +15,15 @@ from aspire_guard.exchange.places import (
     question_text,
     reported_log_likelihood,
 )
-from aspire_guard.exchange.reading import Reader, Reading
+from aspire_guard.exchange.readers import ExchangeReader, FieldReader
 
 __all__ = [
     "INPUT_CONTEXT_KEYS",
     "OUTPUT_CONTEXT_KEYS",
     "QUESTION_KEYS",
     "Exchange",
-    "Reader",
-    "Reading",
+    "ExchangeReader",
+    "FieldReader",
     "answer_in",
     "answer_key",
     "answer_text",

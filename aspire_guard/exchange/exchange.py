@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from langchain_core.documents import Document
 from pydantic import BaseModel, ConfigDict
 
-from aspire_guard.exchange.places import answer_text, found_context, question_text
+from aspire_guard.exchange.extraction import answer_text, find_context, question_text
 
 
 class Exchange(BaseModel):
@@ -29,7 +29,9 @@ class Exchange(BaseModel):
     log_likelihood: float | None = None
 
     @classmethod
-    def from_run(cls, input: object, output: object, documents: Sequence[Document] = ()) -> Exchange:
+    def from_run(
+        cls, input: object, output: object, documents: Sequence[Document] = ()
+    ) -> Exchange:
         """The exchange that a chain's input and output hold.
 
         The context is looked for in the input, then in the output, then in `documents`: what the
@@ -40,6 +42,6 @@ class Exchange(BaseModel):
         """
         return cls(
             question=question_text(input),
-            context=found_context(input, output, documents),
+            context=find_context(input, output, documents),
             answer=answer_text(output),
         )

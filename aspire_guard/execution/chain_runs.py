@@ -15,9 +15,10 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import get_executor_for_config
 from langchain_core.runnables.utils import gather_with_concurrency
 
-from aspire_guard.exchange.chain_watch import ChainWatch
-from aspire_guard.routing.interrupts import is_interrupt, withheld
-from aspire_guard.time_limits import atimed, timed
+from aspire_guard.exchange.run_recorder import RunRecorder
+from aspire_guard.execution.sanitized_errors import sanitize_error
+from aspire_guard.langgraph_compat import is_interrupt
+from aspire_guard.timeouts import arun_with_timeout, run_with_timeout
 
 # Pauses between tries, in seconds: they double from the first, with some chance added, up to the longest.
 _FIRST_PAUSE, _CHANCE, _LONGEST_PAUSE = 0.1, 0.1, 10.0
@@ -44,7 +45,10 @@ class ChainRuns:
     within: float | None = None
 
     def run(
-        self, inputs: Sequence[Any], configs: Sequence[RunnableConfig], watches: Sequence[ChainWatch] = ()
+        self,
+        inputs: Sequence[Any],
+        configs: Sequence[RunnableConfig],
+        watches: Sequence[RunRecorder] = (),
     ) -> tuple[list[Any], list[int]]:
         """For each input the output or the last error in its place, and how often it was tried again.
 
@@ -63,7 +67,10 @@ class ChainRuns:
         return tries.results, tries.again
 
     async def arun(
-        self, inputs: Sequence[Any], configs: Sequence[RunnableConfig], watches: Sequence[ChainWatch] = ()
+        self,
+        inputs: Sequence[Any],
+        configs: Sequence[RunnableConfig],
+        watches: Sequence[RunRecorder] = (),
     ) -> tuple[list[Any], list[int]]:
         """As `run`."""
         tries = _Tries(self, inputs, configs, watches)
@@ -79,7 +86,9 @@ class ChainRuns:
             await once()
         return tries.results, tries.again
 
-    def _once(self, inputs: list[Any], configs: list[RunnableConfig], timeout: float | None) -> list[Any]:
+    def _once(
+        self, inputs: list[Any], configs: list[RunnableConfig], timeout: float | None
+    ) -> list[Any]:
         if len(inputs) == 1:
             return [self._one(timeout, inputs[0], configs[0])]
         if timeout is None:
@@ -87,17 +96,26 @@ class ChainRuns:
         with get_executor_for_config(configs[0]) as executor:
             return list(executor.map(partial(self._one, timeout), inputs, configs))
 
-    async def _aonce(self, inputs: list[Any], configs: list[RunnableConfig], timeout: float | None) -> list[Any]:
+    async def _aonce(
+        self, inputs: list[Any], configs: list[RunnableConfig], timeout: float | None
+    ) -> list[Any]:
         if len(inputs) == 1:
             return [await self._aone(timeout, inputs[0], configs[0])]
         if timeout is None:
-            return await self.runnable.abatch(inputs, configs, return_exceptions=True, **self.kwargs)
-        runs = [self._aone(timeout, input, config) for input, config in zip(inputs, configs, strict=True)]
+            return await self.runnable.abatch(
+                inputs, configs, return_exceptions=True, **self.kwargs
+            )
+        runs = [
+            self._aone(timeout, input, config)
+            for input, config in zip(inputs, configs, strict=True)
+        ]
         return list(await gather_with_concurrency(configs[0].get("max_concurrency"), *runs))
 
     def _one(self, timeout: float | None, input: Any, config: RunnableConfig) -> Any:
         try:
-            return timed(lambda: self.runnable.invoke(input, config, **self.kwargs), timeout, self.who)
+            return run_with_timeout(
+                lambda: self.runnable.invoke(input, config, **self.kwargs), timeout, self.who
+            )
         except Exception as error:
             return error
 
@@ -105,7 +123,9 @@ class ChainRuns:
         # What is sync inside runs in the event loop's executor and keeps its thread there when the time is over: of a
         # sequence it can't be told which steps are, so they can't be given threads of their own.
         try:
-            return await atimed(_coroutine(self.runnable, input, config, self.kwargs), timeout, self.who)
+            return await arun_with_timeout(
+                _coroutine(self.runnable, input, config, self.kwargs), timeout, self.who
+            )
         except Exception as error:
             return error
 
@@ -118,7 +138,7 @@ class _Tries:
         runs: ChainRuns,
         inputs: Sequence[Any],
         configs: Sequence[RunnableConfig],
-        watches: Sequence[ChainWatch],
+        watches: Sequence[RunRecorder],
     ) -> None:
         self.runs, self.inputs, self.configs, self.watches = runs, inputs, configs, watches
         self.results: list[Any] = [None] * len(inputs)
@@ -129,13 +149,26 @@ class _Tries:
     @property
     def terms(self) -> dict[str, Any]:
         """For tenacity: when it is tried again, and how long after."""
-        from tenacity import retry_if_result, stop_after_attempt, stop_before_delay, wait_exponential, wait_random
+        from tenacity import (
+            retry_if_result,
+            stop_after_attempt,
+            stop_before_delay,
+            wait_exponential,
+            wait_random,
+        )
 
         stop: Any = stop_after_attempt(self.runs.retries + 1)
         if self.runs.within is not None:
             stop = stop | stop_before_delay(self.runs.within)
-        pause = wait_exponential(multiplier=_FIRST_PAUSE, max=_LONGEST_PAUSE) + wait_random(0, _CHANCE)
-        return {"retry": retry_if_result(bool), "stop": stop, "wait": pause, "retry_error_callback": lambda state: None}
+        pause = wait_exponential(multiplier=_FIRST_PAUSE, max=_LONGEST_PAUSE) + wait_random(
+            0, _CHANCE
+        )
+        return {
+            "retry": retry_if_result(bool),
+            "stop": stop,
+            "wait": pause,
+            "retry_error_callback": lambda state: None,
+        }
 
     def next(self) -> tuple[list[Any], list[RunnableConfig], float | None]:
         """Inputs, configs and the time limit of the next try."""
@@ -144,18 +177,27 @@ class _Tries:
         limit = self.runs.timeout
         if limit is not None and self.runs.within is not None:
             limit = min(limit, max(0.0, self.runs.within - (perf_counter() - self.started)))
-        return [self.inputs[place] for place in self.open], [self.configs[place] for place in self.open], limit
+        return (
+            [self.inputs[place] for place in self.open],
+            [self.configs[place] for place in self.open],
+            limit,
+        )
 
     def keep(self, results: list[Any]) -> bool:
         """Take the results of a try; whether another one may help."""
-        results = [withheld(result) if isinstance(result, Exception) else result for result in results]
+        results = [
+            sanitize_error(result) if isinstance(result, Exception) else result
+            for result in results
+        ]
         for result in results:
             if isinstance(result, BaseException) and is_interrupt(result):
                 raise result
         for place, result in zip(self.open, results, strict=True):
             self.results[place] = result
             self.again[place] += 1
-        self.open = [place for place, result in zip(self.open, results, strict=True) if _may_pass(result)]
+        self.open = [
+            place for place, result in zip(self.open, results, strict=True) if _may_pass(result)
+        ]
         return bool(self.open)
 
 
@@ -163,5 +205,7 @@ def _may_pass(result: Any) -> bool:
     return isinstance(result, Exception) and getattr(result, "retryable", True) is not False
 
 
-async def _coroutine(runnable: Runnable[Any, Any], input: Any, config: RunnableConfig, kwargs: dict[str, Any]) -> Any:
+async def _coroutine(
+    runnable: Runnable[Any, Any], input: Any, config: RunnableConfig, kwargs: dict[str, Any]
+) -> Any:
     return await runnable.ainvoke(input, config, **kwargs)

@@ -8,7 +8,10 @@ from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Any
 
-from langchain_core.callbacks.manager import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
+from langchain_core.callbacks.manager import (
+    AsyncCallbackManagerForChainRun,
+    CallbackManagerForChainRun,
+)
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import (
     get_async_callback_manager_for_config,
@@ -19,13 +22,13 @@ from langchain_core.runnables.utils import coro_with_context
 
 from aspire_guard.evaluators.protocol import Evaluator
 from aspire_guard.exchange import Exchange
-from aspire_guard.exchange.chain_watch import Extract
-from aspire_guard.execution.flow_work import FlowWork, GuardedCall
-from aspire_guard.execution.scoring_threads import in_scoring_thread
+from aspire_guard.exchange.run_recorder import Extract
+from aspire_guard.execution.effect_runner import EffectRunner, GuardedCall
+from aspire_guard.routing.batching import Batch, batch_flows
+from aspire_guard.routing.effects import ChainRan
 from aspire_guard.routing.flow import Flow, Outcome, answer_flow
 from aspire_guard.routing.policy import RoutingPolicy
-from aspire_guard.routing.requests import Generated
-from aspire_guard.routing.together import Round, together
+from aspire_guard.timeouts import run_in_scoring_thread
 
 VERDICT_EVENT = "aspire_guard.verdict"
 
@@ -69,59 +72,76 @@ class GuardedRun:
 
     async def arun(self, inputs: Sequence[Any], configs: Sequence[RunnableConfig]) -> list[Any]:
         """As `run`; the evaluator works in a thread, off the event loop."""
-        calls = [await self._astart(input, config) for input, config in zip(inputs, configs, strict=True)]
+        calls = [
+            await self._astart(input, config) for input, config in zip(inputs, configs, strict=True)
+        ]
         try:
             outcomes = await self._adrive(calls)
         except BaseException as error:
             for call in calls:
                 await call.run.on_chain_error(error)
             raise
-        return [await self._afinish(call, outcome) for call, outcome in zip(calls, outcomes, strict=True)]
+        return [
+            await self._afinish(call, outcome)
+            for call, outcome in zip(calls, outcomes, strict=True)
+        ]
 
-    def decide(self, call: GuardedCall[CallbackManagerForChainRun], generated: Generated) -> Outcome:
+    def decide(self, call: GuardedCall[CallbackManagerForChainRun], generated: ChainRan) -> Outcome:
         """What becomes of an output that the chain gave under `call` already; the call's run is left open."""
         with set_config_context(call.step_config) as context:
             return _raised(*context.run(self._drive, [call], generated))
 
-    async def adecide(self, call: GuardedCall[AsyncCallbackManagerForChainRun], generated: Generated) -> Outcome:
+    async def adecide(
+        self, call: GuardedCall[AsyncCallbackManagerForChainRun], generated: ChainRan
+    ) -> Outcome:
         """As `decide`; the evaluator works in a thread, off the event loop."""
         with set_config_context(call.step_config) as context:
             deciding = context.run(self._adrive, [call], generated)
             return _raised(*await coro_with_context(deciding, context, create_task=True))
 
     def _drive(
-        self, calls: list[GuardedCall[CallbackManagerForChainRun]], generated: Generated | None = None
+        self,
+        calls: list[GuardedCall[CallbackManagerForChainRun]],
+        generated: ChainRan | None = None,
     ) -> list[Outcome | Exception]:
         if not calls:
             return []
-        work = FlowWork(self.chain, self.kwargs, self.load_evaluator() if self.evaluator is None else self.evaluator)
-        flows = together([self._flow(call, work.evaluator, generated) for call in calls])
+        work = EffectRunner(
+            self.chain,
+            self.kwargs,
+            self.load_evaluator() if self.evaluator is None else self.evaluator,
+        )
+        flows = batch_flows([self._flow(call, work.evaluator, generated) for call in calls])
         with ExitStack() as entered:
             steps = _Steps(work, calls, flows, entered)
             asked = steps.next(None)
             while asked is not None:
-                asked = steps.next(steps.context.run(work.do, *asked))
+                asked = steps.next(steps.context.run(work.run, *asked))
             return steps.outcomes
 
     async def _adrive(
-        self, calls: list[GuardedCall[AsyncCallbackManagerForChainRun]], generated: Generated | None = None
+        self,
+        calls: list[GuardedCall[AsyncCallbackManagerForChainRun]],
+        generated: ChainRan | None = None,
     ) -> list[Outcome | Exception]:
         if not calls:
             return []
         evaluator = self.evaluator
         if evaluator is None:
-            evaluator = await in_scoring_thread(self.load_evaluator)
-        work = FlowWork(self.chain, self.kwargs, evaluator)
-        flows = together([self._flow(call, work.evaluator, generated) for call in calls])
+            evaluator = await run_in_scoring_thread(self.load_evaluator)
+        work = EffectRunner(self.chain, self.kwargs, evaluator)
+        flows = batch_flows([self._flow(call, work.evaluator, generated) for call in calls])
         with ExitStack() as entered:
             steps = _Steps(work, calls, flows, entered)
             asked = steps.next(None)
             while asked is not None:
-                doing = steps.context.run(work.ado, *asked)
+                doing = steps.context.run(work.arun, *asked)
                 asked = steps.next(await coro_with_context(doing, steps.context, create_task=True))
             return steps.outcomes
 
-    def _flow(self, call: GuardedCall[Any], evaluator: Evaluator, generated: Generated | None) -> Flow:
+    def _flow(
+        self, call: GuardedCall[Any], evaluator: Evaluator, generated: ChainRan | None
+    ) -> Flow:
         return answer_flow(
             call.input,
             evaluator,
@@ -133,15 +153,23 @@ class GuardedRun:
 
     def _start(self, input: Any, config: RunnableConfig) -> GuardedCall[CallbackManagerForChainRun]:
         run_id, name = config.pop("run_id", None), config.get("run_name") or self.name
-        run = get_callback_manager_for_config(config).on_chain_start(None, input, name=name, run_id=run_id)
+        run = get_callback_manager_for_config(config).on_chain_start(
+            None, input, name=name, run_id=run_id
+        )
         return GuardedCall(input, config, run)
 
-    async def _astart(self, input: Any, config: RunnableConfig) -> GuardedCall[AsyncCallbackManagerForChainRun]:
+    async def _astart(
+        self, input: Any, config: RunnableConfig
+    ) -> GuardedCall[AsyncCallbackManagerForChainRun]:
         run_id, name = config.pop("run_id", None), config.get("run_name") or self.name
-        run = await get_async_callback_manager_for_config(config).on_chain_start(None, input, name=name, run_id=run_id)
+        run = await get_async_callback_manager_for_config(config).on_chain_start(
+            None, input, name=name, run_id=run_id
+        )
         return GuardedCall(input, config, run)
 
-    def _finish(self, call: GuardedCall[CallbackManagerForChainRun], outcome: Outcome | Exception) -> Any:
+    def _finish(
+        self, call: GuardedCall[CallbackManagerForChainRun], outcome: Outcome | Exception
+    ) -> Any:
         try:
             result = self._taken(outcome)
             if call.heard and isinstance(outcome, Outcome) and outcome.verdict is not None:
@@ -153,12 +181,16 @@ class GuardedRun:
         call.run.on_chain_end(result)
         return result
 
-    async def _afinish(self, call: GuardedCall[AsyncCallbackManagerForChainRun], outcome: Outcome | Exception) -> Any:
+    async def _afinish(
+        self, call: GuardedCall[AsyncCallbackManagerForChainRun], outcome: Outcome | Exception
+    ) -> Any:
         try:
             result = self._taken(outcome)
             if call.heard and isinstance(outcome, Outcome) and outcome.verdict is not None:
                 verdict = outcome.verdict.model_dump(mode="json")
-                await call.run.get_child().on_custom_event(VERDICT_EVENT, verdict, run_id=call.run.run_id)
+                await call.run.get_child().on_custom_event(
+                    VERDICT_EVENT, verdict, run_id=call.run.run_id
+                )
         except Exception as error:
             await call.run.on_chain_error(error)
             return error
@@ -179,9 +211,9 @@ class _Steps:
 
     def __init__(
         self,
-        work: FlowWork,
+        work: EffectRunner,
         calls: list[GuardedCall[Any]],
-        flows: Generator[Round, list[Any], list[Outcome | Exception]],
+        flows: Generator[Batch, list[Any], list[Outcome | Exception]],
         entered: ExitStack,
     ) -> None:
         self.context = copy_context()
@@ -192,7 +224,11 @@ class _Steps:
     def next(self, results: list[Any] | None) -> tuple[list[GuardedCall[Any]], list[Any]] | None:
         """Whose requests are next, and which, given the results of the last ones; None at the end."""
         try:
-            asked = next(self._flows) if results is None else self.context.run(self._flows.send, results)
+            asked = (
+                next(self._flows)
+                if results is None
+                else self.context.run(self._flows.send, results)
+            )
         except StopIteration as stop:
             self.outcomes = list(stop.value)
             return None

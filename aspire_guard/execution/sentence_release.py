@@ -7,7 +7,7 @@ tools: then it is no answer, and passes. What was released stays released.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,16 +25,17 @@ from langchain_core.runnables.config import (
 )
 from langchain_core.runnables.utils import coro_with_context
 
-from aspire_guard.evaluators.protocol import Evaluator
-from aspire_guard.exchange import message_text
-from aspire_guard.execution.flow_work import GuardedCall
+from aspire_guard.evaluators.protocol import Evaluator, IncrementalEvaluator
+from aspire_guard.exchange import Exchange, message_text
+from aspire_guard.execution.effect_runner import GuardedCall
 from aspire_guard.execution.guarded_run import VERDICT_EVENT, GuardedRun
-from aspire_guard.execution.scoring_threads import in_scoring_thread
 from aspire_guard.routing.abstain import attach
-from aspire_guard.routing.evaluation import Evaluated, evaluate
-from aspire_guard.routing.requests import Generated
+from aspire_guard.routing.decision_log import decide_by_score
+from aspire_guard.routing.effects import ChainRan
 from aspire_guard.routing.routes import Abstain
-from aspire_guard.verdict import Timings, Verdict
+from aspire_guard.routing.scoring import score_exchanges
+from aspire_guard.timeouts import run_in_scoring_thread
+from aspire_guard.verdict import Score, Verdict
 
 # A mark that ends a sentence, with the quotes and brackets after it; a full stop may be a decimal point, so it
 # counts only once white space follows.
@@ -56,7 +57,7 @@ class _Gate:
     said: str = ""
     message: AIMessageChunk | None = None
     verdict: Verdict | None = None
-    _extend: Callable[[str], Any] | None = None
+    extend: Callable[[str], Score] | None = None
 
     def take(self, chunk: Any) -> str:
         """Hold a chunk back; the finished sentences that are to be judged now, which may be none."""
@@ -73,11 +74,11 @@ class _Gate:
         return self.held[: ends[-1]] if ends else ""
 
     @property
-    def generated(self) -> Generated | None:
+    def generated(self) -> ChainRan | None:
         """An output that is no text, once the chain has ended: it can only be judged whole; None where it is text."""
         if self.whole is _NOTHING:
             return None
-        return Generated(self.whole, self.call.watch, perf_counter() - self.started)
+        return ChainRan(self.whole, self.call.watch, perf_counter() - self.started)
 
     @property
     def calls_tools(self) -> bool:
@@ -87,41 +88,40 @@ class _Gate:
     def judge(self, piece: str, evaluator: Evaluator) -> bool:
         """Whether a piece may leave, by the score of the answer up to its end."""
         exchange = self.run.extract(self.call.input, self.said + piece, self.call.watch.documents)
-        opened = getattr(evaluator, "open_answer", None)
-        if opened is None:
-            (evaluated,) = evaluate(evaluator, [exchange])
-        else:
-            (evaluated,) = evaluate(_Growing(self, opened, piece), [exchange])
+        scorer = evaluator
+        if isinstance(evaluator, IncrementalEvaluator):
+            scorer = _AnswerScorer(self, evaluator, piece)
+        (evaluated,) = score_exchanges(scorer, [exchange])
         if evaluated.error is not None and self.run.policy.on_error == "raise":
             raise evaluated.error
-        self._decide(evaluated, evaluator)
-        if self.verdict is not None and self.verdict.accepted:
+        self.verdict = decide_by_score(
+            self.run.policy.cuts(evaluator, self.group), evaluated, partly_released=bool(self.said)
+        )
+        if self.verdict.accepted:
             self.said, self.held = self.said + piece, self.held[len(piece) :]
             return True
         return False
-
-    def _decide(self, evaluated: Evaluated, evaluator: Evaluator) -> None:
-        cuts = self.run.policy.cuts(evaluator, self.group)
-        error = None if evaluated.error is None else str(evaluated.error)
-        verdict = cuts.verdict(evaluated.score, Timings(score=evaluated.seconds), error)
-        if not verdict.accepted and self.said:
-            reason = f"{verdict.reason}, so the stream was cut; what came before had been released"
-            # Of an answer of which a part is out, nothing is promised.
-            verdict = verdict.model_copy(update={"released": True, "reason": reason, "guarantee": None})
-        self.verdict = verdict
 
     def abstention(self, evaluator: Evaluator) -> str:
         """What the stream ends with when it is cut."""
         assert self.verdict is not None
         routes = self.run.policy.cuts(evaluator, self.group).routes(self.verdict.score)
-        route = next((route for route in routes if isinstance(route, Abstain)), Abstain(self.run.policy.abstention))
+        route = next(
+            (route for route in routes if isinstance(route, Abstain)),
+            Abstain(self.run.policy.abstention),
+        )
         text = route.message if isinstance(route.message, str) else route.message(self.verdict)
         return f" {text}" if self.said else text
 
     @property
     def rest(self) -> str | None:
         """What is still to be judged when the chain has ended; None where nothing is."""
-        if self.whole is not _NOTHING or self.is_cut or self.calls_tools or (self.said and not self.held.strip()):
+        if (
+            self.whole is not _NOTHING
+            or self.is_cut
+            or self.calls_tools
+            or (self.said and not self.held.strip())
+        ):
             return None
         return self.held
 
@@ -148,7 +148,9 @@ class _Gate:
             yield self.chunk(self.abstention(evaluator))
         if self.message is not None:
             assert self.verdict is not None
-            end = AIMessageChunk(content="", id=self.message.id, usage_metadata=self.message.usage_metadata)
+            end = AIMessageChunk(
+                content="", id=self.message.id, usage_metadata=self.message.usage_metadata
+            )
             yield attach(end, self.verdict)
 
     def chunk(self, text: str) -> Any:
@@ -157,20 +159,22 @@ class _Gate:
 
 
 @dataclass
-class _Growing:
-    """An evaluator that reads the prompt once and then only what the answer grows by."""
+class _AnswerScorer:
+    """An evaluator of one answer, which reads the prompt once and then only new pieces."""
 
     gate: _Gate
-    opened: Callable[..., Any]
+    evaluator: IncrementalEvaluator
     piece: str
     threshold: float = 0.0
     guarantee: str | None = None
 
-    def score(self, exchanges: Any) -> list[Any]:
+    def score(self, exchanges: Sequence[Exchange]) -> list[Score]:
         (exchange,) = exchanges
-        if self.gate._extend is None:
-            self.gate._extend = self.opened(exchange.question, exchange.context).extend
-        return [self.gate._extend(self.piece)]
+        if self.gate.extend is None:
+            self.gate.extend = self.evaluator.score_incrementally(
+                exchange.question, exchange.context
+            )
+        return [self.gate.extend(self.piece)]
 
 
 @dataclass(frozen=True)
@@ -188,7 +192,9 @@ class SentenceStream:
     def stream(self, input: Any, config: RunnableConfig) -> Iterator[Any]:
         """Released pieces of the answer, of the type of the chain's chunks."""
         run_id, name = config.pop("run_id", None), config.get("run_name") or self.run.name
-        run = get_callback_manager_for_config(config).on_chain_start(None, input, name=name, run_id=run_id)
+        run = get_callback_manager_for_config(config).on_chain_start(
+            None, input, name=name, run_id=run_id
+        )
         final: Any = None
         try:
             pieces: Iterator[Any] = self._pieces(input, config, run)
@@ -205,7 +211,9 @@ class SentenceStream:
     async def astream(self, input: Any, config: RunnableConfig) -> AsyncGenerator[Any, None]:
         """As `stream`; scoring runs in a thread, off the event loop."""
         run_id, name = config.pop("run_id", None), config.get("run_name") or self.run.name
-        run = await get_async_callback_manager_for_config(config).on_chain_start(None, input, name=name, run_id=run_id)
+        run = await get_async_callback_manager_for_config(config).on_chain_start(
+            None, input, name=name, run_id=run_id
+        )
         final: Any = None
         try:
             async with aclosing(self._apieces(input, config, run)) as own:
@@ -243,21 +251,30 @@ class SentenceStream:
             child = patch_config(config, callbacks=run.get_child())
             dispatch_custom_event(VERDICT_EVENT, gate.verdict.model_dump(mode="json"), config=child)
 
-    async def _apieces(self, input: Any, config: RunnableConfig, run: Any) -> AsyncGenerator[Any, None]:
-        gate, evaluator = self._gate(input, config, run), await in_scoring_thread(self.run.load_evaluator)
+    async def _apieces(
+        self, input: Any, config: RunnableConfig, run: Any
+    ) -> AsyncGenerator[Any, None]:
+        gate, evaluator = (
+            self._gate(input, config, run),
+            await run_in_scoring_thread(self.run.load_evaluator),
+        )
         inside = gate.call.step_config
         with set_config_context(inside) as context:
             stream: Any = context.run(self.run.chain.astream, input, inside, **self.run.kwargs)
             async with aclosing(stream):
                 while (chunk := await _next(stream, context)) is not _NOTHING:
                     if piece := gate.take(chunk):
-                        passes = await in_scoring_thread(partial(context.copy().run, gate.judge, piece, evaluator))
+                        passes = await run_in_scoring_thread(
+                            partial(context.copy().run, gate.judge, piece, evaluator)
+                        )
                         if passes:
                             yield gate.chunk(piece)
                     if gate.is_over:
                         break
             rest = gate.rest
-            if rest is not None and await in_scoring_thread(partial(context.copy().run, gate.judge, rest, evaluator)):
+            if rest is not None and await run_in_scoring_thread(
+                partial(context.copy().run, gate.judge, rest, evaluator)
+            ):
                 yield gate.chunk(rest)
         if (generated := gate.generated) is not None:
             outcome = await self.run.adecide(gate.call, generated)
@@ -268,7 +285,9 @@ class SentenceStream:
                 yield piece
         if gate.verdict is not None:
             child = patch_config(config, callbacks=run.get_child())
-            await adispatch_custom_event(VERDICT_EVENT, gate.verdict.model_dump(mode="json"), config=child)
+            await adispatch_custom_event(
+                VERDICT_EVENT, gate.verdict.model_dump(mode="json"), config=child
+            )
 
     def _gate(self, input: Any, config: RunnableConfig, run: Any) -> _Gate:
         call: GuardedCall[Any] = GuardedCall(input, config, run)

@@ -9,7 +9,7 @@ from typing import Any
 from langchain_core.runnables import RunnableConfig, RunnableWithFallbacks
 from langchain_core.runnables.base import RunnableBindingBase
 
-from aspire_guard.routing.interrupts import is_interrupt
+from aspire_guard.langgraph_compat import is_interrupt
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,17 @@ class _Pausable(RunnableBindingBase[Any, Any]):
         except Exception as error:
             return _paused(error)
 
-    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any | None) -> Any:
+    async def ainvoke(
+        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any | None
+    ) -> Any:
         try:
             return await super().ainvoke(input, config, **kwargs)
         except Exception as error:
             return _paused(error)
 
-    def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any | None) -> Iterator[Any]:
+    def stream(
+        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any | None
+    ) -> Iterator[Any]:
         try:
             yield from super().stream(input, config, **kwargs)
         except Exception as error:
@@ -67,11 +71,15 @@ class GuardWithFallbacks(RunnableWithFallbacks[Any, Any]):
         """As LangChain's."""
         return _raised(super().invoke(input, config, **kwargs))
 
-    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any | None) -> Any:
+    async def ainvoke(
+        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any | None
+    ) -> Any:
         """As LangChain's."""
         return _raised(await super().ainvoke(input, config, **kwargs))
 
-    def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any | None) -> Iterator[Any]:
+    def stream(
+        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any | None
+    ) -> Iterator[Any]:
         """As LangChain's."""
         for chunk in super().stream(input, config, **kwargs):
             yield _raised(chunk)

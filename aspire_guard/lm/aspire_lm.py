@@ -16,10 +16,15 @@ from aspire_guard.errors import InputError
 from aspire_guard.lm.adapter import Adapter
 from aspire_guard.lm.beam_search import Beams, beam_search
 from aspire_guard.lm.language_model import LanguageModel, pad
-from aspire_guard.lm.multinomial import Samples, multinomial
 from aspire_guard.lm.prefix_states import PrefixStates
 from aspire_guard.lm.prompt_reader import PromptReader, after_branches
-from aspire_guard.lm.template import PromptTemplate, markers_of, unmarked, until_marked
+from aspire_guard.lm.sampling import Samples, sample_continuations
+from aspire_guard.lm.template import (
+    PromptTemplate,
+    list_markers,
+    neutralize_markers,
+    truncate_at_marker,
+)
 
 # What it costs to copy a slot, counted in slots that one token attends to; measured on a processor with SmolLM2-135M.
 _SLOTS_A_COPY = 24
@@ -73,7 +78,9 @@ class AspireLM:
     def prompt_states(self, prompts: Sequence[tuple[str, str | None]]) -> PrefixStates:
         """States of `[θp ; x]` for each (question, context); a context that several share is computed once."""
         reader = self._reader
-        return reader.read([(context, reader.question_ids(question)) for question, context in prompts])[0]
+        return reader.read(
+            [(context, reader.question_ids(question)) for question, context in prompts]
+        )[0]
 
     def answer_states(
         self, prompts: PrefixStates, answers: Sequence[Sequence[str]]
@@ -95,7 +102,9 @@ class AspireLM:
         totals, counts = self._answer_likelihood(predictors.flatten(0, 1), ids)
         return states, totals.view(-1, branches), counts.view(-1, branches)
 
-    def answer_branches(self, rows: Sequence[Sequence[tuple[str, str | None, str]]]) -> PrefixStates:
+    def answer_branches(
+        self, rows: Sequence[Sequence[tuple[str, str | None, str]]]
+    ) -> PrefixStates:
         """States of `[θp ; x ; ŷ]` that share all they can: a passage is computed once, and so is each question.
 
         Args:
@@ -108,7 +117,9 @@ class AspireLM:
         """
         return self._reader.branches(rows)
 
-    def verdict_logits(self, answers: PrefixStates, texts: Sequence[Sequence[tuple[str, str]]]) -> Tensor:
+    def verdict_logits(
+        self, answers: PrefixStates, texts: Sequence[Sequence[tuple[str, str]]]
+    ) -> Tensor:
         """`(answers, 2)`: logits of z_c and z_w after `[θp ; x ; ŷ ; θs]`, row by row.
 
         Args:
@@ -116,7 +127,9 @@ class AspireLM:
             texts: (question, answer) of each row's branches; branches beyond those are left out.
         """
         if self.self_eval is None:
-            raise InputError("expected an evaluator with θs, found none; train stage 3 or load a whole evaluator")
+            raise InputError(
+                "expected an evaluator with θs, found none; train stage 3 or load a whole evaluator"
+            )
         suffixes = [[self._vectors(self.self_eval, *pair) for pair in pairs] for pairs in texts]
         branches = torch.arange(max(map(len, texts)), device=self.lm.device).expand(len(texts), -1)
         places = [(row, branch) for row, pairs in enumerate(texts) for branch in range(len(pairs))]
@@ -124,7 +137,10 @@ class AspireLM:
         if _is_cheaper_apart(before, [[len(suffix) for suffix in row] for row in suffixes]):
             before = before.separate(index)
             suffixes = [[suffix] for row in suffixes for suffix in row]
-            index = torch.stack([torch.arange(len(index), device=index.device), torch.zeros_like(index[:, 1])], dim=-1)
+            index = torch.stack(
+                [torch.arange(len(index), device=index.device), torch.zeros_like(index[:, 1])],
+                dim=-1,
+            )
         states = after_branches(self.self_eval.adapted(self.lm), before, suffixes)
         rows, columns = index.unbind(-1)
         return self.word_logits(states.hidden[rows, columns])
@@ -133,7 +149,9 @@ class AspireLM:
         """`(…, 2)`: logits of z_c and z_w after `hidden` `(…, hidden)`."""
         head, words = self.lm.model.get_output_embeddings(), self.word_ids()
         bias = None if head.bias is None else head.bias[words].float()
-        return self.lm.capped(torch.nn.functional.linear(hidden.float(), head.weight[words].float(), bias))
+        return self.lm.scale_logits(
+            torch.nn.functional.linear(hidden.float(), head.weight[words].float(), bias)
+        )
 
     def word_ids(self) -> Tensor:
         """`(2,)`: the tokens z_c and z_w.
@@ -148,11 +166,19 @@ class AspireLM:
         self, prompts: PrefixStates, *, k: int, max_new_tokens: int, early_stopping: bool = False
     ) -> tuple[list[list[Answer]], Beams]:
         """The answers of each prompt by beam search, in the order of `Beams.scores`, and the beams themselves."""
-        beams = beam_search(self.answering, prompts, k=k, max_new_tokens=max_new_tokens, early_stopping=early_stopping)
+        beams = beam_search(
+            self.answering,
+            prompts,
+            k=k,
+            max_new_tokens=max_new_tokens,
+            early_stopping=early_stopping,
+        )
         return self._texts(beams), beams
 
     @torch.inference_mode()
-    def answer(self, prompts: PrefixStates, *, k: int, max_new_tokens: int) -> tuple[list[list[Answer]], PrefixStates]:
+    def answer(
+        self, prompts: PrefixStates, *, k: int, max_new_tokens: int
+    ) -> tuple[list[list[Answer]], PrefixStates]:
         """Answer each prompt by beam search, the best first, as its text is read and judged.
 
         Where a text reads as it was generated, the states that decoding left behind are those of a reading. Where it
@@ -166,19 +192,34 @@ class AspireLM:
         generated = (ids[ids != self.lm.end_id] for ids in beams.tokens[:, 0])
         read = [self.answer_ids(answer.text) for answer in best]
         if all(map(torch.equal, generated, read)):
-            return found, beams.states.branches(torch.zeros(len(best), 1, dtype=torch.long, device=self.lm.device))
+            return found, beams.states.branches(
+                torch.zeros(len(best), 1, dtype=torch.long, device=self.lm.device)
+            )
         states, totals, counts = self.answer_states(prompts, [[answer.text] for answer in best])
         means = (totals / counts)[:, 0].tolist()
-        best = [replace(answer, log_likelihood=mean) for answer, mean in zip(best, means, strict=True)]
+        best = [
+            replace(answer, log_likelihood=mean) for answer, mean in zip(best, means, strict=True)
+        ]
         return [[first, *row[1:]] for first, row in zip(best, found, strict=True)], states
 
     @torch.inference_mode()
     def sample(
-        self, prompts: PrefixStates, *, n: int, max_new_tokens: int, temperature: float, seeds: Sequence[str]
+        self,
+        prompts: PrefixStates,
+        *,
+        n: int,
+        max_new_tokens: int,
+        temperature: float,
+        seeds: Sequence[str],
     ) -> list[list[Answer]]:
         """`n` answers to each prompt drawn from the model's distribution, equal seeds giving equal answers."""
-        samples = multinomial(
-            self.answering, prompts, n=n, max_new_tokens=max_new_tokens, temperature=temperature, seeds=seeds
+        samples = sample_continuations(
+            self.answering,
+            prompts,
+            n=n,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            seeds=seeds,
         )
         return self._texts(samples)
 
@@ -223,26 +264,31 @@ class AspireLM:
     def _markers(self) -> tuple[str, ...]:
         """What no line of a text may begin with: it would pass for the layout or for the words of θs."""
         words = self.self_eval.text if self.self_eval is not None else ""
-        return (*self.template.markers, *markers_of(words))
+        return (*self.template.markers, *list_markers(words))
 
     def _texts(self, found: Beams | Samples) -> list[list[Answer]]:
         columns = (found.tokens.tolist(), found.lengths.tolist(), found.log_likelihoods.tolist())
         return [
-            [self._text(ids[:n], mean) for ids, n, mean in zip(*row, strict=True)] for row in zip(*columns, strict=True)
+            [self._text(ids[:n], mean) for ids, n, mean in zip(*row, strict=True)]
+            for row in zip(*columns, strict=True)
         ]
 
     def _text(self, ids: list[int], log_likelihood: float) -> Answer:
         """The answer ends with the sequence, or where the model goes on with a question or a passage of its own."""
         end = self.lm.tokenizer.eos_token_id  # also where another token ends answers
-        text = self.lm.tokenizer.decode(ids[: ids.index(end)] if end in ids else ids, skip_special_tokens=True)
-        text = until_marked(text.strip(), self.template.markers)
+        text = self.lm.tokenizer.decode(
+            ids[: ids.index(end)] if end in ids else ids, skip_special_tokens=True
+        )
+        text = truncate_at_marker(text.strip(), self.template.markers)
         return Answer(text, log_likelihood, len(ids) + (ids[-1:] != [self.lm.end_id]))
 
     def _vectors(self, adapter: Adapter, *texts: str) -> Tensor:
-        texts = tuple(unmarked(text, self._markers) for text in texts)
+        texts = tuple(neutralize_markers(text, self._markers) for text in texts)
         return adapter.vectors(self.lm, *texts).to(self.lm.embedding_weight.dtype)
 
-    def _answer_likelihood(self, predictors: Tensor, ids: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def _answer_likelihood(
+        self, predictors: Tensor, ids: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
         """Summed log-probabilities of `ids` and the end token after each, and how many tokens that is."""
         end = torch.tensor([self.lm.end_id], device=self.lm.device)
         targets, mask = pad([torch.cat([i, end]) for i in ids])
@@ -255,7 +301,9 @@ class AspireLM:
         # Some tokenizers put a space before every text themselves.
         ids, bare = self.lm.token_ids(word), self.lm.token_ids(word.strip())
         if 1 not in (len(ids), len(bare)):
-            raise InputError(f"expected one token for the verdict {word!r}, found {len(ids)}; choose another word")
+            raise InputError(
+                f"expected one token for the verdict {word!r}, found {len(ids)}; choose another word"
+            )
         return ids if len(ids) == 1 else bare
 
 

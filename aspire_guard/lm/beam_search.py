@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from aspire_guard.lm.language_model import LanguageModel
-from aspire_guard.lm.likelihood import with_end
+from aspire_guard.lm.language_model import LanguageModel, add_end_token
 from aspire_guard.lm.prefix_states import PrefixStates, gather_branches
 
 _IMPOSSIBLE = -1.0e9
@@ -89,12 +88,24 @@ def beam_search(
         countable = ends & (torch.arange(2 * k, device=device) < k) & open_rows
         if early_stopping:
             countable &= ~finished.done.all(-1, keepdim=True)
-        _keep_best(finished, candidates, countable, top / length, gather_branches(states.visible, parents), end)
+        _keep_best(
+            finished,
+            candidates,
+            countable,
+            top / length,
+            gather_branches(states.visible, parents),
+            end,
+        )
 
         keep = (top + ends * _IMPOSSIBLE).topk(k, dim=-1).indices
-        running, sums = gather_branches(candidates, keep), top.gather(1, keep) + ends.gather(1, keep) * _IMPOSSIBLE
+        running, sums = (
+            gather_branches(candidates, keep),
+            top.gather(1, keep) + ends.gather(1, keep) * _IMPOSSIBLE,
+        )
         best_possible = sums[:, :1] / length
-        worst = torch.where(finished.done, finished.scores.min(-1, keepdim=True).values, _IMPOSSIBLE)
+        worst = torch.where(
+            finished.done, finished.scores.min(-1, keepdim=True).values, _IMPOSSIBLE
+        )
         open_rows &= (best_possible > worst).any(-1, keepdim=True)
         stop = finished.done.all() if early_stopping else torch.zeros((), dtype=torch.bool)
         if length == max_new_tokens or stop or not open_rows.any():
@@ -119,7 +130,12 @@ def _candidates(logits: Tensor, sums: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _keep_best(
-    finished: _Finished, candidates: Tensor, countable: Tensor, scores: Tensor, visible: Tensor, end: int
+    finished: _Finished,
+    candidates: Tensor,
+    countable: Tensor,
+    scores: Tensor,
+    visible: Tensor,
+    end: int,
 ) -> None:
     """Merge newly ended candidates into `finished`, keeping the `k` best."""
     k, longest = finished.tokens.shape[1:]
@@ -150,6 +166,10 @@ def _with_states(lm: LanguageModel, states: PrefixStates, finished: _Finished, e
     log_likelihoods = finished.scores
     if cut.any():
         ended, _ = lm.extend(ended, lm.embed(last), cut)
-        log_likelihoods = with_end(lm, log_likelihoods, finished.lengths, ended.hidden, cut[..., 0])
+        log_likelihoods = add_end_token(
+            lm, log_likelihoods, finished.lengths, ended.hidden, cut[..., 0]
+        )
     longest = int(finished.lengths.max())
-    return Beams(finished.tokens[..., :longest], finished.lengths, finished.scores, log_likelihoods, ended)
+    return Beams(
+        finished.tokens[..., :longest], finished.lengths, finished.scores, log_likelihoods, ended
+    )

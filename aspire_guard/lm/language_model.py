@@ -59,8 +59,15 @@ class LanguageModel:
     def max_length(self) -> int:
         """The longest sequence, in tokens, that every layer sees whole: a sliding window ends it."""
         config = self.model.config
-        window, layers = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)
-        slides = getattr(config, "use_sliding_window", True) if layers is None else "sliding_attention" in layers
+        window, layers = (
+            getattr(config, "sliding_window", None),
+            getattr(config, "layer_types", None),
+        )
+        slides = (
+            getattr(config, "use_sliding_window", True)
+            if layers is None
+            else "sliding_attention" in layers
+        )
         windows = [window] if window is not None and slides else []
         return int(min(getattr(config, "max_position_embeddings", 2**31), *windows, 2**31))
 
@@ -88,9 +95,9 @@ class LanguageModel:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """`(…, vocabulary)`: next-token logits after `hidden` `(…, hidden)`, in float32."""
-        return self.capped(self.model.get_output_embeddings()(hidden))
+        return self.scale_logits(self.model.get_output_embeddings()(hidden))
 
-    def capped(self, logits: Tensor) -> Tensor:
+    def scale_logits(self, logits: Tensor) -> Tensor:
         """Raw logits as the model means them, in float32: some architectures scale or bound them after the head."""
         cap, times, by = (getattr(self.model.config, name, None) for name in _AFTER_HEAD)
         logits = logits.float() * (times or 1.0) / (by or 1.0)
@@ -99,14 +106,18 @@ class LanguageModel:
     def empty(self, batch: int) -> PrefixStates:
         """The states before any token."""
         hidden = torch.zeros(batch, 1, 1, device=self.device)
-        return PrefixStates((), torch.zeros(batch, 1, 0, dtype=torch.bool, device=self.device), hidden)
+        return PrefixStates(
+            (), torch.zeros(batch, 1, 0, dtype=torch.bool, device=self.device), hidden
+        )
 
     def prefill(self, rows: Sequence[Tensor]) -> PrefixStates:
         """States of one prefix a row, each given as embeddings `(tokens, dim)` of any length."""
         embeddings, mask = pad(rows)
         return self.extend(self.empty(len(rows)), embeddings[:, None], mask[:, None])[0]
 
-    def extend(self, states: PrefixStates, embeddings: Tensor, mask: Tensor) -> tuple[PrefixStates, Tensor]:
+    def extend(
+        self, states: PrefixStates, embeddings: Tensor, mask: Tensor
+    ) -> tuple[PrefixStates, Tensor]:
         """Run more tokens after every branch.
 
         Args:
@@ -123,7 +134,12 @@ class LanguageModel:
         branches, tokens = mask.shape[1:]
         order, real = _without_padding(mask)
         branch = order // tokens
-        positions = (states.lengths[..., None] + mask.cumsum(-1) - 1).flatten(1).gather(1, order).clamp(min=0)
+        positions = (
+            (states.lengths[..., None] + mask.cumsum(-1) - 1)
+            .flatten(1)
+            .gather(1, order)
+            .clamp(min=0)
+        )
         self._check_length(int(positions.max()) + 1)
         past = _cache(states)
         output = self.model.base_model(
@@ -134,15 +150,21 @@ class LanguageModel:
             use_cache=True,
         )
         run = output.last_hidden_state
-        hidden = run.new_zeros(len(run), branches * tokens, run.shape[-1]).scatter(1, _along(order, run), run)
+        hidden = run.new_zeros(len(run), branches * tokens, run.shape[-1]).scatter(
+            1, _along(order, run), run
+        )
         hidden = hidden.unflatten(1, (branches, tokens))
         layers = tuple((layer.keys, layer.values) for layer in past.layers)
-        own = (branch[:, None] == torch.arange(branches, device=branch.device)[:, None]) & real[:, None]
+        own = (branch[:, None] == torch.arange(branches, device=branch.device)[:, None]) & real[
+            :, None
+        ]
         visible = torch.cat([states.visible, own], dim=-1)
         return PrefixStates(layers, visible, _last_hidden(states, hidden, mask)), hidden
 
     def _encode(self, text: str, *, add_special_tokens: bool = False) -> Tensor:
-        ids = self.tokenizer(text, add_special_tokens=add_special_tokens, split_special_tokens=True).input_ids
+        ids = self.tokenizer(
+            text, add_special_tokens=add_special_tokens, split_special_tokens=True
+        ).input_ids
         return torch.tensor(ids, dtype=torch.long, device=self.device)
 
     def _check_length(self, tokens: int) -> None:
@@ -198,7 +220,11 @@ def _attention_mask(
     if not states.layers and states.visible.shape[1] == 1:
         return None
     before = gather_branches(states.visible, branch)
-    among = (branch[:, :, None] == branch[:, None]) & (order[:, :, None] >= order[:, None]) & real[:, None]
+    among = (
+        (branch[:, :, None] == branch[:, None])
+        & (order[:, :, None] >= order[:, None])
+        & real[:, None]
+    )
     # A padding token may see nothing else: it sees itself, or the softmax over nothing would be NaN.
     among = among | torch.eye(order.shape[1], dtype=torch.bool, device=order.device)
     seen = torch.cat([before, among], dim=-1)
@@ -214,3 +240,23 @@ def _last_hidden(states: PrefixStates, hidden: Tensor, mask: Tensor) -> Tensor:
     if not states.layers:
         return new
     return torch.where(mask.any(-1, keepdim=True), new, states.hidden)
+
+
+def add_end_token(
+    lm: LanguageModel, means: Tensor, lengths: Tensor, hidden: Tensor, cut: Tensor
+) -> Tensor:
+    """Mean log-probabilities of answers, the end token's included also after those that were cut before it.
+
+    Without it a text would have another log f_norm where it is generated than where it is read, and an answer would
+    look the better for not having come to its end.
+
+    Args:
+        lm: the model that answered.
+        means: `(batch, k)`: mean log-probability of each answer's tokens, in nats.
+        lengths: `(batch, k)`: how many tokens that is.
+        hidden: `(batch, k, hidden)`: what predicts the token after each.
+        cut: `(batch, k)`: which answers were cut.
+    """
+    log_end = lm.logits(hidden[cut]).log_softmax(-1)[:, lm.end_id]
+    n = lengths[cut]
+    return means.masked_scatter(cut, (means[cut] * n + log_end) / (n + 1))

@@ -11,7 +11,12 @@ from pathlib import Path
 from typing import Literal, Self
 
 import torch
-from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
+from peft import (
+    LoraConfig,
+    get_peft_model_state_dict,
+    inject_adapter_in_model,
+    set_peft_model_state_dict,
+)
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -22,6 +27,8 @@ from aspire_guard.lm.language_model import LanguageModel
 
 _FILE = "adapter_model.safetensors"
 _TEXT = "text"
+QUESTION_PLACEHOLDER = "{question}"
+ANSWER_PLACEHOLDER = "{answer}"
 # PEFT's own wrapper of a model adds this to the name of every weight, and expects it when it loads them.
 _PREFIX = "base_model.model."
 
@@ -51,7 +58,15 @@ class Lora:
             value.data = value.data.float()
 
     @classmethod
-    def new(cls, lm: LanguageModel, text: str, *, rank: int, seed: int, target_modules: str | None = None) -> Lora:
+    def new(
+        cls,
+        lm: LanguageModel,
+        text: str,
+        *,
+        rank: int,
+        seed: int,
+        target_modules: str | None = None,
+    ) -> Lora:
         """A LoRA that changes nothing yet, scale 2.
 
         Args:
@@ -64,14 +79,16 @@ class Lora:
         """
         # GPT-2 keeps its projections transposed; PEFT finds out by itself, but with a warning.
         transposed = any(isinstance(module, Conv1D) for module in lm.model.modules())
-        config = LoraConfig(r=rank, lora_alpha=2 * rank, fan_in_fan_out=transposed, target_modules=target_modules)
+        config = LoraConfig(
+            r=rank, lora_alpha=2 * rank, fan_in_fan_out=transposed, target_modules=target_modules
+        )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return cls(lm, config, text)
 
     def vectors(self, lm: LanguageModel, question: str = "", answer: str = "") -> Tensor:
         """`(tokens, dim)`: the embeddings of `text` with question and answer filled in."""
-        return lm.embed(lm.token_ids(filled(self.text, question, answer)))
+        return lm.embed(lm.token_ids(fill_text(self.text, question, answer)))
 
     def adapted(self, lm: LanguageModel) -> LanguageModel:
         """The copy with the changes; `lm` must be the model that it was made from."""
@@ -85,7 +102,9 @@ class Lora:
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The low-rank matrices."""
-        return ((name, value) for name, value in self._lm.model.named_parameters() if ".lora_" in name)
+        return (
+            (name, value) for name, value in self._lm.model.named_parameters() if ".lora_" in name
+        )
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
         """Switch gradients of the low-rank matrices on or off."""
@@ -101,7 +120,9 @@ class Lora:
         # A set has another order in every process.
         config.target_modules = sorted(config.target_modules)
         config.save_pretrained(str(folder))
-        tensors = {f"{_PREFIX}{name}": value.cpu().contiguous() for name, value in self._state().items()}
+        tensors = {
+            f"{_PREFIX}{name}": value.cpu().contiguous() for name, value in self._state().items()
+        }
         # One entry alone: safetensors writes several in an order of its own, and equal adapters should be equal files.
         # And not by save_file, which makes a file that only its owner may read.
         (folder / _FILE).write_bytes(save(tensors, metadata={_TEXT: self.text}))
@@ -118,7 +139,9 @@ class Lora:
             config = LoraConfig.from_pretrained(str(folder))
             with safe_open(path, framework="pt") as file:
                 text = file.metadata()[_TEXT]
-                tensors = {name.removeprefix(_PREFIX): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no mapping
+                tensors = {}
+                for name in file.keys():  # noqa: SIM118 - safe_open is no mapping
+                    tensors[name.removeprefix(_PREFIX)] = file.get_tensor(name)
             adapter = cls(lm, config, text)
         except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
             raise CorruptEvaluatorError(
@@ -127,7 +150,11 @@ class Lora:
         expected = {name: tuple(value.shape) for name, value in adapter._state().items()}
         found = {name: tuple(value.shape) for name, value in tensors.items()}
         if found != expected or not all(torch.isfinite(value).all() for value in tensors.values()):
-            wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+            wrong = sorted(
+                name
+                for name in expected.keys() | found.keys()
+                if expected.get(name) != found.get(name)
+            )
             raise CorruptEvaluatorError(
                 f"expected {len(expected)} finite low-rank matrices in {path}, found others "
                 f"({', '.join(wrong[:2]) or 'values that are not finite'}); restore the evaluator folder"
@@ -140,12 +167,15 @@ class Lora:
         return state
 
 
-def filled(text: str, question: str, answer: str) -> str:
+def fill_text(text: str, question: str, answer: str) -> str:
     """A LoRA's text with question and answer in their places."""
-    parts = {"{question}": question, "{answer}": answer}
-    return re.sub(r"{question}|{answer}", lambda part: parts[part[0]], text)
+    parts = {QUESTION_PLACEHOLDER: question, ANSWER_PLACEHOLDER: answer}
+    # In one pass: a question may hold the words "{answer}".
+    return re.sub("|".join(map(re.escape, parts)), lambda part: parts[part[0]], text)
 
 
 def _sharing_copy(model: nn.Module) -> nn.Module:
     """A copy of the modules around the very same tensors: what is injected into it, the model doesn't see."""
-    return copy.deepcopy(model, {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())})
+    return copy.deepcopy(
+        model, {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
+    )

@@ -36,7 +36,9 @@ class PrefixStates:
     def rows(self, index: Tensor) -> PrefixStates:
         """The rows at `index` `(rows,)`; a row may be taken several times (its cache is then copied)."""
         layers = tuple((k.index_select(0, index), v.index_select(0, index)) for k, v in self.layers)
-        return PrefixStates(layers, self.visible.index_select(0, index), self.hidden.index_select(0, index))
+        return PrefixStates(
+            layers, self.visible.index_select(0, index), self.hidden.index_select(0, index)
+        )
 
     def branches(self, index: Tensor) -> PrefixStates:
         """The branches at `index` `(batch, n)` of each row; the cache is shared, not copied."""
@@ -54,12 +56,16 @@ class PrefixStates:
         rows, branches = index.unbind(-1)
         visible = self.visible[rows, branches]
         seen = visible.sum(-1)
-        slots = visible.int().sort(dim=-1, descending=True, stable=True).indices[:, : int(seen.max())]
+        slots = (
+            visible.int().sort(dim=-1, descending=True, stable=True).indices[:, : int(seen.max())]
+        )
         layers = tuple(
             (k[rows[:, None], :, slots].transpose(1, 2), v[rows[:, None], :, slots].transpose(1, 2))
             for k, v in self.layers
         )
-        return PrefixStates(layers, visible.gather(1, slots)[:, None], self.hidden[rows, branches][:, None])
+        return PrefixStates(
+            layers, visible.gather(1, slots)[:, None], self.hidden[rows, branches][:, None]
+        )
 
     def up_to(self, lengths: Tensor) -> PrefixStates:
         """Branches that end after `lengths` `(batch, branches)` of their tokens; `hidden` stays, and is theirs no more.
@@ -75,7 +81,9 @@ class PrefixStates:
 
     def fork(self, n: int) -> PrefixStates:
         """`n` equal branches out of a single one."""
-        return self.branches(torch.zeros(len(self.visible), n, dtype=torch.long, device=self.visible.device))
+        return self.branches(
+            torch.zeros(len(self.visible), n, dtype=torch.long, device=self.visible.device)
+        )
 
 
 def gather_branches(values: Tensor, index: Tensor) -> Tensor:

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from aspire_guard.lm.conversation import first_turns
 from aspire_guard.lm.language_model import LanguageModel, pad
 from aspire_guard.lm.prefix_states import PrefixStates
-from aspire_guard.lm.template import PromptTemplate, unmarked
+from aspire_guard.lm.shared_prefixes import find_first_turns
+from aspire_guard.lm.template import PromptTemplate, neutralize_markers
 
 
 class _Part(NamedTuple):
@@ -55,12 +55,18 @@ class PromptReader:
 
         A context that several rows share is computed once, and so are the turns of a conversation.
         """
-        first = first_turns(context for context, _ in rows)
-        groups = {turn: [context for context in first if first[context] == turn] for turn in first.values()}
+        first = find_first_turns(context for context, _ in rows)
+        groups = {
+            turn: [context for context in first if first[context] == turn]
+            for turn in first.values()
+        }
         heads, parts = zip(*map(self._shared_head, groups.values()), strict=True)
         index = [list(groups).index(first[context]) for context, _ in rows]
         own = [parts[i][context] for i, (context, _) in zip(index, rows, strict=True)]
-        tails = [self.lm.embed(torch.cat([part.rest, ids])) for part, (_, ids) in zip(own, rows, strict=True)]
+        tails = [
+            self.lm.embed(torch.cat([part.rest, ids]))
+            for part, (_, ids) in zip(own, rows, strict=True)
+        ]
         if len(heads) == len(rows) or not any(map(len, heads)):
             before = self.lm.empty(len(rows))
             tails = [torch.cat([heads[i], tail]) for i, tail in zip(index, tails, strict=True)]
@@ -74,31 +80,46 @@ class PromptReader:
 
     def branches(self, rows: Sequence[Sequence[tuple[str, str | None, str]]]) -> PrefixStates:
         """States of `[θp ; x ; ŷ]`: see `AspireLM.answer_branches`."""
-        prompts = [list(dict.fromkeys((question, context) for question, context, _ in row)) for row in rows]
-        heads, parts = zip(*(self._shared_head([context for _, context in row]) for row in prompts), strict=True)
-        read = [[own[context] for _, context in row] for row, own in zip(prompts, parts, strict=True)]
+        prompts = [
+            list(dict.fromkeys((question, context) for question, context, _ in row)) for row in rows
+        ]
+        heads, parts = zip(
+            *(self._shared_head([context for _, context in row]) for row in prompts), strict=True
+        )
+        read = [
+            [own[context] for _, context in row] for row, own in zip(prompts, parts, strict=True)
+        ]
         asked = [
-            [torch.cat([part.rest, self.question_ids(question)]) for part, (question, _) in zip(*pair, strict=True)]
+            [
+                torch.cat([part.rest, self.question_ids(question)])
+                for part, (question, _) in zip(*pair, strict=True)
+            ]
             for pair in zip(read, prompts, strict=True)
         ]
         answers = [[self.answer_ids(answer) for _, _, answer in row] for row in rows]
         slots = self._padded([[part.slots for part in row] for row in read])
-        index = self._padded([[own.index(e[:2]) for e in row] for row, own in zip(rows, prompts, strict=True)])
+        index = self._padded(
+            [[own.index(e[:2]) for e in row] for row, own in zip(rows, prompts, strict=True)]
+        )
         states = self.lm.prefill(heads) if any(map(len, heads)) else self.lm.empty(len(heads))
         states = states.fork(slots.shape[1]).up_to(slots)
         states = after_branches(self.lm, states, self._embedded(asked))
         return after_branches(self.lm, states.branches(index), self._embedded(answers))
 
-    def _shared_head(self, contexts: Sequence[str | None]) -> tuple[Tensor, dict[str | None, _Part]]:
+    def _shared_head(
+        self, contexts: Sequence[str | None]
+    ) -> tuple[Tensor, dict[str | None, _Part]]:
         """`[θp ; context]` `(tokens, dim)` of the longest context, and what of it belongs to each."""
         ids = {context: self.context_ids(context) for context in contexts}
         longest = max(ids.values(), key=len)
         shared = {context: common(part, longest) for context, part in ids.items()}
-        parts = {context: _Part(len(self.before) + n, ids[context][n:]) for context, n in shared.items()}
+        parts = {
+            context: _Part(len(self.before) + n, ids[context][n:]) for context, n in shared.items()
+        }
         return torch.cat([self.before, self.lm.embed(longest)]), parts
 
     def _plain(self, text: str) -> str:
-        return unmarked(text, self.markers)
+        return neutralize_markers(text, self.markers)
 
     def _padded(self, rows: Sequence[Sequence[int]]) -> Tensor:
         return pad([torch.tensor(row, device=self.lm.device) for row in rows])[0]
@@ -107,14 +128,20 @@ class PromptReader:
         return [[self.lm.embed(part) for part in row] for row in ids]
 
 
-def after_branches(lm: LanguageModel, states: PrefixStates, parts: Sequence[Sequence[Tensor]]) -> PrefixStates:
+def after_branches(
+    lm: LanguageModel, states: PrefixStates, parts: Sequence[Sequence[Tensor]]
+) -> PrefixStates:
     """`states` with `parts[row][branch]` `(tokens, dim)` after each branch; those beyond the given ones stay."""
     branches = states.visible.shape[1]
     nothing = next(part for row in parts for part in row)[:0]
-    values, mask = pad([part for row in parts for part in (*row, *[nothing] * (branches - len(row)))])
+    values, mask = pad(
+        [part for row in parts for part in (*row, *[nothing] * (branches - len(row)))]
+    )
     if not values.shape[1]:  # all parts are empty
         return states
-    return lm.extend(states, *(part.view(-1, branches, *part.shape[1:]) for part in (values, mask)))[0]
+    return lm.extend(
+        states, *(part.view(-1, branches, *part.shape[1:]) for part in (values, mask))
+    )[0]
 
 
 def common(ids: Tensor, others: Tensor) -> int:

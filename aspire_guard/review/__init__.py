@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from aspire_guard.lazy_names import load_lazily
 
 if TYPE_CHECKING:
     from aspire_guard.review.item import Decision, ReviewItem, Ticket
     from aspire_guard.review.queue import ReviewQueue
 
-__all__ = ["Decision", "ReviewItem", "ReviewQueue", "Ticket"]
+__all__ = [
+    "Decision",
+    "ReviewItem",
+    "ReviewQueue",
+    "Ticket",
+]
 
+_MODULES = {
+    "Decision": "aspire_guard.review.item",
+    "ReviewItem": "aspire_guard.review.item",
+    "ReviewQueue": "aspire_guard.review.queue",
+    "Ticket": "aspire_guard.review.item",
+}
 
-def __getattr__(name: str) -> Any:
-    # On first use: the queue brings SQLAlchemy, which the items do not need.
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{'queue' if name == 'ReviewQueue' else 'item'}"), name)
+__getattr__, __dir__ = load_lazily(__name__, _MODULES)

@@ -14,13 +14,19 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from sqlalchemy import URL, Connection, Engine, Row, create_engine, event, make_url, select
-from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    IntegrityError,
+    OperationalError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
 from sqlalchemy.pool import NullPool
 
 from aspire_guard.errors import InputError, ReviewConflictError, ReviewQueueError
 from aspire_guard.review.item import Decision, ReviewItem, Status, Ticket
 from aspire_guard.review.tables import prepare, tickets
-from aspire_guard.time_limits import in_thread
+from aspire_guard.timeouts import run_in_thread
 
 Result = TypeVar("Result")
 
@@ -51,9 +57,17 @@ class ReviewQueue:
             ) from error
         if self._url.get_backend_name() not in ("sqlite", "postgresql"):
             found = self._url.get_backend_name()
-            raise InputError(f"expected a URL of sqlite or postgresql, found one of {found}; use one of these two")
-        if self._url.get_backend_name() == "sqlite" and self._url.database in (None, "", ":memory:"):
-            raise InputError("expected the path of a SQLite file, found none; write sqlite:///reviews.db, say")
+            raise InputError(
+                f"expected a URL of sqlite or postgresql, found one of {found}; use one of these two"
+            )
+        if self._url.get_backend_name() == "sqlite" and self._url.database in (
+            None,
+            "",
+            ":memory:",
+        ):
+            raise InputError(
+                "expected the path of a SQLite file, found none; write sqlite:///reviews.db, say"
+            )
         if self._url.drivername == "postgresql":
             self._url = self._url.set(drivername="postgresql+psycopg")
         self._engine = _engine(self._url)
@@ -115,7 +129,7 @@ class ReviewQueue:
     async def await_(self, ticket_id: str, timeout: float) -> Decision | None:
         """As `wait`, off the event loop."""
         for pause in _pauses(timeout):
-            ticket = await in_thread(partial(self.get, ticket_id), None, "review queue")
+            ticket = await run_in_thread(partial(self.get, ticket_id), None, "review queue")
             if ticket.decision is not None or pause is None:
                 return ticket.decision
             await asyncio.sleep(pause)
@@ -156,7 +170,9 @@ class ReviewQueue:
 
 def _engine(url: URL) -> Engine:
     sqlite = url.get_backend_name() == "sqlite"
-    patience = {"timeout": _SQLITE_PATIENCE} if sqlite else {"connect_timeout": _POSTGRESQL_PATIENCE}
+    patience = (
+        {"timeout": _SQLITE_PATIENCE} if sqlite else {"connect_timeout": _POSTGRESQL_PATIENCE}
+    )
     # A connection each time: reviews are rare, and so nothing is shared between threads or forked processes.
     engine = create_engine(url, hide_parameters=True, poolclass=NullPool, connect_args=patience)
     if not sqlite:
@@ -193,7 +209,9 @@ def _get(ticket_id: str, connection: Connection) -> Ticket:
 def _list(status: Status | None, limit: int, connection: Connection) -> list[Ticket]:
     query = select(tickets).order_by(tickets.c.created, tickets.c.id).limit(limit)
     if status is not None:
-        query = query.where(tickets.c.action.is_(None) if status == "open" else tickets.c.action.is_not(None))
+        query = query.where(
+            tickets.c.action.is_(None) if status == "open" else tickets.c.action.is_not(None)
+        )
     return [_ticket(row) for row in connection.execute(query)]
 
 
@@ -215,13 +233,17 @@ def _row(ticket_id: str, connection: Connection, *, for_update: bool = False) ->
     query = select(tickets).where(tickets.c.id == ticket_id)
     row = connection.execute(query.with_for_update() if for_update else query).one_or_none()
     if row is None:
-        raise ReviewConflictError(f"expected the id of a ticket, found none with the id {ticket_id!r}; list them")
+        raise ReviewConflictError(
+            f"expected the id of a ticket, found none with the id {ticket_id!r}; list them"
+        )
     return row
 
 
 def _ticket(row: Row[Any]) -> Ticket:
     values = row._mapping
-    item = {name: values[name] for name in ReviewItem.model_fields} | {"metadata": json.loads(values["metadata"])}
+    item = {name: values[name] for name in ReviewItem.model_fields} | {
+        "metadata": json.loads(values["metadata"])
+    }
     decision = None
     if values["action"] is not None:
         decision = Decision(**{name: values[name] for name in Decision.model_fields})

@@ -54,7 +54,11 @@ def abstain(output: Any, message: str, answer: str | None = None) -> Any:
         if key is not None:
             cleared = _cleared(output, rejected, message)
             # A state's answer is the last of its messages.
-            put = [*cleared[key][:-1], _abstained(output[key][-1], message)] if isinstance(output[key], list) else None
+            put = (
+                [*cleared[key][:-1], _abstained(output[key][-1], message)]
+                if isinstance(output[key], list)
+                else None
+            )
             return cleared | {key: put or abstain(output[key], message)}
         cleared = _cleared(output, rejected, message)
         if _says(cleared, output):
@@ -71,7 +75,10 @@ def abstain(output: Any, message: str, answer: str | None = None) -> Any:
 
 def _cleared(output: Mapping[Any, Any], rejected: AbstractSet[str], message: str) -> dict[Any, Any]:
     """All values, with the abstention in those that hold the answer."""
-    return {name: value if name in _KEPT_KEYS else _without(value, rejected, message) for name, value in output.items()}
+    return {
+        name: value if name in _KEPT_KEYS else _without(value, rejected, message)
+        for name, value in output.items()
+    }
 
 
 def _says(cleared: Mapping[Any, Any], output: Mapping[Any, Any]) -> bool:
@@ -87,13 +94,18 @@ def attach(output: Any, verdict: Verdict) -> Any:
     if isinstance(output, Mapping) and isinstance(answer_in(output), AIMessage):
         key = answer_key(output)
         message = attach(answer_in(output), verdict)
-        return {**output, key: [*output[key][:-1], message] if isinstance(output[key], list) else message}
+        return {
+            **output,
+            key: [*output[key][:-1], message] if isinstance(output[key], list) else message,
+        }
     return output
 
 
 def _abstained(rejected: AIMessage, message: str) -> AIMessage:
     # The id stays, so that a graph's state replaces the rejected message instead of keeping both.
-    return AIMessage(message, id=rejected.id, name=rejected.name, usage_metadata=rejected.usage_metadata)
+    return AIMessage(
+        message, id=rejected.id, name=rejected.name, usage_metadata=rejected.usage_metadata
+    )
 
 
 def _without(value: Any, rejected: AbstractSet[str], message: str) -> Any:
@@ -106,10 +118,15 @@ def _without(value: Any, rejected: AbstractSet[str], message: str) -> Any:
         # Its tools were called: without the calls their results, further on, would belong to nothing.
         return _abstained(value, message).model_copy(update={"tool_calls": value.tool_calls})
     if isinstance(value, list):
-        asked = max((place for place, item in enumerate(value) if isinstance(item, HumanMessage)), default=-1)
+        asked = max(
+            (place for place, item in enumerate(value) if isinstance(item, HumanMessage)),
+            default=-1,
+        )
         # Earlier turns were released already, whatever words they share with this answer.
         return [
-            _without(item, rejected, message) if place > asked and isinstance(item, AIMessage) else item
+            _without(item, rejected, message)
+            if place > asked and isinstance(item, AIMessage)
+            else item
             for place, item in enumerate(value)
         ]
     return None if any(_is_parsed(value, text) for text in rejected) else value

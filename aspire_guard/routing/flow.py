@@ -12,37 +12,38 @@ from time import perf_counter
 from typing import Any, Literal
 
 from aspire_guard.errors import ExchangeError, RouteTimeoutError
-from aspire_guard.evaluators.protocol import Evaluator
+from aspire_guard.evaluators.protocol import Evaluator, find_fingerprint
 from aspire_guard.exchange import Exchange, answer_in
-from aspire_guard.exchange.chain_watch import Extract, judged_exchange
+from aspire_guard.exchange.run_recorder import Extract, extract_judged_exchange
+from aspire_guard.langgraph_compat import is_interrupt
 from aspire_guard.review.item import Decision, ReviewItem
 from aspire_guard.routing.abstain import abstain, attach
-from aspire_guard.routing.evaluation import Evaluated
-from aspire_guard.routing.interrupts import is_interrupt
-from aspire_guard.routing.limits import NO_TIME, Limits
-from aspire_guard.routing.policy import RoutingPolicy
-from aspire_guard.routing.record import Candidate, Record
-from aspire_guard.routing.requests import (
-    Answered,
-    Applied,
-    Apply,
-    Ask,
-    Evaluate,
-    Failed,
-    Generate,
-    Generated,
-    Request,
+from aspire_guard.routing.budget import NO_TIME, BudgetTracker
+from aspire_guard.routing.decision_log import REVIEW_REASONS, Candidate, DecisionLog
+from aspire_guard.routing.effects import (
+    CallCustom,
+    ChainRan,
+    CustomRan,
+    Effect,
+    EffectFailed,
+    RequestReview,
+    Reviewed,
+    RunChain,
     RunFallback,
+    ScoreExchange,
 )
-from aspire_guard.routing.routes import Abstain, Accept, Custom, Fallback, HumanReview, Route, Routes
+from aspire_guard.routing.policy import RoutingPolicy
+from aspire_guard.routing.routes import (
+    Abstain,
+    Accept,
+    Custom,
+    Fallback,
+    HumanReview,
+    Route,
+    Routes,
+)
+from aspire_guard.routing.scoring import ScoringResult
 from aspire_guard.verdict import RouteName, Verdict
-
-_DECIDED = {
-    "approve": "a reviewer approved the answer",
-    "edit": "a reviewer edited the answer",
-    "reject": "a reviewer rejected the answer",
-    "respond": "a reviewer responded in place of the answer",
-}
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ class Outcome:
     verdict: Verdict | None
 
 
-Flow = Generator[Request, Any, Outcome]
-_Part = Generator[Request, Any, Outcome | None]
+Flow = Generator[Effect, Any, Outcome]
+_Part = Generator[Effect, Any, Outcome | None]
 
 
 def answer_flow(
@@ -63,7 +64,7 @@ def answer_flow(
     policy: RoutingPolicy,
     *,
     metadata: Mapping[str, Any] | None = None,
-    generated: Generated | None = None,
+    generated: ChainRan | None = None,
     extract: Extract = Exchange.from_run,
     clock: Callable[[], float] = perf_counter,
 ) -> Flow:
@@ -84,9 +85,11 @@ def answer_flow(
         PolicyError: the policy names a threshold that the evaluator does not have.
     """
     group = policy.group(metadata or {})
-    limits = Limits(policy.budget, policy.timeouts, clock)
-    record = Record(policy.cuts(evaluator, group))
-    return (yield from _Way(input, evaluator, policy, group, generated, extract, limits, record).flow())
+    limits = BudgetTracker(policy.budget, policy.timeouts, clock)
+    record = DecisionLog(policy.cuts(evaluator, group))
+    return (
+        yield from _Way(input, evaluator, policy, group, generated, extract, limits, record).flow()
+    )
 
 
 @dataclass(frozen=True)
@@ -97,14 +100,16 @@ class _Way:
     evaluator: Evaluator
     policy: RoutingPolicy
     group: str | None
-    generated: Generated | None
+    generated: ChainRan | None
     extract: Extract
-    limits: Limits
-    record: Record
+    limits: BudgetTracker
+    record: DecisionLog
 
     def flow(self) -> Flow:
         try:
-            generated = self.generated or (yield Generate(self.limits.within(self.policy.timeouts.chain)))
+            generated = self.generated or (
+                yield RunChain(self.limits.within(self.policy.timeouts.chain))
+            )
         except Exception as error:
             if self.policy.on_chain_error == "raise" or is_interrupt(error):
                 raise
@@ -120,13 +125,19 @@ class _Way:
                 return outcome
         return self._abstain(Abstain(self.policy.abstention))
 
-    def _consider(self, generated: Generated, source: Literal["chain", "fallback"], name: str | None = None) -> _Part:
+    def _consider(
+        self, generated: ChainRan, source: Literal["chain", "fallback"], name: str | None = None
+    ) -> _Part:
         """Score an output; its outcome where it is released at once."""
-        exchange = judged_exchange(self.extract, self.input, generated.output, generated.watch)
+        exchange = extract_judged_exchange(
+            self.extract, self.input, generated.output, generated.watch
+        )
         if exchange is None:
             return Outcome(generated.output, verdict=None)
-        fingerprint = getattr(self.evaluator, "fingerprint", None)
-        evaluated = Evaluated(generated.watch.self_score(exchange, generated.output, fingerprint))
+        fingerprint = find_fingerprint(self.evaluator)
+        evaluated = ScoringResult(
+            generated.watch.self_score(exchange, generated.output, fingerprint)
+        )
         if evaluated.score is None:
             evaluated = yield from self._evaluate(exchange)
         if evaluated.error is not None and self.policy.on_error == "raise":
@@ -136,17 +147,21 @@ class _Way:
             return self._release(candidate, "accept" if candidate.own else "fallback")
         return None
 
-    def _evaluate(self, exchange: Exchange) -> Generator[Request, Any, Evaluated]:
-        if self.limits.is_late:
-            return Evaluated(error=RouteTimeoutError(NO_TIME))
-        evaluated: Evaluated = yield Evaluate(exchange, self.limits.within(self.policy.timeouts.evaluator))
+    def _evaluate(self, exchange: Exchange) -> Generator[Effect, Any, ScoringResult]:
+        if self.limits.is_out_of_time:
+            return ScoringResult(error=RouteTimeoutError(NO_TIME))
+        evaluated: ScoringResult = yield ScoreExchange(
+            exchange, self.limits.within(self.policy.timeouts.evaluator)
+        )
         return evaluated
 
     def _routes(self) -> Routes:
         candidates = self.record.candidates
         score = candidates[0].score if candidates else None
         unscored = bool(candidates) and score is None
-        return () if unscored and self.policy.on_error == "abstain" else self.record.cuts.routes(score)
+        return (
+            () if unscored and self.policy.on_error == "abstain" else self.record.cuts.routes(score)
+        )
 
     def _take(self, route: Route) -> _Part:
         if isinstance(route, Abstain):
@@ -163,17 +178,19 @@ class _Way:
     def _fall_back(self, route: Fallback) -> _Part:
         refusal = self.limits.refusal(route)
         if refusal is not None:
-            self.record.passed_over("fallback", refusal, route.label)
+            self.record.log_skipped("fallback", refusal, route.label)
             return None
         self.limits.spend(route)
         timeout = self.limits.within(route.timeout or self.policy.timeouts.fallback)
-        reply: Generated | Failed = yield RunFallback(route, timeout, self.limits.left)
-        if isinstance(reply, Generated):
+        reply: ChainRan | EffectFailed = yield RunFallback(route, timeout, self.limits.left)
+        if isinstance(reply, ChainRan):
             try:
                 return (yield from self._consider(reply, "fallback", route.label))
             except ExchangeError as error:
-                reply = Failed(error, reply.seconds, reply.retries)
-        self.record.failed("fallback", reply.error, name=route.label, seconds=reply.seconds, retries=reply.retries)
+                reply = EffectFailed(error, reply.seconds, reply.retries)
+        self.record.failed(
+            "fallback", reply.error, name=route.label, seconds=reply.seconds, retries=reply.retries
+        )
         return None
 
     def _review(self, route: HumanReview) -> _Part:
@@ -186,8 +203,8 @@ class _Way:
         best = self.record.best
         if best is None:
             return None
-        if self.limits.is_late:
-            self.record.passed_over("human_review", NO_TIME)
+        if self.limits.is_out_of_time:
+            self.record.log_skipped("human_review", NO_TIME)
             return None
         item = ReviewItem(
             **best.exchange.model_dump(exclude={"log_likelihood"}),
@@ -196,16 +213,18 @@ class _Way:
             group=self.group,
         )
         wait = route.wait and self.limits.within(route.wait)
-        reply: Answered | Failed = yield Ask(route.queue, item, wait, self.limits.left)
+        reply: Reviewed | EffectFailed = yield RequestReview(
+            route.queue, item, wait, self.limits.left
+        )
         self.record.ticket = reply.ticket
-        if isinstance(reply, Failed):
+        if isinstance(reply, EffectFailed):
             self.record.failed("human_review", reply.error, seconds=reply.seconds)
             return None
         self.record.done("human_review", reply.seconds)
         return None if reply.decision is None else self._decided(best, reply.decision)
 
     def _decided(self, candidate: Candidate, decision: Decision) -> Outcome | None:
-        self.record.reviewed = _DECIDED[decision.action]
+        self.record.reviewed = REVIEW_REASONS[decision.action]
         if decision.action == "reject":
             return None
         if decision.text is None:
@@ -215,19 +234,21 @@ class _Way:
         return Outcome(attach(output, verdict), verdict)
 
     def _apply(self, route: Custom) -> _Part:
-        if self.limits.is_late:
-            self.record.passed_over("custom", NO_TIME)
+        if self.limits.is_out_of_time:
+            self.record.log_skipped("custom", NO_TIME)
             return None
         best = self.record.best
         output = None if best is None else best.output
         so_far = self.record.verdict(best, "custom", released=False)
-        reply: Applied | Failed = yield Apply(route, output, so_far, self.limits.left)
-        if isinstance(reply, Failed):
+        reply: CustomRan | EffectFailed = yield CallCustom(route, output, so_far, self.limits.left)
+        if isinstance(reply, EffectFailed):
             self.record.failed("custom", reply.error, seconds=reply.seconds)
             return None
         self.record.done("custom", reply.seconds)
         answer = answer_in(reply.output)
-        verdict = self.record.verdict(best, "custom", released=best is not None and answer == answer_in(best.output))
+        verdict = self.record.verdict(
+            best, "custom", released=best is not None and answer == answer_in(best.output)
+        )
         return Outcome(attach(reply.output, verdict), verdict)
 
     def _release(self, candidate: Candidate, route: RouteName) -> Outcome:
@@ -239,7 +260,8 @@ class _Way:
             assert self.record.chain_error is not None
             # There is no output whose type the abstention could take.
             raise self.record.chain_error
-        verdict = self.record.verdict(self.record.best, "abstain", released=False)
+        best = self.record.best
+        verdict = self.record.verdict(best, "abstain", released=False)
         message = route.message
         if not isinstance(message, str):
             try:
@@ -247,8 +269,9 @@ class _Way:
             except Exception as error:
                 if is_interrupt(error):
                     raise
+                message = self.policy.abstention
                 told = f"the abstention's function raised {type(error).__name__}"
-                message, verdict = self.policy.abstention, verdict.model_copy(update={"error": told})
+                verdict = self.record.verdict(best, "abstain", released=False, error=told)
         return Outcome(attach(self._replaced(self.record.candidates[0], message), verdict), verdict)
 
     def _replaced(self, candidate: Candidate, message: str) -> Any:

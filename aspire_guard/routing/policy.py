@@ -11,7 +11,7 @@ from langchain_core.runnables import Runnable
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from aspire_guard.evaluators.protocol import Evaluator
-from aspire_guard.routing.cuts import Cut, Cuts
+from aspire_guard.routing.bands import ResolvedBand, ResolvedBands
 from aspire_guard.routing.routes import (
     ABSTENTION,
     Abstain,
@@ -25,7 +25,6 @@ from aspire_guard.routing.routes import (
     Timeouts,
     as_routes,
 )
-from aspire_guard.verdict import Score, Timings, Verdict
 
 _ACCEPT: Routes = (Accept(),)
 _Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -76,14 +75,16 @@ class RoutingPolicy(BaseModel):
             PolicyError: the file is missing, or something in it can't be used.
         """
         # Here and not above: it brings YAML, which a policy from code does not need.
-        from aspire_guard.routing.loading import read_policy
+        from aspire_guard.routing.policy_file import read_policy
 
         return read_policy(cls, Path(path), runnables or {})
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.thresholds and self.group_by is None:
-            raise ValueError("expected group_by beside thresholds, found none; name the metadata key of the group")
+            raise ValueError(
+                "expected group_by beside thresholds, found none; name the metadata key of the group"
+            )
         if self.bands:
             self._check_bands()
         return self
@@ -97,15 +98,23 @@ class RoutingPolicy(BaseModel):
                 "sort them, and let the last one have at_least=0"
             )
         if self.otherwise is not None:
-            raise ValueError("expected bands or otherwise, found both; give the routes to the last band")
+            raise ValueError(
+                "expected bands or otherwise, found both; give the routes to the last band"
+            )
         if "accept" not in starts and (self.threshold is not None or self.thresholds):
-            raise ValueError('expected a band with at_least="accept" beside a threshold, found none; leave one out')
+            raise ValueError(
+                'expected a band with at_least="accept" beside a threshold, found none; leave one out'
+            )
 
     @property
     def fallbacks(self) -> tuple[Runnable[Any, Any], ...]:
         """All runnables that the policy may ask, each once, in the order of the bands."""
         row = [route for _, routes in self._rows for route in routes]
-        row += [route.otherwise for route in row if isinstance(route, HumanReview) and route.otherwise is not None]
+        row += [
+            route.otherwise
+            for route in row
+            if isinstance(route, HumanReview) and route.otherwise is not None
+        ]
         found = [route.runnable for route in row if isinstance(route, Fallback)]
         return tuple({id(runnable): runnable for runnable in found}.values())
 
@@ -114,22 +123,19 @@ class RoutingPolicy(BaseModel):
         found = metadata.get(self.group_by) if self.group_by is not None else None
         return None if found is None else str(found)
 
-    def cuts(self, evaluator: Evaluator, group: str | None = None) -> Cuts:
+    def cuts(self, evaluator: Evaluator, group: str | None = None) -> ResolvedBands:
         """The bands with the numbers that hold for one evaluator and group.
 
         Raises:
             PolicyError: a band names a threshold that the evaluator does not have.
         """
         own = self.thresholds.get(group, self.threshold) if group is not None else self.threshold
-        return Cuts(tuple(Cut.of(at_least, row, own, evaluator, group) for at_least, row in self._rows))
-
-    def decide(self, score: Score, evaluator: Evaluator, timings: Timings, group: str | None = None) -> Verdict:
-        """The verdict on a scored answer alone, before any route but acceptance and abstention."""
-        return self.cuts(evaluator, group).verdict(score, timings)
-
-    def decide_unscored(self, error: str, evaluator: Evaluator, timings: Timings, group: str | None = None) -> Verdict:
-        """The verdict on an answer that could not be scored: it is not released."""
-        return self.cuts(evaluator, group).verdict(None, timings, error)
+        return ResolvedBands(
+            tuple(
+                ResolvedBand.of(at_least, row, own, evaluator, group)
+                for at_least, row in self._rows
+            )
+        )
 
     @property
     def _rows(self) -> tuple[tuple[float | str, Routes], ...]:

@@ -40,7 +40,9 @@ def _desk(queue: object) -> ReviewDesk:
     if isinstance(queue, ReviewDesk):
         return queue
     if not isinstance(queue, str):
-        raise ValueError(f"expected a ReviewQueue or the URL of its database, found {type(queue).__name__}; give one")
+        raise ValueError(
+            f"expected a ReviewQueue or the URL of its database, found {type(queue).__name__}; give one"
+        )
     # Here and not above: it brings SQLAlchemy, which a policy without a queue need not wait for.
     from aspire_guard.review.queue import ReviewQueue
 

@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from typing import Literal, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from aspire_guard.selection.arrays import Labels, Numbers
 from aspire_guard.selection.calibrators import Calibrator, fit_calibrator
-
-Numbers = NDArray[np.float64]
-Labels = NDArray[np.bool_]
 
 LEAST_RELEASED = 10
 
@@ -113,7 +111,9 @@ class Calibration(_Part):
     def _check(self) -> Self:
         cuts = [(threshold.name, threshold.group) for threshold in self.thresholds]
         if len(set(cuts)) < len(cuts):
-            raise ValueError("expected one threshold of each name and group, found two; keep one of them")
+            raise ValueError(
+                "expected one threshold of each name and group, found two; keep one of them"
+            )
         return self
 
     def confidence(self, selection_score: float) -> float:
@@ -122,10 +122,14 @@ class Calibration(_Part):
 
     def threshold_for(self, group: str | None = None, name: str = "accept") -> Threshold | None:
         """The threshold of a group, or the one for every group that has none of its own; None where there is none."""
-        cuts = {threshold.group: threshold for threshold in self.thresholds if threshold.name == name}
+        cuts = {
+            threshold.group: threshold for threshold in self.thresholds if threshold.name == name
+        }
         return cuts.get(group) or cuts.get(None)
 
-    def released(self, selection_scores: Numbers, groups: Sequence[str | None] | None = None) -> Labels:
+    def released(
+        self, selection_scores: Numbers, groups: Sequence[str | None] | None = None
+    ) -> Labels:
         """Which answers the guard would release, `(n,)`: the comparison it makes itself.
 
         Args:
@@ -133,7 +137,9 @@ class Calibration(_Part):
             groups: of each answer; None where they have none.
         """
         cuts = {group: self.threshold_for(group) for group in {None, *(groups or ())}}
-        least = [1.0 if (cut := cuts[group]) is None else cut.confidence for group in groups or (None,)]
+        least = [
+            1.0 if (cut := cuts[group]) is None else cut.confidence for group in groups or (None,)
+        ]
         found: Labels = self.calibrator.confidences(selection_scores) >= np.array(least)
         return found
 
@@ -153,10 +159,14 @@ class Calibration(_Part):
     def target_accuracy(self) -> float | None:
         """The accuracy that the released calibration answers were to reach and did; None: none did, or none was set."""
         accept = self.threshold_for()
-        return accept.target if accept and accept.releases and accept.objective == "accuracy" else None
+        return (
+            accept.target if accept and accept.releases and accept.objective == "accuracy" else None
+        )
 
 
-def fit_calibration(scores: ArrayLike, correct: ArrayLike, *, target_accuracy: float, date: str) -> Calibration:
+def fit_calibration(
+    scores: ArrayLike, correct: ArrayLike, *, target_accuracy: float, date: str
+) -> Calibration:
     """Fit the confidence on labelled answers, and take the lowest threshold whose released answers reach the target.
 
     The target is met on these very answers: it is an estimate, not a guarantee about others.
@@ -173,7 +183,9 @@ def fit_calibration(scores: ArrayLike, correct: ArrayLike, *, target_accuracy: f
     return Calibration(calibrator=calibrator, thresholds=(threshold,), n=len(right), date=date)
 
 
-def _lowest_threshold(score: Numbers, confidence: Numbers, right: Labels, target: float) -> Threshold:
+def _lowest_threshold(
+    score: Numbers, confidence: Numbers, right: Labels, target: float
+) -> Threshold:
     order = np.argsort(-score, kind="stable")
     ranked, released = confidence[order], np.arange(1, len(right) + 1)
     n_right = np.cumsum(right[order])

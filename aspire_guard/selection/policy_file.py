@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from pathlib import Path
 
 import numpy as np
 
 from aspire_guard.errors import InputError
+from aspire_guard.files import write_text
 from aspire_guard.selection.calibration import Threshold
-from aspire_guard.selection.scored import ScoredAnswers
+from aspire_guard.selection.scored_answers import ScoredAnswers
 
 
 def threshold_in_lines(threshold: Threshold, scored: ScoredAnswers) -> float:
@@ -52,10 +52,10 @@ def write_policy(path: Path, threshold: float) -> None:
     Raises:
         InputError: the file can't be written.
     """
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_text(json.dumps({"threshold": threshold}, indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, path)
+        write_text(path, json.dumps({"threshold": threshold}, indent=2) + "\n")
     except OSError as error:
         found = error.strerror or str(error)
-        raise InputError(f"{path}: expected to write the policy, found: {found}; mend the path") from error
+        raise InputError(
+            f"{path}: expected to write the policy, found: {found}; fix the path"
+        ) from error

@@ -1,11 +1,13 @@
-"""Test doubles, for the tests of this library and of what is built on it: models that need no download."""
+"""Test doubles, for the tests of this library and of applications built on it: no double needs a download."""
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from aspire_guard.lazy_names import load_lazily
 
 if TYPE_CHECKING:
+    from aspire_guard.testing.constant import ConstantEvaluator
     from aspire_guard.testing.scripted import ScriptedChatModel
     from aspire_guard.testing.tiny import (
         END_TOKEN,
@@ -22,15 +24,23 @@ __all__ = [
     "FAMILIES",
     "MAX_LENGTH",
     "START_TOKEN",
+    "ConstantEvaluator",
     "Family",
     "ScriptedChatModel",
     "tiny_evaluator",
     "tiny_lm",
 ]
 
+_MODULES = {
+    "ConstantEvaluator": "aspire_guard.testing.constant",
+    "END_TOKEN": "aspire_guard.testing.tiny",
+    "FAMILIES": "aspire_guard.testing.tiny",
+    "Family": "aspire_guard.testing.tiny",
+    "MAX_LENGTH": "aspire_guard.testing.tiny",
+    "START_TOKEN": "aspire_guard.testing.tiny",
+    "ScriptedChatModel": "aspire_guard.testing.scripted",
+    "tiny_evaluator": "aspire_guard.testing.tiny",
+    "tiny_lm": "aspire_guard.testing.tiny",
+}
 
-def __getattr__(name: str) -> Any:
-    # On first use: the tiny models bring torch, which the scripted one does not need.
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{'scripted' if name == 'ScriptedChatModel' else 'tiny'}"), name)
+__getattr__, __dir__ = load_lazily(__name__, _MODULES)

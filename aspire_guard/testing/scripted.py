@@ -101,10 +101,15 @@ class ScriptedChatModel(BaseChatModel):
 
 def _pieces(message: AIMessage) -> list[ChatGenerationChunk]:
     """The words of a message with what stands before them; a last piece with its tool calls, if it has any."""
-    chunks = [AIMessageChunk(content=word, id=message.id) for word in re.findall(r"\s*\S+|\s+$", str(message.text))]
+    chunks = [
+        AIMessageChunk(content=word, id=message.id)
+        for word in re.findall(r"\s*\S+|\s+$", str(message.text))
+    ]
     if message.tool_calls or not chunks:
         calls = [
-            tool_call_chunk(name=call["name"], args=json.dumps(call["args"]), id=call["id"], index=place)
+            tool_call_chunk(
+                name=call["name"], args=json.dumps(call["args"]), id=call["id"], index=place
+            )
             for place, call in enumerate(message.tool_calls)
         ]
         chunks.append(AIMessageChunk(content="", id=message.id, tool_call_chunks=calls))

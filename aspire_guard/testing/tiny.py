@@ -20,7 +20,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from aspire_guard.evaluators.folder import BaseModelId, Manifest
+from aspire_guard.evaluators.evaluator_folder import BaseModelId, Manifest
 from aspire_guard.evaluators.self_evaluator import SelfEvaluator
 from aspire_guard.lm.adapter import Adapter
 from aspire_guard.lm.aspire_lm import AspireLM
@@ -115,11 +115,15 @@ def tiny_evaluator(
     return SelfEvaluator(aspire, manifest, calibration)
 
 
-def _adapter(lm: LanguageModel, method: str, length: int, text: str, chance: torch.Generator) -> Adapter | None:
+def _adapter(
+    lm: LanguageModel, method: str, length: int, text: str, chance: torch.Generator
+) -> Adapter | None:
     if method == "none":
         return None
     if method == "soft_prompt":
-        return SoftPrompt(_SPREAD * torch.randn(length, _WIDTH, generator=chance)).requires_grad_(False)
+        return SoftPrompt(_SPREAD * torch.randn(length, _WIDTH, generator=chance)).requires_grad_(
+            False
+        )
     adapter = Lora.new(lm, text, rank=2, seed=0).requires_grad_(False)
     for _, weight in adapter.named_parameters():
         weight.copy_(_SPREAD * torch.randn(weight.shape, generator=chance))
@@ -129,14 +133,20 @@ def _adapter(lm: LanguageModel, method: str, length: int, text: str, chance: tor
 def _tokenizer(*, start: bool) -> PreTrainedTokenizerFast:
     words = [f"Ġ{word}" for word in _VERDICTS]
     merges = [(word[:i], word[i]) for word in words for i in range(1, len(word))]
-    pieces = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *(left + right for left, right in merges)]
-    tokenizer = Tokenizer(models.BPE(vocab={piece: i for i, piece in enumerate(pieces)}, merges=merges))
+    pieces = [
+        *sorted(pre_tokenizers.ByteLevel.alphabet()),
+        *(left + right for left, right in merges),
+    ]
+    tokenizer = Tokenizer(
+        models.BPE(vocab={piece: i for i, piece in enumerate(pieces)}, merges=merges)
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([START_TOKEN, END_TOKEN])
     if start:
         tokenizer.post_processor = processors.TemplateProcessing(
-            single=f"{START_TOKEN} $A", special_tokens=[(START_TOKEN, tokenizer.token_to_id(START_TOKEN))]
+            single=f"{START_TOKEN} $A",
+            special_tokens=[(START_TOKEN, tokenizer.token_to_id(START_TOKEN))],
         )
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,

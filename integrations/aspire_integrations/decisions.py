@@ -15,11 +15,11 @@ from langchain_core.runnables import Runnable
 from pydantic import ConfigDict
 
 from aspire_guard.errors import ExchangeError, InputError
+from aspire_guard.evaluators.callable import CallableEvaluator
 from aspire_guard.evaluators.protocol import Evaluator
 from aspire_guard.exchange import Exchange
-from aspire_guard.exchange.places import described, messages_in
+from aspire_guard.exchange.extraction import describe_shape, messages_in
 from aspire_guard.verdict import Score
-from aspire_integrations.callable_evaluator import CallableEvaluator
 
 try:
     from langchain_core.decisions import (
@@ -87,7 +87,9 @@ class AspireDecisionModel(BaseDecisionModel):
                     "ask IS_RIGHT, the one question that an evaluator answers"
                 )
         (score,) = self.evaluator.score([_exchange(state)])
-        answers: dict[str, Answer] = {name: NoulAnswer(type="noul", noul=score.confidence) for name in questions}
+        answers: dict[str, Answer] = {
+            name: NoulAnswer(type="noul", noul=score.confidence) for name in questions
+        }
         return ClassifierResponse(model=self.model, answers=answers)
 
 
@@ -98,8 +100,8 @@ def _exchange(state: State) -> Exchange:
     except ExchangeError:
         raise ExchangeError(
             "expected a state with a question and an answer, found none in "
-            f"{described(state)}; give a dict with 'question', 'answer' and perhaps 'context', or a list of messages "
-            "that ends with the model's answer"
+            f"{describe_shape(state)}; give a dict with 'question', 'answer' and perhaps 'context', or a list of "
+            "messages that ends with the model's answer"
         ) from None
 
 

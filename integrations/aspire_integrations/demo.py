@@ -24,7 +24,7 @@ from aspire_guard.verdict import Verdict
 from aspire_integrations.chat_model import AspireChatModel
 from aspire_integrations.retriever import BM25Retriever, format_documents
 from aspire_trainers.correctness import RougeL
-from aspire_trainers.handbook import load_passages, load_questions
+from aspire_trainers.data.handbook import load_passages, load_questions
 from aspire_trainers.record import QARecord
 
 if TYPE_CHECKING:
@@ -99,7 +99,9 @@ class DemoSummary:
     @property
     def rightly_withheld(self) -> tuple[DemoAnswer, ...]:
         """Those of them that were wrong, or to a question that the handbook does not answer."""
-        return tuple(answer for answer in self.withheld if not (answer.correct and answer.answerable))
+        return tuple(
+            answer for answer in self.withheld if not (answer.correct and answer.answerable)
+        )
 
 
 def demo_console() -> Console:
@@ -113,22 +115,30 @@ def prepare(console: Console) -> SelfEvaluator:
     if not console.is_terminal:
         console.print(message, soft_wrap=True)
     with console.status(message):
-        from aspire_guard.evaluators.starter import starter_evaluator
+        from aspire_guard.evaluators.self_evaluator import SelfEvaluator
 
-        return starter_evaluator()
+        return SelfEvaluator.starter()
 
 
 def demo_chain(evaluator: SelfEvaluator) -> Runnable[str, Any]:
     """BM25 over the handbook | the evaluator's prompt | a chat model that scores itself: question in, AIMessage out."""
     model = AspireChatModel(evaluator)
     retriever = BM25Retriever(documents=handbook_documents())
-    return {"context": retriever | format_documents, "question": RunnablePassthrough()} | model.prompt | model
+    return (
+        {"context": retriever | format_documents, "question": RunnablePassthrough()}
+        | model.prompt
+        | model
+    )
 
 
 def handbook_documents() -> list[Document]:
     """The handbook's passages, each with its title."""
     return [
-        Document(passage.text, metadata={"title": passage.title, "section": passage.section}, id=passage.id)
+        Document(
+            passage.text,
+            metadata={"title": passage.title, "section": passage.section},
+            id=passage.id,
+        )
         for passage in load_passages()
     ]
 
@@ -143,7 +153,9 @@ def sample_questions(limit: int) -> list[QARecord]:
     answerable = [question for question in questions if question.answerable]
     limit = min(limit, len(questions))
     few = round(limit * len(unanswerable) / len(questions))
-    chosen = {question.id for question in _spread(unanswerable, few) + _spread(answerable, limit - few)}
+    chosen = {
+        question.id for question in _spread(unanswerable, few) + _spread(answerable, limit - few)
+    }
     return [question for question in questions if question.id in chosen]
 
 
@@ -182,7 +194,9 @@ def run_demo(guard: AspireGuard, questions: Sequence[QARecord], console: Console
     return DemoSummary(tuple(answers))
 
 
-def show_answer(guarded: GuardedAnswer, console: Console, number: str = "", judgement: str = "") -> None:
+def show_answer(
+    guarded: GuardedAnswer, console: Console, number: str = "", judgement: str = ""
+) -> None:
     """Print a question, the answer, and what the guard did with it.
 
     Args:
@@ -193,11 +207,18 @@ def show_answer(guarded: GuardedAnswer, console: Console, number: str = "", judg
     """
     verdict, text = guarded.verdict, " ".join(guarded.answer.split()) or "(nothing)"
     # Not every terminal, and no file, shows what is struck through.
-    answer = (Text(text, style="green"), "") if verdict.accepted else (Text(text, style="strike"), " [withheld]")
+    answer = (
+        (Text(text, style="green"), "")
+        if verdict.accepted
+        else (Text(text, style="strike"), " [withheld]")
+    )
     _line(console, f"{number:>6}  ", Text(guarded.question, style="bold"))
     _line(console, f"{_INDENT}answer    ", *answer)
     _line(console, f"{_INDENT}passage   ", ", ".join(guarded.passages) or "(none found)")
-    _line(console, f"{_INDENT}guard     {'released' if verdict.accepted else 'withheld'}: {verdict.reason}")
+    _line(
+        console,
+        f"{_INDENT}guard     {'released' if verdict.accepted else 'withheld'}: {verdict.reason}",
+    )
     if judgement:
         _line(console, f"{_INDENT}in truth  {judgement}")
     console.print()
@@ -216,7 +237,11 @@ def show_summary(summary: DemoSummary, console: Console) -> None:
             summary.selective_accuracy,
             f"{sum(answer.correct for answer in released)} of {len(released)}",
         ),
-        ("coverage", summary.coverage, f"{len(released)} of {len(summary.answers)} answers released"),
+        (
+            "coverage",
+            summary.coverage,
+            f"{len(released)} of {len(summary.answers)} answers released",
+        ),
     ):
         percent = "     -" if value is None else f"{value:6.1%}"
         _line(console, f"  {name:<29}", f"{percent}  ({counts})")
@@ -236,16 +261,24 @@ class _Bystander(BaseCallbackHandler):
         self.answer = ""
         self.passages: list[str] = []
 
-    def on_chain_end(self, outputs: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any) -> None:
+    def on_chain_end(
+        self, outputs: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
+    ) -> None:
         if parent_run_id == self.guard_run:
             self.answer = answer_text(outputs)
 
     def on_retriever_end(self, documents: Sequence[Document], **kwargs: Any) -> None:
-        self.passages.extend(str(document.metadata.get("title", "untitled")) for document in documents)
+        self.passages.extend(
+            str(document.metadata.get("title", "untitled")) for document in documents
+        )
 
 
 def _judgement(answer: DemoAnswer, record: QARecord) -> str:
-    truth = f"the handbook says {record.answers[0]}" if record.answers else "the handbook does not say"
+    truth = (
+        f"the handbook says {record.references[0]}"
+        if record.references
+        else "the handbook does not say"
+    )
     return f"{'right' if answer.correct else 'wrong'}, {truth}"
 
 

@@ -22,20 +22,15 @@ from pydantic import BaseModel, ConfigDict
 
 from aspire_guard.errors import ReviewQueueError
 from aspire_guard.execution.guarded_run import VERDICT_EVENT
+from aspire_guard.langgraph_compat import can_pause
 from aspire_guard.review.item import Decision, ReviewItem, Ticket
 from aspire_guard.routing.abstain import attach
+from aspire_guard.routing.decision_log import apply_review
 from aspire_guard.routing.routes import ReviewDesk
 from aspire_guard.verdict import Verdict
 
 # What the graph's step that goes on holds for a person; None where no such step is there to pause.
 _held: ContextVar[Held | None] = ContextVar("aspire_guard_held", default=None)
-
-_REASONS = {
-    "approve": "a reviewer approved the answer",
-    "edit": "a reviewer edited the answer",
-    "reject": "a reviewer rejected the answer",
-    "respond": "a reviewer responded in place of the answer",
-}
 
 
 class InterruptReview:
@@ -130,7 +125,9 @@ class Held(BaseCallbackHandler):
         if not self.tickets or self.verdict is None:
             return None
         assert message.id is not None
-        review = PendingReview(item=self.tickets[-1].item, verdict=self.verdict, message_id=message.id)
+        review = PendingReview(
+            item=self.tickets[-1].item, verdict=self.verdict, message_id=message.id
+        )
         return review.model_dump(mode="json")
 
 
@@ -138,8 +135,7 @@ class Held(BaseCallbackHandler):
 def holding(config: RunnableConfig) -> Iterator[Held]:
     """While it is open, `InterruptReview` notes answers in what it gives, if the graph of `config` can be paused."""
     held = Held(config)
-    pausable = config.get("configurable", {}).get("__pregel_checkpointer") is not None
-    token = _held.set(held if pausable else None)
+    token = _held.set(held if can_pause(config) else None)
     try:
         yield held
     finally:
@@ -163,11 +159,8 @@ def reviewed(state: Any) -> dict[str, Any] | None:
 
 def _decided(review: PendingReview, decision: Decision, said: AIMessage) -> AIMessage:
     """The message under the id that it had; a rejected answer leaves what is said already, with the new verdict."""
-    released = decision.action != "reject"
-    changes: dict[str, Any] = {"reason": _REASONS[decision.action]}
-    if released:
-        changes |= {"route": "human_review", "released": True, "accepted": decision.action == "approve"}
+    if decision.action != "reject":
         text = review.item.answer if decision.text is None else decision.text
         said = AIMessage(text, id=said.id, name=said.name, usage_metadata=said.usage_metadata)
-    message: AIMessage = attach(said, review.verdict.model_copy(update=changes))
+    message: AIMessage = attach(said, apply_review(review.verdict, decision))
     return message

@@ -48,7 +48,9 @@ class BM25Retriever(BaseRetriever):
         self._index = bm25s.BM25()
         self._index.index(words, show_progress=False)
 
-    def _get_relevant_documents(self, query: str, *, run_manager: CallbackManagerForRetrieverRun) -> list[Document]:
+    def _get_relevant_documents(
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun
+    ) -> list[Document]:
         [words] = _words([query])
         if not words:
             return []
@@ -58,7 +60,11 @@ class BM25Retriever(BaseRetriever):
         return [self.documents[place] for place in best.tolist() if scores[place] > 0]
 
     def _searched_text(self, document: Document) -> str:
-        texts = [str(document.metadata[key]) for key in self.searched_metadata if key in document.metadata]
+        texts = [
+            str(document.metadata[key])
+            for key in self.searched_metadata
+            if key in document.metadata
+        ]
         return "\n".join([*texts, document.page_content])
 
 
@@ -70,5 +76,7 @@ def format_documents(documents: Sequence[Document]) -> str:
 def _words(texts: list[str]) -> list[list[str]]:
     import bm25s
 
-    words: list[list[str]] = bm25s.tokenize(texts, stopwords="en", return_ids=False, show_progress=False)
+    words: list[list[str]] = bm25s.tokenize(
+        texts, stopwords="en", return_ids=False, show_progress=False
+    )
     return words

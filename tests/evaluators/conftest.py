@@ -20,5 +20,9 @@ def exchanges() -> list[Exchange]:
         Exchange(question="Who?", answer="Ada"),
         Exchange(question="What was built?", context=passage, answer=""),
         Exchange(question="누가 지었나?", context="한 줄", answer="페트렐"),
-        Exchange(question="Which yard built MV Petrel?", context=passage, answer="a yard that the passage lacks"),
+        Exchange(
+            question="Which yard built MV Petrel?",
+            context=passage,
+            answer="a yard that the passage lacks",
+        ),
     ]

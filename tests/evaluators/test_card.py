@@ -10,7 +10,10 @@ from aspire_guard.selection.calibrators import PlattCalibrator
 
 ACCEPT = Threshold(confidence=0.6254, objective="accuracy", target=0.8, coverage=0.5, risk=0.2)
 CALIBRATION = Calibration(
-    calibrator=PlattCalibrator(slope=1.0, intercept=0.0), thresholds=(ACCEPT,), n=120, date="2024-01-31"
+    calibrator=PlattCalibrator(slope=1.0, intercept=0.0),
+    thresholds=(ACCEPT,),
+    n=120,
+    date="2024-01-31",
 )
 PROMISED = Threshold(
     confidence=0.9,
@@ -19,7 +22,9 @@ PROMISED = Threshold(
     coverage=0.3,
     risk=0.05,
     risk_bound=0.1,
-    guarantee=Guarantee(target_risk=0.1, delta=0.05, n=120, method="exact binomial", date="2024-01-31"),
+    guarantee=Guarantee(
+        target_risk=0.1, delta=0.05, n=120, method="exact binomial", date="2024-01-31"
+    ),
 )
 MANIFEST: dict[str, Any] = {
     "base_model": {"name": "smollm2-135m", "fingerprint": "0123456789abcdef" * 4},
@@ -65,15 +70,22 @@ def test_a_card_lists_the_provenance_in_one_line_each() -> None:
 
 def test_a_card_promises_no_more_than_the_threshold_does() -> None:
     """An estimate is called one; a threshold that nothing reached says so; a guarantee is quoted."""
-    assert "no guarantee: on 120 validation answers the released ones reached an accuracy of 0.8" in render_card(
-        MANIFEST, CALIBRATION
+    assert (
+        "no guarantee: on 120 validation answers the released ones reached an accuracy of 0.8"
+        in render_card(MANIFEST, CALIBRATION)
     )
     unreached = ACCEPT.model_copy(update={"confidence": 1.0})
     assert "nothing: no threshold reached the target on 120 validation answers" in _card(unreached)
     assert "nothing: no threshold reached the target on 120 validation answers" in _card()
     covering = ACCEPT.model_copy(update={"objective": "coverage", "target": 0.5})
-    assert "| what it promises | no guarantee: it was chosen for a coverage of 0.5 on 120 validation" in _card(covering)
-    assert "| what it promises | with probability 95 % over the calibration answers, at most 10 % of" in _card(PROMISED)
+    assert (
+        "| what it promises | no guarantee: it was chosen for a coverage of 0.5 on 120 validation"
+        in _card(covering)
+    )
+    assert (
+        "| what it promises | with probability 95 % over the calibration answers, at most 10 % of"
+        in _card(PROMISED)
+    )
 
 
 def test_a_card_has_a_row_for_every_other_band_and_group() -> None:
@@ -82,7 +94,10 @@ def test_a_card_has_a_row_for_every_other_band_and_group() -> None:
     fallback = ACCEPT.model_copy(update={"name": "fallback", "confidence": 0.25})
     card = _card(tax, PROMISED, fallback)
     assert "| threshold | confidence ≥ 0.900 |" in card
-    assert "| accept of group tax\\|law | confidence ≥ 0.900: with probability 95 % over the calibration" in card
+    assert (
+        "| accept of group tax\\|law | confidence ≥ 0.900: with probability 95 % over the calibration"
+        in card
+    )
     assert "| fallback | confidence ≥ 0.250: no guarantee |" in card
 
 
@@ -101,14 +116,18 @@ def test_a_card_without_metrics_has_no_results() -> None:
 def test_a_card_shows_every_score_on_every_dataset() -> None:
     """One row a score, in %, with its interval; what the threshold releases stands beside the evaluator's own score."""
     estimate = {"value": 0.8025, "low": 0.781, "high": 0.822}
-    scores = {name: {"auroc": estimate, "auacc": estimate} for name in ("aspire", "perplexity", "p_true")}
+    scores = {
+        name: {"auroc": estimate, "auacc": estimate} for name in ("aspire", "perplexity", "p_true")
+    }
     shared = {"n": 500, "accuracy": {"value": 0.613, "low": 0.57, "high": 0.655}, "scores": scores}
     metrics = {
         "squad_dev": shared | {"coverage": 0.25, "selective_accuracy": 0.904},
         "handbook:test": shared | {"coverage": 0.0, "selective_accuracy": None},
     }
     card = render_card(MANIFEST | {"metrics": metrics}, CALIBRATION)
-    rows = [line for line in card.splitlines() if line.startswith(("| squad_dev", "| handbook:test"))]
+    rows = [
+        line for line in card.splitlines() if line.startswith(("| squad_dev", "| handbook:test"))
+    ]
     assert len(rows) == 6
     assert (
         rows[0]

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from aspire_guard.errors import InputError
-from aspire_guard.evaluators.folder import save_evaluator
-from aspire_guard.evaluators.protocol import Evaluator
+from aspire_guard.evaluators.evaluator_folder import save_evaluator
+from aspire_guard.evaluators.protocol import Evaluator, NamedThreshold
 from aspire_guard.evaluators.self_evaluator import SelfEvaluator, selection_score
 from aspire_guard.exchange import Exchange
 from aspire_guard.routing.policy import RoutingPolicy
@@ -25,7 +25,9 @@ from aspire_guard.verdict import Score
 def _assert_close(found: list[Score], expected: list[Score]) -> None:
     names = ("selection_score", "confidence", "log_likelihood", "p_correct")
     for one, two in zip(found, expected, strict=True):
-        assert [getattr(one, name) for name in names] == pytest.approx([getattr(two, name) for name in names], abs=1e-4)
+        assert [getattr(one, name) for name in names] == pytest.approx(
+            [getattr(two, name) for name in names], abs=1e-4
+        )
 
 
 def _full_forward_likelihood(evaluator: SelfEvaluator, exchange: Exchange) -> float:
@@ -37,9 +39,16 @@ def _full_forward_likelihood(evaluator: SelfEvaluator, exchange: Exchange) -> fl
     for piece in (passage, f"Question: {exchange.question}\nAnswer:"):
         prompt = prompt + lm.tokenizer(piece, add_special_tokens=False).input_ids
     answer = f" {exchange.answer}" if exchange.answer else ""
-    answer_ids = [*lm.tokenizer(answer, add_special_tokens=False).input_ids, lm.tokenizer.eos_token_id]
+    answer_ids = [
+        *lm.tokenizer(answer, add_special_tokens=False).input_ids,
+        lm.tokenizer.eos_token_id,
+    ]
     embeddings = torch.cat([task.vectors(lm), lm.embed(torch.tensor([*prompt, *answer_ids]))])
-    log_p = lm.model(inputs_embeds=embeddings[None]).logits[0].log_softmax(-1)[-len(answer_ids) - 1 : -1]
+    log_p = (
+        lm.model(inputs_embeds=embeddings[None])
+        .logits[0]
+        .log_softmax(-1)[-len(answer_ids) - 1 : -1]
+    )
     return float(log_p.gather(-1, torch.tensor(answer_ids)[:, None]).mean())
 
 
@@ -73,20 +82,26 @@ def test_alpha_one_is_pure_self_evaluation(family: Family, exchanges: list[Excha
     rows = [(exchange.question, exchange.context, exchange.answer) for exchange in exchanges]
     expected = evaluator.aspire.score(rows)[1]
     assert [score.selection_score for score in scores] == pytest.approx(expected.tolist(), abs=1e-4)
-    assert [score.p_correct for score in scores] == [math.exp(score.selection_score) for score in scores]
+    assert [score.p_correct for score in scores] == [
+        math.exp(score.selection_score) for score in scores
+    ]
 
 
 def test_alpha_blends_the_two_parts_of_a_score(exchanges: list[Exchange]) -> None:
     """The parts don't depend on α; the score and the confidence are computed from them."""
     likelihood, judgement = (tiny_evaluator(alpha=alpha).score(exchanges) for alpha in (0.0, 1.0))
-    for score, zero, one in zip(tiny_evaluator(alpha=0.25).score(exchanges), likelihood, judgement, strict=True):
+    for score, zero, one in zip(
+        tiny_evaluator(alpha=0.25).score(exchanges), likelihood, judgement, strict=True
+    ):
         g = 0.75 * zero.selection_score + 0.25 * one.selection_score
         assert score.selection_score == pytest.approx(g, abs=1e-12)
         assert score.confidence == pytest.approx(1 / (1 + math.exp(-(0.5 * g + 1.0))), abs=1e-12)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_batch_gives_what_its_exchanges_give_alone(family: Family, exchanges: list[Exchange]) -> None:
+def test_a_batch_gives_what_its_exchanges_give_alone(
+    family: Family, exchanges: list[Exchange]
+) -> None:
     """In any order, and in the order of the call."""
     evaluator = tiny_evaluator(family)
     alone = [evaluator.score([exchange])[0] for exchange in exchanges]
@@ -108,9 +123,12 @@ def test_a_pass_holds_a_bounded_number_of_tokens_and_a_context_is_read_once() ->
     lm = evaluator.aspire.lm
     passes: list[int] = []
     hook = lm.model.base_model.register_forward_pre_hook(
-        lambda module, args, kwargs: passes.append(kwargs["inputs_embeds"].shape[:2].numel()), with_kwargs=True
+        lambda module, args, kwargs: passes.append(kwargs["inputs_embeds"].shape[:2].numel()),
+        with_kwargs=True,
     )
-    evaluator.score([Exchange(question="Who?", context="ab"[i % 2] * 300, answer="Ada") for i in range(80)])
+    evaluator.score(
+        [Exchange(question="Who?", context="ab"[i % 2] * 300, answer="Ada") for i in range(80)]
+    )
     hook.remove()
     assert max(passes) <= 2048
     answers = 80 * len("Question: Who?\nAnswer: Ada")
@@ -123,12 +141,18 @@ def test_little_of_a_pass_is_padding() -> None:
     lm = evaluator.aspire.lm
     passes: list[int] = []
     hook = lm.model.base_model.register_forward_pre_hook(
-        lambda module, args, kwargs: passes.append(kwargs["inputs_embeds"].shape[:2].numel()), with_kwargs=True
+        lambda module, args, kwargs: passes.append(kwargs["inputs_embeds"].shape[:2].numel()),
+        with_kwargs=True,
     )
-    exchanges = [Exchange(question="Who?", context="x" * (1 + 60 * i), answer="Ada") for i in range(6)]
+    exchanges = [
+        Exchange(question="Who?", context="x" * (1 + 60 * i), answer="Ada") for i in range(6)
+    ]
     evaluator.score(exchanges)
     hook.remove()
-    held = sum(sum(evaluator.aspire.lengths(e.question, e.context, e.answer)) for e in exchanges) + 6 * 3
+    held = (
+        sum(sum(evaluator.aspire.lengths(e.question, e.context, e.answer)) for e in exchanges)
+        + 6 * 3
+    )
     assert held <= sum(passes) <= held + 6 * 64
 
 
@@ -179,10 +203,15 @@ def test_it_is_an_evaluator_of_the_protocol() -> None:
     assert isinstance(evaluator, Evaluator)
     assert evaluator.threshold == 0.75
     assert evaluator.guarantee is None
-    promise = Guarantee(target_risk=0.1, delta=0.05, n=100, method="exact binomial", date="2024-01-31")
+    promise = Guarantee(
+        target_risk=0.1, delta=0.05, n=100, method="exact binomial", date="2024-01-31"
+    )
     threshold = Threshold(confidence=0.75, objective="risk", target=0.1, guarantee=promise)
     calibration = evaluator.calibration.model_copy(update={"thresholds": (threshold,)})
-    assert SelfEvaluator(evaluator.aspire, evaluator.manifest, calibration).guarantee == promise.sentence
+    assert (
+        SelfEvaluator(evaluator.aspire, evaluator.manifest, calibration).guarantee
+        == promise.sentence
+    )
 
 
 def test_a_fingerprint_tells_evaluators_apart(tmp_path: Path) -> None:
@@ -203,34 +232,46 @@ def test_a_fingerprint_tells_evaluators_apart(tmp_path: Path) -> None:
     assert not weights.manifest.files
     twin = SelfEvaluator(tiny_evaluator().aspire, weights.manifest, weights.calibration)
     assert weights.fingerprint != twin.fingerprint
-    assert len({first, *(load(f"other{i}", evaluator).fingerprint for i, evaluator in enumerate(others))}) == 4
+    assert (
+        len(
+            {
+                first,
+                *(load(f"other{i}", evaluator).fingerprint for i, evaluator in enumerate(others)),
+            }
+        )
+        == 4
+    )
 
 
 def test_the_model_at_hand_is_used(tmp_path: Path) -> None:
     """Loading with `lm` takes that very model, so that evaluators can share it."""
     evaluator = tiny_evaluator()
-    save_evaluator(tmp_path / "evaluator", evaluator.aspire, evaluator.manifest, evaluator.calibration)
+    save_evaluator(
+        tmp_path / "evaluator", evaluator.aspire, evaluator.manifest, evaluator.calibration
+    )
     lm = tiny_lm()
     assert SelfEvaluator.from_pretrained(tmp_path / "evaluator", lm=lm).aspire.lm is lm
 
 
 @pytest.mark.parametrize("self_eval", ["soft_prompt", "lora"])
-def test_an_open_answer_scores_as_the_finished_one_would(family: Family, self_eval: Any) -> None:
+def test_an_answer_scored_incrementally_scores_as_a_finished_one(
+    family: Family, self_eval: Any
+) -> None:
     """At every boundary the score is that of the answer so far, also where a token grows across it."""
     evaluator = tiny_evaluator(family, self_eval=self_eval)
     parts = ["", "Harrow built it.", " In 1998.", "", " It is cor", "rect", "", "ly said."]
-    answer = evaluator.open_answer("Which yard?", "A passage.")
-    found = [answer.extend(part) for part in parts]
+    extend = evaluator.score_incrementally("Which yard?", "A passage.")
+    found = [extend(part) for part in parts]
     texts = ["".join(parts[: i + 1]) for i in range(len(parts))]
     whole = [Exchange(question="Which yard?", context="A passage.", answer=text) for text in texts]
     for one, expected in zip(found, evaluator.score(whole), strict=True):
         assert one.model_dump() == pytest.approx(expected.model_dump(), abs=1e-4)
 
 
-def test_an_open_answer_reads_each_token_once() -> None:
+def test_incremental_scoring_reads_each_token_once() -> None:
     """Only the tokens that are new, or are others than before, are run, beside the three embeddings of θs."""
     evaluator = tiny_evaluator()
-    answer = evaluator.open_answer("Which yard?", "A passage.")
+    extend = evaluator.score_incrementally("Which yard?", "A passage.")
     run: list[int] = []
 
     def note(module: Any, args: Any, kwargs: Any) -> None:
@@ -238,7 +279,7 @@ def test_an_open_answer_reads_each_token_once() -> None:
 
     hook = evaluator.aspire.lm.model.base_model.register_forward_pre_hook(note, with_kwargs=True)
     for part in ("Yes.", " It is cor", "rect", "", "."):
-        answer.extend(part)
+        extend(part)
     hook.remove()
     # " Yes." is five bytes, " It is" six and " cor" a token, in whose place comes the token " correct".
     assert run == [5, 3, 7, 3, 1, 3, 3, 1, 3]
@@ -252,8 +293,8 @@ def test_groups_and_bands_have_thresholds_of_their_own() -> None:
     thresholds = (*evaluator.calibration.thresholds, own, review)
     calibration = evaluator.calibration.model_copy(update={"thresholds": thresholds})
     evaluator = SelfEvaluator(evaluator.aspire, evaluator.manifest, calibration)
-    assert evaluator.threshold_for("acme") == own
-    assert evaluator.threshold_for("other", "review") == review
+    assert evaluator.threshold_for("acme") == NamedThreshold(0.9, None)
+    assert evaluator.threshold_for("other", "review") == NamedThreshold(0.4, None)
     assert evaluator.threshold_for(None, "unheard of") is None
     policy = RoutingPolicy(bands=(Band("review", Accept()), Band(0, Abstain())))
     assert policy.cuts(evaluator).least_accepted is not None

@@ -21,11 +21,23 @@ QUESTION = "Who keeps the key?"
     [
         QUESTION,
         HumanMessage(QUESTION),
-        [SystemMessage("Be brief."), HumanMessage("Hello"), AIMessage("Hello!"), HumanMessage(QUESTION)],
+        [
+            SystemMessage("Be brief."),
+            HumanMessage("Hello"),
+            AIMessage("Hello!"),
+            HumanMessage(QUESTION),
+        ],
         [("system", "Be brief."), ("human", QUESTION)],
         [{"role": "user", "content": QUESTION}],
-        HumanMessage([{"type": "text", "text": QUESTION}, {"type": "image_url", "image_url": {"url": "http://x/y"}}]),
-        ChatPromptTemplate.from_messages([("system", "Be brief."), ("human", "{q}")]).invoke({"q": QUESTION}),
+        HumanMessage(
+            [
+                {"type": "text", "text": QUESTION},
+                {"type": "image_url", "image_url": {"url": "http://x/y"}},
+            ]
+        ),
+        ChatPromptTemplate.from_messages([("system", "Be brief."), ("human", "{q}")]).invoke(
+            {"q": QUESTION}
+        ),
         {"question": QUESTION},
         {"query": QUESTION},
         {"input": QUESTION},
@@ -78,7 +90,9 @@ def test_an_empty_answer_is_an_answer() -> None:
 )
 def test_context(given: dict[str, Any], output: dict[str, Any], context: str) -> None:
     """The context is read from the input, else from the output, else from what the retrievers returned."""
-    exchange = Exchange.from_run({"question": QUESTION, **given}, {"answer": "Ada", **output}, [Document("Seen.")])
+    exchange = Exchange.from_run(
+        {"question": QUESTION, **given}, {"answer": "Ada", **output}, [Document("Seen.")]
+    )
     assert exchange.context == context
 
 
@@ -102,7 +116,10 @@ def test_no_question(input: Any, found: str) -> None:
     """The error says what was expected, what was found and the way out."""
     with pytest.raises(ExchangeError) as raised:
         Exchange.from_run(input, "Ada")
-    assert "expected a string, messages with a human one, a prompt, or a dict with one of the keys" in str(raised.value)
+    assert (
+        "expected a string, messages with a human one, a prompt, or a dict with one of the keys"
+        in str(raised.value)
+    )
     assert "'question', 'query', 'input', 'messages'" in str(raised.value)
     assert found in str(raised.value)
     assert "put the question under 'question'" in str(raised.value)

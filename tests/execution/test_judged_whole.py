@@ -17,12 +17,11 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import Runnable, RunnableLambda, RunnablePassthrough
 
-from aspire_guard.evaluators.constant import ConstantEvaluator
 from aspire_guard.exchange import Exchange, answer_text
 from aspire_guard.guard import AspireGuard
 from aspire_guard.routing.policy import RoutingPolicy
 from aspire_guard.routing.routes import Fallback
-from aspire_guard.testing import ScriptedChatModel
+from aspire_guard.testing import ConstantEvaluator, ScriptedChatModel
 from aspire_guard.verdict import Score
 
 ANSWER = "Ada keeps it. Zanq."
@@ -55,7 +54,9 @@ class Scripted:
 
     @property
     def agent(self) -> Runnable[Any, Any]:
-        to_state: RunnableLambda[Any, Any] = RunnableLambda(lambda question: {"messages": [("human", question)]})
+        to_state: RunnableLambda[Any, Any] = RunnableLambda(
+            lambda question: {"messages": [("human", question)]}
+        )
         return to_state | create_agent(self.model, [])
 
 
@@ -88,7 +89,10 @@ def test_json_is_judged_whole(way: str, confidence: float, said: str) -> None:
     ids=["the last step", "bound", "with fallbacks", "a step before the last"],
 )
 def test_a_graph_is_judged_whole(
-    way: str, confidence: float, said: str, around: Callable[[Runnable[Any, Any]], Runnable[Any, Any]]
+    way: str,
+    confidence: float,
+    said: str,
+    around: Callable[[Runnable[Any, Any]], Runnable[Any, Any]],
 ) -> None:
     """It streams what its nodes change, which is not its output; it runs once."""
     script = Scripted()
@@ -100,14 +104,18 @@ def test_a_graph_is_judged_whole(
 def test_what_is_judged_whole_runs_once(way: str) -> None:
     """What the chain has streamed is judged; it is not asked again for its output."""
     script = Scripted()
-    streamed({"answer": script.model, "question": RunnablePassthrough()}, ConstantEvaluator(1.0), way)
+    streamed(
+        {"answer": script.model, "question": RunnablePassthrough()}, ConstantEvaluator(1.0), way
+    )
     assert script.asked == 1
 
 
 class OnePassage(BaseRetriever):
     """Returns one passage for any query."""
 
-    def _get_relevant_documents(self, query: str, *, run_manager: CallbackManagerForRetrieverRun) -> list[Document]:
+    def _get_relevant_documents(
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun
+    ) -> list[Document]:
         return [Document("Ada has the key.")]
 
 
@@ -121,7 +129,9 @@ def test_what_was_retrieved_is_the_context(way: str) -> None:
         return 1.0
 
     answer = ChatPromptTemplate.from_template("{docs} {question}") | ScriptedChatModel(ANSWER)
-    chain = {"docs": OnePassage(), "question": RunnablePassthrough()} | RunnablePassthrough.assign(answer=answer)
+    chain = {"docs": OnePassage(), "question": RunnablePassthrough()} | RunnablePassthrough.assign(
+        answer=answer
+    )
     streamed(chain, ConstantEvaluator(note), way)
     assert seen == [Exchange(question="Who?", context="Ada has the key.", answer=ANSWER)]
 
@@ -138,7 +148,9 @@ def test_a_carried_score_is_used(way: str) -> None:
     score = Score(selection_score=-0.5, confidence=0.875)
     carried = {"evaluator": "evaluator-1", "score": score.model_dump()}
     model = ScriptedChatModel(AIMessage(ANSWER, response_metadata={"aspire_score": carried}))
-    chain: RunnableLambda[Any, Any] = RunnableLambda(lambda question: {"answer": str(model.invoke(question).text)})
+    chain: RunnableLambda[Any, Any] = RunnableLambda(
+        lambda question: {"answer": str(model.invoke(question).text)}
+    )
     assert streamed(chain, Fingerprinted(0.0), way) == {"answer": ANSWER}
 
 

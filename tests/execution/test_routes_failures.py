@@ -16,12 +16,12 @@ from langchain_core.runnables import RunnableBranch, RunnableConfig, RunnableLam
 from langgraph.errors import GraphInterrupt
 
 from aspire_guard.errors import RouteTimeoutError
-from aspire_guard.evaluators.constant import ConstantEvaluator
 from aspire_guard.exchange import Exchange
 from aspire_guard.guard import AspireGuard
 from aspire_guard.review.queue import ReviewQueue
 from aspire_guard.routing.policy import RoutingPolicy
 from aspire_guard.routing.routes import Custom, Fallback, HumanReview, Timeouts
+from aspire_guard.testing import ConstantEvaluator
 from aspire_guard.verdict import Verdict
 
 ABSTENTION = "I can't answer this question."
@@ -69,7 +69,9 @@ def verdicts(guard: AspireGuard) -> list[Verdict]:
 def test_an_evaluator_that_hangs_releases_nothing(hang: Callable[[Any], Any]) -> None:
     """After its time the guard goes on, and the verdict says why."""
     policy = RoutingPolicy(timeouts=Timeouts(evaluator=SHORT))
-    guard = AspireGuard(lambda question: "zanzibar", evaluator=ConstantEvaluator(hang), policy=policy)
+    guard = AspireGuard(
+        lambda question: "zanzibar", evaluator=ConstantEvaluator(hang), policy=policy
+    )
     assert both(guard) == [ABSTENTION] * 2
     for verdict in verdicts(guard):
         assert verdict.error is not None
@@ -80,8 +82,12 @@ def test_an_evaluator_that_hangs_releases_nothing(hang: Callable[[Any], Any]) ->
 
 def test_a_chain_that_hangs_is_an_error(hanging: RunnableLambda[Any, Any]) -> None:
     """One that may be retried, and that is a TimeoutError to whoever knows no other."""
-    guard = AspireGuard(hanging, evaluator=TRUSTING, policy=RoutingPolicy(timeouts=Timeouts(chain=SHORT)))
-    with pytest.raises(RouteTimeoutError, match=r"expected the chain to be done within 0.05 s") as raised:
+    guard = AspireGuard(
+        hanging, evaluator=TRUSTING, policy=RoutingPolicy(timeouts=Timeouts(chain=SHORT))
+    )
+    with pytest.raises(
+        RouteTimeoutError, match=r"expected the chain to be done within 0.05 s"
+    ) as raised:
         guard.invoke("Where?")
     assert (raised.value.retryable, isinstance(raised.value, TimeoutError)) == (True, True)
     with pytest.raises(RouteTimeoutError):
@@ -90,7 +96,9 @@ def test_a_chain_that_hangs_is_an_error(hanging: RunnableLambda[Any, Any]) -> No
 
 def test_the_overall_time_holds_for_the_chain_too(hanging: RunnableLambda[Any, Any]) -> None:
     """Also where the chain has no limit of its own."""
-    guard = AspireGuard(hanging, evaluator=TRUSTING, policy=RoutingPolicy(timeouts=Timeouts(overall=SHORT)))
+    guard = AspireGuard(
+        hanging, evaluator=TRUSTING, policy=RoutingPolicy(timeouts=Timeouts(overall=SHORT))
+    )
     with pytest.raises(RouteTimeoutError):
         guard.invoke("Where?")
 
@@ -99,7 +107,9 @@ def test_one_input_that_hangs_costs_the_others_nothing(hanging: RunnableLambda[A
     """Each input of a batch has its own time."""
     policy = RoutingPolicy(timeouts=Timeouts(chain=0.5))
     guard = AspireGuard(
-        RunnableBranch((lambda asked: asked == "b", hanging), lambda asked: "Ada"), evaluator=TRUSTING, policy=policy
+        RunnableBranch((lambda asked: asked == "b", hanging), lambda asked: "Ada"),
+        evaluator=TRUSTING,
+        policy=policy,
     )
     for results in (
         guard.batch(["a", "b", "c"], return_exceptions=True),
@@ -111,7 +121,9 @@ def test_one_input_that_hangs_costs_the_others_nothing(hanging: RunnableLambda[A
 def test_a_chain_that_hangs_may_be_routed(hanging: RunnableLambda[Any, Any]) -> None:
     """To a fallback."""
     policy = RoutingPolicy(
-        timeouts=Timeouts(chain=SHORT), on_chain_error="fallback", otherwise=Fallback(lambda question: "Ada")
+        timeouts=Timeouts(chain=SHORT),
+        on_chain_error="fallback",
+        otherwise=Fallback(lambda question: "Ada"),
     )
     guard = AspireGuard(hanging, evaluator=TRUSTING, policy=policy)
     assert both(guard) == ["Ada", "Ada"]
@@ -131,7 +143,9 @@ def test_an_async_chain_that_hangs_is_cancelled() -> None:
 
     async def ask() -> int:
         guard = AspireGuard(
-            RunnableLambda(forever), evaluator=TRUSTING, policy=RoutingPolicy(timeouts=Timeouts(chain=SHORT))
+            RunnableLambda(forever),
+            evaluator=TRUSTING,
+            policy=RoutingPolicy(timeouts=Timeouts(chain=SHORT)),
         )
         with pytest.raises(RouteTimeoutError):
             await guard.ainvoke("Where?")
@@ -144,13 +158,18 @@ def test_an_async_chain_that_hangs_is_cancelled() -> None:
 def test_a_fallback_that_hangs_is_passed_over(hanging: RunnableLambda[Any, Any]) -> None:
     """And the next one is asked."""
     policy = RoutingPolicy(
-        otherwise=(Fallback(hanging, timeout=SHORT, retries=1, name="slow"), Fallback(lambda question: "Ada"))
+        otherwise=(
+            Fallback(hanging, timeout=SHORT, retries=1, name="slow"),
+            Fallback(lambda question: "Ada"),
+        )
     )
     guard = AspireGuard(lambda question: "Bob", evaluator=trusts("Ada"), policy=policy)
     assert both(guard) == ["Ada", "Ada"]
     for verdict in verdicts(guard):
         assert (verdict.steps[1].name, verdict.steps[1].retries) == ("slow", 1)
-        assert str(verdict.steps[1].error).startswith("expected the fallback to be done within 0.05 s")
+        assert str(verdict.steps[1].error).startswith(
+            "expected the fallback to be done within 0.05 s"
+        )
 
 
 def test_retries_are_for_errors_that_may_pass() -> None:
@@ -170,7 +189,9 @@ def test_retries_are_for_errors_that_may_pass() -> None:
 
     for error, tries in ((Final("zanzibar"), 1), (ConnectionError("zanzibar"), 3)):
         policy = RoutingPolicy(otherwise=Fallback(raising(error), retries=2))
-        verdict = AspireGuard(lambda question: "Bob", evaluator=REFUSING, policy=policy).judge("Where?")
+        verdict = AspireGuard(lambda question: "Bob", evaluator=REFUSING, policy=policy).judge(
+            "Where?"
+        )
         assert (len(asked), verdict.steps[1].retries) == (tries, tries - 1)
         assert verdict.error == f"the fallback raised {type(error).__name__}"
         asked.clear()
@@ -244,7 +265,9 @@ def test_a_review_store_that_is_down_releases_nothing() -> None:
     assert both(guard) == [ABSTENTION] * 2
     for verdict in verdicts(guard):
         assert verdict.ticket is None
-        assert str(verdict.error).startswith("expected the database of ReviewQueue('sqlite:////no/such/folder/reviews")
+        assert str(verdict.error).startswith(
+            "expected the database of ReviewQueue('sqlite:////no/such/folder/reviews"
+        )
         assert "zanzibar" not in verdict.model_dump_json()
 
 
@@ -261,7 +284,9 @@ def test_a_custom_route_leaves_the_event_loop_free() -> None:
         async def tick() -> None:
             ticked.set()
 
-        guard = AspireGuard(lambda question: "Bob", evaluator=REFUSING, policy=RoutingPolicy(otherwise=Custom(wait)))
+        guard = AspireGuard(
+            lambda question: "Bob", evaluator=REFUSING, policy=RoutingPolicy(otherwise=Custom(wait))
+        )
         return list(await asyncio.gather(guard.ainvoke("Where?"), tick()))
 
     assert asyncio.run(both_at_once()) == ["done", None]
@@ -278,14 +303,20 @@ INTERRUPTED = {
         policy=RoutingPolicy(on_chain_error="fallback", otherwise=Fallback(lambda question: "Ada")),
     ),
     "fallback": AspireGuard(
-        lambda question: "Bob", evaluator=REFUSING, policy=RoutingPolicy(otherwise=Fallback(interrupt, retries=2))
+        lambda question: "Bob",
+        evaluator=REFUSING,
+        policy=RoutingPolicy(otherwise=Fallback(interrupt, retries=2)),
     ),
     "custom": AspireGuard(
-        lambda question: "Bob", evaluator=REFUSING, policy=RoutingPolicy(otherwise=Custom(interrupt))
+        lambda question: "Bob",
+        evaluator=REFUSING,
+        policy=RoutingPolicy(otherwise=Custom(interrupt)),
     ),
     "evaluator": AspireGuard(lambda question: "Bob", evaluator=ConstantEvaluator(interrupt)),
     "timed": AspireGuard(
-        interrupt, evaluator=TRUSTING, policy=RoutingPolicy(timeouts=Timeouts(chain=60, evaluator=60))
+        interrupt,
+        evaluator=TRUSTING,
+        policy=RoutingPolicy(timeouts=Timeouts(chain=60, evaluator=60)),
     ),
 }
 
@@ -314,19 +345,33 @@ class RunRecorder(BaseCallbackHandler):
 
     def on_chain_start(self, serialized: Any, inputs: Any, **kwargs: Any) -> None:
         self.runs.append(
-            (kwargs["name"], kwargs["run_id"], kwargs["parent_run_id"], kwargs["tags"], kwargs["metadata"])
+            (
+                kwargs["name"],
+                kwargs["run_id"],
+                kwargs["parent_run_id"],
+                kwargs["tags"],
+                kwargs["metadata"],
+            )
         )
 
 
 def test_a_trace_tells_the_chain_from_the_fallback() -> None:
     """Both are children of the guard's run."""
     recorder = RunRecorder()
-    policy = RoutingPolicy(otherwise=Fallback(RunnableLambda(lambda question: "Ada").with_config(run_name="large")))
-    guard = AspireGuard(RunnableLambda(lambda question: "Bob"), evaluator=trusts("Ada"), policy=policy)
+    policy = RoutingPolicy(
+        otherwise=Fallback(RunnableLambda(lambda question: "Ada").with_config(run_name="large"))
+    )
+    guard = AspireGuard(
+        RunnableLambda(lambda question: "Bob"), evaluator=trusts("Ada"), policy=policy
+    )
     assert guard.invoke("Who?", {"callbacks": [recorder]}) == "Ada"
     (_, run_id, _, _, _), chain, fallback = recorder.runs
     assert [run[2] for run in (chain, fallback)] == [run_id, run_id]
-    assert (chain[3], fallback[0], fallback[3]) == (["aspire_guard:chain"], "large", ["aspire_guard:fallback"])
+    assert (chain[3], fallback[0], fallback[3]) == (
+        ["aspire_guard:chain"],
+        "large",
+        ["aspire_guard:fallback"],
+    )
 
 
 def test_many_parallel_calls_do_not_mix() -> None:
@@ -344,18 +389,29 @@ def test_many_parallel_calls_do_not_mix() -> None:
         return 1.0 if exchange.answer == f"other t{exchange.question}:{exchange.question}" else 0.6
 
     tenants = {f"t{number}": 0.5 if number % 2 else 0.7 for number in range(64)}
-    policy = RoutingPolicy(group_by="tenant", thresholds=tenants, otherwise=Fallback(RunnableLambda(other)))
-    guard = AspireGuard(RunnableLambda(slowly), evaluator=ConstantEvaluator(confident), policy=policy)
+    policy = RoutingPolicy(
+        group_by="tenant", thresholds=tenants, otherwise=Fallback(RunnableLambda(other))
+    )
+    guard = AspireGuard(
+        RunnableLambda(slowly), evaluator=ConstantEvaluator(confident), policy=policy
+    )
     recorders, ids = [RunRecorder() for _ in range(64)], [uuid4() for _ in range(64)]
 
     async def all_at_once() -> list[Any]:
         configs: list[RunnableConfig] = [
-            {"callbacks": [recorders[n]], "run_id": ids[n], "tags": [f"tag{n}"], "metadata": {"tenant": f"t{n}"}}
+            {
+                "callbacks": [recorders[n]],
+                "run_id": ids[n],
+                "tags": [f"tag{n}"],
+                "metadata": {"tenant": f"t{n}"},
+            }
             for n in range(64)
         ]
         return list(await asyncio.gather(*(guard.ainvoke(str(n), configs[n]) for n in range(64))))
 
-    assert asyncio.run(all_at_once()) == [f"t{n}:{n}" if n % 2 else f"other t{n}:{n}" for n in range(64)]
+    assert asyncio.run(all_at_once()) == [
+        f"t{n}:{n}" if n % 2 else f"other t{n}:{n}" for n in range(64)
+    ]
     for n, recorder in enumerate(recorders):
         assert len(recorder.runs) == (2 if n % 2 else 3)
         assert recorder.runs[0][1:3] == (ids[n], None)

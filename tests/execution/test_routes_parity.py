@@ -14,14 +14,23 @@ from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langchain_core.runnables.config import ensure_config
 
 from aspire_guard.errors import EvaluationError
-from aspire_guard.evaluators.constant import ConstantEvaluator
 from aspire_guard.exchange import Exchange
 from aspire_guard.execution.guarded_run import GuardedRun
 from aspire_guard.review.item import Decision, ReviewItem
 from aspire_guard.review.queue import ReviewQueue
 from aspire_guard.routing.flow import Outcome
 from aspire_guard.routing.policy import RoutingPolicy
-from aspire_guard.routing.routes import Abstain, Accept, Band, Budget, Custom, Fallback, HumanReview, Timeouts
+from aspire_guard.routing.routes import (
+    Abstain,
+    Accept,
+    Band,
+    Budget,
+    Custom,
+    Fallback,
+    HumanReview,
+    Timeouts,
+)
+from aspire_guard.testing import ConstantEvaluator
 from aspire_guard.verdict import Verdict
 
 CONFIDENCES = {"bad": 0.2, "fair": 0.4, "good": 0.9}
@@ -66,7 +75,9 @@ def below(*routes: Any, **settings: Any) -> Callable[[ReviewQueue], RoutingPolic
     )
 
 
-def reviewed(wait: float | None = 5, otherwise: Any = None) -> Callable[[ReviewQueue], RoutingPolicy]:
+def reviewed(
+    wait: float | None = 5, otherwise: Any = None
+) -> Callable[[ReviewQueue], RoutingPolicy]:
     return lambda queue: RoutingPolicy(otherwise=HumanReview(queue, wait=wait, otherwise=otherwise))
 
 
@@ -82,37 +93,60 @@ APPROVE, REJECT = Decision(action="approve"), Decision(action="reject")
 PATHS = {
     "accepted": Way(lambda: says("good"), lambda queue: RoutingPolicy(), "good", "accept"),
     "abstained": Way(bad, lambda queue: RoutingPolicy(), ABSTENTION, "abstain"),
-    "abstained in other words": Way(bad, below(Abstain(lambda verdict: verdict.route)), "abstain", "abstain"),
+    "abstained in other words": Way(
+        bad, below(Abstain(lambda verdict: verdict.route)), "abstain", "abstain"
+    ),
     "fallback": Way(bad, below(falls_back("good")), "good", "fallback"),
     "second fallback": Way(bad, below(falls_back("fair"), falls_back("good")), "good", "fallback"),
-    "no fallback is good": Way(bad, below(falls_back("fair"), falls_back("bad")), ABSTENTION, "abstain"),
+    "no fallback is good": Way(
+        bad, below(falls_back("fair"), falls_back("bad")), ABSTENTION, "abstain"
+    ),
     "fallback that fails": Way(bad, below(falls_back(ValueError("no"))), ABSTENTION, "abstain"),
-    "fallback with a retry": Way(bad, below(falls_back(ValueError("no"), "good", retries=1)), "good", "fallback"),
+    "fallback with a retry": Way(
+        bad, below(falls_back(ValueError("no"), "good", retries=1)), "good", "fallback"
+    ),
     "budget": Way(bad, below(falls_back("good"), budget=Budget(hops=0)), ABSTENTION, "abstain"),
     "unscorable": Way(lambda: says("unscorable"), below(falls_back("good")), "good", "fallback"),
     "unscorable, abstains": Way(
-        lambda: says("unscorable"), below(falls_back("good"), on_error="abstain"), ABSTENTION, "abstain"
+        lambda: says("unscorable"),
+        below(falls_back("good"), on_error="abstain"),
+        ABSTENTION,
+        "abstain",
     ),
-    "unscorable, raises": Way(lambda: says("unscorable"), below(falls_back("good"), on_error="raise"), EvaluationError),
+    "unscorable, raises": Way(
+        lambda: says("unscorable"), below(falls_back("good"), on_error="raise"), EvaluationError
+    ),
     "fallback unscorable": Way(bad, below(falls_back("unscorable")), ABSTENTION, "abstain"),
-    "chain raises": Way(lambda: says(ConnectionError("down")), below(falls_back("good")), ConnectionError),
+    "chain raises": Way(
+        lambda: says(ConnectionError("down")), below(falls_back("good")), ConnectionError
+    ),
     "chain raises, fallback": Way(
         lambda: says(ConnectionError("down")),
         below(falls_back("good"), on_chain_error="fallback"),
         "good",
         "fallback",
     ),
-    "custom": Way(bad, below(Custom(lambda asked, said, verdict: f"{asked}: {said}?")), "q: bad?", "custom"),
+    "custom": Way(
+        bad, below(Custom(lambda asked, said, verdict: f"{asked}: {said}?")), "q: bad?", "custom"
+    ),
     "custom that fails": Way(bad, below(Custom(lambda *given: given[9])), ABSTENTION, "abstain"),
     "accepted at last": Way(bad, below(falls_back("fair"), Accept()), "fair", "accept"),
     "ticket": Way(bad, reviewed(wait=None), ABSTENTION, "abstain"),
     "nobody decides": Way(bad, reviewed(wait=0.05), ABSTENTION, "abstain"),
     "approved": Way(bad, reviewed(), "bad", "human_review", {"bad": APPROVE}),
-    "edited": Way(bad, reviewed(), "better", "human_review", {"bad": Decision(action="edit", text="better")}),
-    "responded": Way(bad, reviewed(), "no", "human_review", {"bad": Decision(action="respond", text="no")}),
+    "edited": Way(
+        bad, reviewed(), "better", "human_review", {"bad": Decision(action="edit", text="better")}
+    ),
+    "responded": Way(
+        bad, reviewed(), "no", "human_review", {"bad": Decision(action="respond", text="no")}
+    ),
     "rejected": Way(bad, reviewed(), ABSTENTION, "abstain", {"bad": REJECT}),
     "rejected, then another": Way(
-        bad, reviewed(otherwise=Fallback(lambda question: "good")), "good", "fallback", {"bad": REJECT}
+        bad,
+        reviewed(otherwise=Fallback(lambda question: "good")),
+        "good",
+        "fallback",
+        {"bad": REJECT},
     ),
     "bands": Way(
         lambda: says("fair"),
@@ -128,7 +162,10 @@ PATHS = {
     ),
     "within all time limits": Way(
         bad,
-        below(falls_back("good", retries=1), timeouts=Timeouts(chain=60, evaluator=60, fallback=60, overall=60)),
+        below(
+            falls_back("good", retries=1),
+            timeouts=Timeouts(chain=60, evaluator=60, fallback=60, overall=60),
+        ),
         "good",
         "fallback",
     ),
@@ -144,10 +181,16 @@ def run(path: Way, way: str, queue: ReviewQueue) -> tuple[Any, Verdict | None]:
     """The output, or the type of the error, and the verdict, by one of the four ways."""
     evaluator = ConstantEvaluator(confidence, threshold=0.8)
     # The verdict beside the very output, so that the chain runs once.
-    guarded = GuardedRun(RunnableLambda(path.chain()), lambda: evaluator, path.policy(queue), "guard", _both)
+    guarded = GuardedRun(
+        RunnableLambda(path.chain()), lambda: evaluator, path.policy(queue), "guard", _both
+    )
     inputs = ["q", "r"] if "batch" in way else ["q"]
     configs: list[RunnableConfig] = [ensure_config() for _ in inputs]
-    results = asyncio.run(guarded.arun(inputs, configs)) if way.startswith("a") else guarded.run(inputs, configs)
+    results = (
+        asyncio.run(guarded.arun(inputs, configs))
+        if way.startswith("a")
+        else guarded.run(inputs, configs)
+    )
     if isinstance(results[0], Exception):
         return type(results[0]), None
     output, verdict = results[0]

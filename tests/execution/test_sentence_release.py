@@ -15,13 +15,12 @@ from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.runnables import Runnable, RunnableLambda
 
 from aspire_guard.errors import EvaluationError
-from aspire_guard.evaluators.constant import ConstantEvaluator
 from aspire_guard.exchange import Exchange
 from aspire_guard.execution.sentence_release import SENTENCE_END
 from aspire_guard.guard import AspireGuard
 from aspire_guard.routing.policy import RoutingPolicy
 from aspire_guard.routing.routes import Timeouts
-from aspire_guard.testing import ScriptedChatModel, tiny_evaluator
+from aspire_guard.testing import ConstantEvaluator, ScriptedChatModel, tiny_evaluator
 
 ANSWER = "Ada keeps it. It is 3.5 m long. Zanq."
 ABSTENTION = "I can't answer this question."
@@ -32,7 +31,9 @@ DOUBTS_THE_END = ConstantEvaluator(lambda exchange: 0.0 if "Zanq" in exchange.an
 SYNC_AND_ASYNC = pytest.mark.parametrize("way", ["sync", "async"])
 
 
-def streamed(guard: Runnable[Any, Any], way: str, asked: Any = "Who?", config: Any = None) -> list[Any]:
+def streamed(
+    guard: Runnable[Any, Any], way: str, asked: Any = "Who?", config: Any = None
+) -> list[Any]:
     async def chunks() -> list[Any]:
         return [chunk async for chunk in guard.astream(asked, config)]
 
@@ -134,7 +135,10 @@ def test_a_message_is_streamed_under_one_id_with_its_verdict(way: str) -> None:
 @SYNC_AND_ASYNC
 def test_calls_of_tools_pass(way: str) -> None:
     """They are no answer."""
-    chunks = streamed(by_sentence(ScriptedChatModel(AIMessage("", tool_calls=[CALL])), ConstantEvaluator(0.0)), way)
+    chunks = streamed(
+        by_sentence(ScriptedChatModel(AIMessage("", tool_calls=[CALL])), ConstantEvaluator(0.0)),
+        way,
+    )
     assert [call for chunk in chunks for call in chunk.tool_calls] == [CALL]
 
 
@@ -171,12 +175,17 @@ def test_a_call_that_cannot_be_read_is_none(way: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("chain", "way", "ends"), [(TEXT, "async", False), (MODEL, "async", True), (MODEL, "sync", True)]
+    ("chain", "way", "ends"),
+    [(TEXT, "async", False), (MODEL, "async", True), (MODEL, "sync", True)],
 )
-def test_a_text_that_falls_short_stops_its_model(chain: Runnable[Any, Any], way: str, ends: bool) -> None:
+def test_a_text_that_falls_short_stops_its_model(
+    chain: Runnable[Any, Any], way: str, ends: bool
+) -> None:
     """If async, as LangChain's sync chains can't be stopped; a message is read to its end, where it may call tools."""
     listener = Listener()
-    chunks = streamed(by_sentence(chain, ConstantEvaluator(0.0)), way, config={"callbacks": [listener]})
+    chunks = streamed(
+        by_sentence(chain, ConstantEvaluator(0.0)), way, config={"callbacks": [listener]}
+    )
     assert ABSTENTION in str(chunks[0])
     assert (" Zanq." in listener.tokens) is ends
 
@@ -211,7 +220,9 @@ def test_an_evaluator_that_runs_a_chain_is_not_heard(way: str) -> None:
     async def asking(question: str) -> list[Any]:
         return [chunk async for chunk in guard.astream(question)]
 
-    around = RunnableLambda(lambda question: list(guard.stream(question)), afunc=asking if way == "async" else None)
+    around = RunnableLambda(
+        lambda question: list(guard.stream(question)), afunc=asking if way == "async" else None
+    )
 
     async def events() -> list[Any]:
         return [event async for event in around.astream_events("Who?", version="v2")]
@@ -230,7 +241,9 @@ def test_the_self_evaluator_scores_a_growing_answer_as_a_finished_one() -> None:
     assert verdict["confidence"] == pytest.approx(score.confidence, abs=1e-4)
 
 
-@pytest.mark.parametrize("timeouts", [Timeouts(), Timeouts(chain=60, evaluator=60, overall=60)], ids=["", "timed"])
+@pytest.mark.parametrize(
+    "timeouts", [Timeouts(), Timeouts(chain=60, evaluator=60, overall=60)], ids=["", "timed"]
+)
 @pytest.mark.parametrize("release", ["answer", "sentence"])
 def test_a_stream_that_is_left_midway_leaves_no_task(release: Any, timeouts: Timeouts) -> None:
     """The chain's work is cancelled with the consumer's."""

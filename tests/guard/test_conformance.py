@@ -28,12 +28,11 @@ from langchain_core.runnables import (
 from langchain_core.tools import tool
 from langgraph.graph import START, StateGraph
 
-from aspire_guard.evaluators.constant import ConstantEvaluator
 from aspire_guard.exchange import answer_in, answer_text
 from aspire_guard.guard import AspireGuard
 from aspire_guard.routing.policy import RoutingPolicy
 from aspire_guard.routing.routes import Fallback
-from aspire_guard.testing import ScriptedChatModel
+from aspire_guard.testing import ConstantEvaluator, ScriptedChatModel
 
 ABSTENTION = "I can't answer this question."
 TRUSTING = ConstantEvaluator(confidence=1.0)
@@ -45,7 +44,9 @@ MODEL = ScriptedChatModel("Ada keeps it.")
 class OnePassage(BaseRetriever):
     """Returns one passage for any query."""
 
-    def _get_relevant_documents(self, query: str, *, run_manager: CallbackManagerForRetrieverRun) -> list[Document]:
+    def _get_relevant_documents(
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun
+    ) -> list[Document]:
         return [Document("The keeper is Ada.")]
 
 
@@ -70,7 +71,9 @@ MESSAGES = [HumanMessage("Who?", id="q")]
 CHAINS: dict[str, tuple[Runnable[Any, Any], Any]] = {
     "prompt-model-parser": (PROMPT | MODEL | StrOutputParser(), {"question": "Who?"}),
     "RAG": (
-        RunnablePassthrough.assign(context=RETRIEVE).assign(answer=PROMPT | MODEL | StrOutputParser()),
+        RunnablePassthrough.assign(context=RETRIEVE).assign(
+            answer=PROMPT | MODEL | StrOutputParser()
+        ),
         {"question": "Who?"},
     ),
     "chat model": (MODEL, MESSAGES),
@@ -110,12 +113,18 @@ WAYS: dict[str, Callable[[Runnable[Any, Any], Any, Any], Any]] = {
     "ainvoke": lambda guard, asked, config: asyncio.run(guard.ainvoke(asked, config)),
     "batch": lambda guard, asked, config: guard.batch([asked], config)[0],
     "abatch": lambda guard, asked, config: asyncio.run(guard.abatch([asked], config))[0],
-    "batch_as_completed": lambda guard, asked, config: next(guard.batch_as_completed([asked], config))[1],
-    "abatch_as_completed": lambda guard, asked, config: asyncio.run(_abatch_as_completed(guard, asked, config))[0][1],
+    "batch_as_completed": lambda guard, asked, config: next(
+        guard.batch_as_completed([asked], config)
+    )[1],
+    "abatch_as_completed": lambda guard, asked, config: asyncio.run(
+        _abatch_as_completed(guard, asked, config)
+    )[0][1],
     "stream": _stream,
     "astream": lambda guard, asked, config: asyncio.run(_last(guard.astream(asked, config))),
     "transform": lambda guard, asked, config: next(iter(guard.transform(iter([asked]), config))),
-    "atransform": lambda guard, asked, config: asyncio.run(_last(guard.atransform(_chunks(asked), config))),
+    "atransform": lambda guard, asked, config: asyncio.run(
+        _last(guard.atransform(_chunks(asked), config))
+    ),
     "astream_events": _astream_events,
 }
 
@@ -219,7 +228,9 @@ def test_it_composes_as_the_chain_does(chain: str) -> None:
     guard = AspireGuard(runnable, evaluator=REFUSING)
     read = RunnableLambda(answer_text)
     node: Any = (
-        RunnableLambda(operator.itemgetter("asked")) | guard | RunnableLambda(lambda out: {"said": answer_text(out)})
+        RunnableLambda(operator.itemgetter("asked"))
+        | guard
+        | RunnableLambda(lambda out: {"said": answer_text(out)})
     )
     graph: Any = StateGraph(Asked).add_node("guarded", node).add_edge(START, "guarded").compile()
     composed: list[Runnable[Any, Any]] = [
@@ -284,7 +295,9 @@ def test_max_concurrency_is_kept(way: str) -> None:
         inside -= 1
         return "Ada"
 
-    guard = AspireGuard(RunnableLambda(lambda question: asyncio.run(slow(question)), afunc=slow), evaluator=TRUSTING)
+    guard = AspireGuard(
+        RunnableLambda(lambda question: asyncio.run(slow(question)), afunc=slow), evaluator=TRUSTING
+    )
     results = getattr(guard, way)(["Who?"] * 8, {"max_concurrency": 2})
     assert (asyncio.run(results) if way == "abatch" else results) == ["Ada"] * 8
     assert most <= 2
@@ -301,7 +314,10 @@ def test_a_configurable_chain_is_configured_through_the_guard() -> None:
     """Fields of the chain and of the policy's fallbacks are the guard's, and their values arrive."""
 
     def model(says: str, field: str) -> Runnable[Any, Any]:
-        return ScriptedChatModel(says).configurable_fields(says=ConfigurableField(id=field)) | StrOutputParser()
+        return (
+            ScriptedChatModel(says).configurable_fields(says=ConfigurableField(id=field))
+            | StrOutputParser()
+        )
 
     policy = RoutingPolicy(otherwise=Fallback(model("Bob", "second")))
     trusts_clara = ConstantEvaluator(lambda exchange: float(exchange.answer == "Clara"))

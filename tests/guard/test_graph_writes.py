@@ -18,10 +18,10 @@ from langgraph.graph.message import push_message
 from langgraph.types import Command, interrupt
 
 from aspire_guard.errors import UnguardedWriteError
-from aspire_guard.evaluators.constant import ConstantEvaluator
 from aspire_guard.guard import AspireGuard
 from aspire_guard.routing.policy import RoutingPolicy
 from aspire_guard.routing.routes import Fallback
+from aspire_guard.testing import ConstantEvaluator
 
 ANSWER = "zanq ziwx barq"
 ABSTENTION = "I can't answer this question."
@@ -44,17 +44,25 @@ def shown(graph: Any, asked: Any, way: str) -> str:
 
     if way == "sync":
         return str(list(graph.stream(asked, thread(), stream_mode=MODES, subgraphs=True)))
-    modes = str(asyncio.run(chunks(graph.astream(asked, thread(), stream_mode=MODES, subgraphs=True))))
+    modes = str(
+        asyncio.run(chunks(graph.astream(asked, thread(), stream_mode=MODES, subgraphs=True)))
+    )
     return modes + str(asyncio.run(chunks(graph.astream_events(asked, thread(), version="v2"))))
 
 
 def run(graph: Any, asked: Any, way: str) -> Any:
-    return asyncio.run(graph.ainvoke(asked, thread())) if way == "async" else graph.invoke(asked, thread())
+    return (
+        asyncio.run(graph.ainvoke(asked, thread()))
+        if way == "async"
+        else graph.invoke(asked, thread())
+    )
 
 
 def around(node: Runnable[Any, Any], saver: InMemorySaver | None = None) -> Any:
     """A graph with a guard as its only node but one, to which a command may go."""
-    builder: Any = StateGraph(MessagesState).add_node("guarded", node).add_node("desk", lambda state: {})
+    builder: Any = (
+        StateGraph(MessagesState).add_node("guarded", node).add_node("desk", lambda state: {})
+    )
     return builder.add_edge(START, "guarded").compile(checkpointer=saver)
 
 
@@ -86,7 +94,9 @@ def test_a_command_for_the_parent_graph_is_refused(release: Any, way: str) -> No
     saver = InMemorySaver()
     guard = AspireGuard(commanding(), evaluator=TRUSTING, release=release)
     for node in (guard, collected(guard)):
-        with pytest.raises(UnguardedWriteError, match=r"^expected .* found a Command for the parent graph, ") as raised:
+        with pytest.raises(
+            UnguardedWriteError, match=r"^expected .* found a Command for the parent graph, "
+        ) as raised:
             shown(around(node, saver), ASKED, way)
         assert "AspireGuardMiddleware" in str(raised.value)
         assert "zanq" not in "".join(format_exception(raised.value))
@@ -96,7 +106,9 @@ def test_a_command_for_the_parent_graph_is_refused(release: Any, way: str) -> No
 @SYNC_AND_ASYNC
 def test_a_command_for_the_parent_graph_is_an_error_of_the_chain(way: str) -> None:
     """So the policy may route it, a batch keeps its other answers, and `with_fallbacks` goes on."""
-    policy = RoutingPolicy(on_chain_error="fallback", otherwise=Fallback(lambda state: AIMessage("Ada")))
+    policy = RoutingPolicy(
+        on_chain_error="fallback", otherwise=Fallback(lambda state: AIMessage("Ada"))
+    )
     guard = AspireGuard(commanding(), evaluator=TRUSTING, policy=policy)
     node = guard | RunnableLambda(lambda message: {"messages": [message]})
     assert run(around(node), ASKED, way)["messages"][-1].content == "Ada"
@@ -117,7 +129,9 @@ def test_a_command_for_the_parent_graph_is_an_error_of_the_chain(way: str) -> No
 
     graph = around(RunnableLambda(batched, afunc=abatched))
     assert run(graph, ASKED, way)["messages"][-1].content == "UnguardedWriteError, Ada"
-    other = AspireGuard(commanding(), evaluator=TRUSTING).with_fallbacks([RunnableLambda(lambda state: state)])
+    other = AspireGuard(commanding(), evaluator=TRUSTING).with_fallbacks(
+        [RunnableLambda(lambda state: state)]
+    )
     assert len(run(around(other), ASKED, way)["messages"]) == 1
 
 
@@ -144,7 +158,9 @@ def test_a_pushed_message_does_not_enter_the_state(way: str) -> None:
 
     saver = InMemorySaver()
     graph = around(AspireGuard(push, evaluator=REFUSING), saver)
-    everything = shown(graph, ASKED, way) + str([run(graph, ASKED, way), saver.storage, saver.writes, saver.blobs])
+    everything = shown(graph, ASKED, way) + str(
+        [run(graph, ASKED, way), saver.storage, saver.writes, saver.blobs]
+    )
     assert ABSTENTION in everything
     assert "zanq" not in everything
 
@@ -196,7 +212,9 @@ def test_a_task_is_refused(way: str) -> None:
     """The graph would show its result before it is judged; the error says what to do."""
     saver = InMemorySaver()
     guard = AspireGuard(RunnableLambda(sync_chain, afunc=async_chain), evaluator=REFUSING)
-    with pytest.raises(UnguardedWriteError, match=r"^expected .* found one of '\w+', .*; call the guard inside"):
+    with pytest.raises(
+        UnguardedWriteError, match=r"^expected .* found one of '\w+', .*; call the guard inside"
+    ):
         shown(workflow(guard, way, saver), "Where?", way)
     assert "zanq" not in str([saver.storage, saver.writes, saver.blobs])
 
@@ -205,7 +223,9 @@ def test_a_task_is_refused(way: str) -> None:
 def test_tasks_of_a_guarded_entrypoint_are_shown_nowhere(way: str) -> None:
     """It has a graph of its own for them."""
     function: Any = sync_chain if way == "sync" else async_chain
-    everything = shown(workflow(AspireGuard(entrypoint()(function), evaluator=REFUSING), way), "Where?", way)
+    everything = shown(
+        workflow(AspireGuard(entrypoint()(function), evaluator=REFUSING), way), "Where?", way
+    )
     assert ABSTENTION in everything
     assert "zanq" not in everything
 
@@ -231,11 +251,17 @@ def test_a_guard_inside_a_task_shows_what_it_released(way: str) -> None:
 @SYNC_AND_ASYNC
 def test_a_guarded_graph_without_checkpoints_leaves_none(way: str) -> None:
     """Else it keeps its own in the checkpointer of the graph around it, the rejected answer included."""
-    builder: Any = StateGraph(MessagesState).add_node("answer", lambda state: {"messages": [AIMessage(ANSWER)]})
+    builder: Any = StateGraph(MessagesState).add_node(
+        "answer", lambda state: {"messages": [AIMessage(ANSWER)]}
+    )
     builder.add_edge(START, "answer")
     kept = []
     for own in (None, False):
         saver = InMemorySaver()
-        run(around(AspireGuard(builder.compile(checkpointer=own), evaluator=REFUSING), saver), ASKED, way)
+        run(
+            around(AspireGuard(builder.compile(checkpointer=own), evaluator=REFUSING), saver),
+            ASKED,
+            way,
+        )
         kept.append("zanq" in str([saver.storage, saver.writes, saver.blobs]))
     assert kept == [True, False]

@@ -17,11 +17,11 @@ from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableLambda, RunnablePassthrough
 
 from aspire_guard.errors import EvaluationError, ExchangeError
-from aspire_guard.evaluators.constant import ConstantEvaluator
 from aspire_guard.evaluators.protocol import Evaluator
 from aspire_guard.exchange import Exchange
 from aspire_guard.guard import AspireGuard
 from aspire_guard.routing.policy import RoutingPolicy
+from aspire_guard.testing import ConstantEvaluator
 from aspire_guard.verdict import Verdict
 
 ABSTENTION = "I can't answer this question."
@@ -35,7 +35,9 @@ class PassageRetriever(BaseRetriever):
 
     passages: list[str]
 
-    def _get_relevant_documents(self, query: str, *, run_manager: CallbackManagerForRetrieverRun) -> list[Document]:
+    def _get_relevant_documents(
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun
+    ) -> list[Document]:
         return [Document(passage) for passage in self.passages]
 
 
@@ -44,7 +46,9 @@ class RerankingRetriever(BaseRetriever):
 
     candidates: BaseRetriever
 
-    def _get_relevant_documents(self, query: str, *, run_manager: CallbackManagerForRetrieverRun) -> list[Document]:
+    def _get_relevant_documents(
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun
+    ) -> list[Document]:
         return self.candidates.invoke(query, {"callbacks": run_manager.get_child()})[:1]
 
 
@@ -75,12 +79,20 @@ def test_a_message_chain() -> None:
     """AIMessage out, under its own id, with the verdict in its metadata."""
     message = AIMessage("Ada", id="m1", response_metadata={"model": "m"})
     released = AspireGuard(answers(message), evaluator=TRUSTING).invoke([HumanMessage("Who?")])
-    assert (released.content, released.id, released.response_metadata["model"]) == ("Ada", "m1", "m")
+    assert (released.content, released.id, released.response_metadata["model"]) == (
+        "Ada",
+        "m1",
+        "m",
+    )
     assert released.response_metadata["aspire_guard"]["accepted"] is True
     assert message.response_metadata == {"model": "m"}
 
     held = AspireGuard(answers(message), evaluator=REFUSING).invoke([HumanMessage("Who?")])
-    assert (held.content, held.id, list(held.response_metadata)) == (ABSTENTION, "m1", ["aspire_guard"])
+    assert (held.content, held.id, list(held.response_metadata)) == (
+        ABSTENTION,
+        "m1",
+        ["aspire_guard"],
+    )
     assert Verdict.model_validate(held.response_metadata["aspire_guard"]).confidence == 0.25
 
 
@@ -88,7 +100,10 @@ def test_a_dict_chain() -> None:
     """dict out: an accepted one as it is, of a rejected one the answer is replaced."""
     output = {"answer": "Ada", "source_documents": [Document("Ada keeps it.")]}
     assert AspireGuard(answers(output), evaluator=TRUSTING).invoke("Who?") == output
-    assert AspireGuard(answers(output), evaluator=REFUSING).invoke("Who?") == {**output, "answer": ABSTENTION}
+    assert AspireGuard(answers(output), evaluator=REFUSING).invoke("Who?") == {
+        **output,
+        "answer": ABSTENTION,
+    }
 
 
 def test_a_message_in_a_dict_carries_the_verdict() -> None:
@@ -131,16 +146,23 @@ def test_a_message_that_calls_tools_passes() -> None:
     guard = AspireGuard(answers(message), evaluator=REFUSING)
     assert guard.invoke("Who?") is message
     assert asyncio.run(guard.ainvoke("Who?")) is message
-    with pytest.raises(ExchangeError, match="expected final text, found a message that calls tools"):
+    with pytest.raises(
+        ExchangeError, match="expected final text, found a message that calls tools"
+    ):
         guard.judge("Who?")
 
 
 def test_a_retrieval_chain_is_judged_on_what_it_retrieved() -> None:
     """dict in, str out: the context is what the retriever inside returned."""
     seen: list[Exchange] = []
-    retrieve = RunnableLambda(lambda input: input["question"]) | PassageRetriever(passages=["Ada keeps it.", "So?"])
+    retrieve = RunnableLambda(lambda input: input["question"]) | PassageRetriever(
+        passages=["Ada keeps it.", "So?"]
+    )
     chain = (
-        RunnablePassthrough.assign(context=retrieve) | PROMPT | FakeListChatModel(responses=["Ada"]) | StrOutputParser()
+        RunnablePassthrough.assign(context=retrieve)
+        | PROMPT
+        | FakeListChatModel(responses=["Ada"])
+        | StrOutputParser()
     )
     guard = AspireGuard(chain, evaluator=recording(seen))
     assert guard.invoke({"question": "Who?"}) == "Ada"
@@ -165,8 +187,12 @@ def test_the_input_is_not_changed() -> None:
 
 def test_it_composes_on_both_sides() -> None:
     """A guard is a step like any other, also under with_config."""
-    guard = AspireGuard(FakeListChatModel(responses=["Ada"]), evaluator=REFUSING).with_config(tags=["guarded"])
-    assert (PROMPT | guard | StrOutputParser()).invoke({"context": "", "question": "Who?"}) == ABSTENTION
+    guard = AspireGuard(FakeListChatModel(responses=["Ada"]), evaluator=REFUSING).with_config(
+        tags=["guarded"]
+    )
+    assert (PROMPT | guard | StrOutputParser()).invoke(
+        {"context": "", "question": "Who?"}
+    ) == ABSTENTION
 
 
 def test_types_and_schemas_are_the_chains() -> None:
@@ -181,7 +207,9 @@ def test_types_and_schemas_are_the_chains() -> None:
 
 def test_the_graph_shows_the_guard_after_the_chain() -> None:
     """The chain's steps stay visible, the guard is the last of them."""
-    graph = AspireGuard(PROMPT | FakeListChatModel(responses=["Ada"]), evaluator=TRUSTING).get_graph()
+    graph = AspireGuard(
+        PROMPT | FakeListChatModel(responses=["Ada"]), evaluator=TRUSTING
+    ).get_graph()
     names = {node.id: node.name for node in graph.nodes.values()}
     assert [(names[edge.source], names[edge.target]) for edge in graph.edges] == [
         ("PromptInput", "ChatPromptTemplate"),
@@ -193,7 +221,9 @@ def test_the_graph_shows_the_guard_after_the_chain() -> None:
 
 def test_a_function_is_a_chain() -> None:
     """As everywhere in LangChain, a plain function will do."""
-    assert AspireGuard(lambda question: f"{question}!", evaluator=TRUSTING).invoke("Who?") == "Who?!"
+    assert (
+        AspireGuard(lambda question: f"{question}!", evaluator=TRUSTING).invoke("Who?") == "Who?!"
+    )
 
 
 def test_it_is_not_serialisable() -> None:
@@ -222,7 +252,9 @@ def test_an_evaluator_that_fails_holds_the_answer_back(confidence: float) -> Non
     verdict = asyncio.run(guard.ajudge("Where?"))
     assert (verdict.accepted, verdict.confidence, verdict.score) == (False, None, None)
     assert verdict.error is not None
-    assert verdict.error.startswith("expected a score; the evaluator raised ValidationError: 1 validation error")
+    assert verdict.error.startswith(
+        "expected a score; the evaluator raised ValidationError: 1 validation error"
+    )
     assert "zanzibar" not in verdict.model_dump_json()
 
 
@@ -232,14 +264,18 @@ def test_what_is_no_score_holds_the_answer_back(given: Any) -> None:
 
     class Careless(ConstantEvaluator):
         def score(self, exchanges: Sequence[Exchange]) -> list[Any]:
-            return [given if exchange.answer == "Ada" else self._score(exchange) for exchange in exchanges]
+            scores = super().score(exchanges)
+            return [
+                given if exchange.answer == "Ada" else score
+                for exchange, score in zip(exchanges, scores, strict=True)
+            ]
 
     guard = AspireGuard(RunnableLambda(lambda name: name), evaluator=Careless(confidence=0.9))
     assert guard.batch(["Ada", "Bob"]) == [ABSTENTION, "Bob"]
-    expected = (
-        f"expected a confidence in [0, 1] and a selection score; found {type(given).__name__}; mend the evaluator"
+    assert guard.judge("Ada").error == (
+        "expected a confidence in [0, 1] and a selection score; "
+        f"found {type(given).__name__}; fix the evaluator"
     )
-    assert guard.judge("Ada").error == expected
 
 
 def test_an_evaluator_that_fails_can_raise() -> None:
@@ -249,9 +285,13 @@ def test_an_evaluator_that_fails_can_raise() -> None:
         raise MemoryError("no memory")
 
     guard = AspireGuard(
-        answers("Ada"), evaluator=ConstantEvaluator(out_of_memory), policy=RoutingPolicy(on_error="raise")
+        answers("Ada"),
+        evaluator=ConstantEvaluator(out_of_memory),
+        policy=RoutingPolicy(on_error="raise"),
     )
-    with pytest.raises(EvaluationError, match="the evaluator raised MemoryError: no memory") as raised:
+    with pytest.raises(
+        EvaluationError, match="the evaluator raised MemoryError: no memory"
+    ) as raised:
         guard.invoke("Who?")
     assert isinstance(raised.value.__cause__, MemoryError)
 
@@ -266,11 +306,17 @@ def test_parallel_calls_do_not_mix() -> None:
 
     def own_passage_and_even(exchange: Exchange) -> float:
         own = exchange.answer.removeprefix("answer ") == exchange.question
-        return float(own and exchange.context == f"passage {exchange.question}" and int(exchange.question) % 2 == 0)
+        return float(
+            own
+            and exchange.context == f"passage {exchange.question}"
+            and int(exchange.question) % 2 == 0
+        )
 
     guard = AspireGuard(RunnableLambda(slowly), evaluator=ConstantEvaluator(own_passage_and_even))
 
     async def all_at_once() -> list[str]:
         return list(await asyncio.gather(*(guard.ainvoke({"question": str(i)}) for i in range(40))))
 
-    assert asyncio.run(all_at_once()) == [f"answer {i}" if i % 2 == 0 else ABSTENTION for i in range(40)]
+    assert asyncio.run(all_at_once()) == [
+        f"answer {i}" if i % 2 == 0 else ABSTENTION for i in range(40)
+    ]

@@ -12,10 +12,10 @@ from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig, RunnableLambda
 
 from aspire_guard.errors import EvaluationError
-from aspire_guard.evaluators.constant import ConstantEvaluator
 from aspire_guard.exchange import Exchange
 from aspire_guard.guard import AspireGuard
 from aspire_guard.routing.policy import RoutingPolicy
+from aspire_guard.testing import ConstantEvaluator
 from aspire_guard.verdict import Score
 
 ABSTENTION = "I can't answer this question."
@@ -44,8 +44,13 @@ def upper(question: str) -> str:
 CHAIN = RunnableLambda(upper)
 
 
-def both_ways(guard: AspireGuard, inputs: list[Any], config: Any = None, **kwargs: Any) -> list[list[Any]]:
-    return [guard.batch(inputs, config, **kwargs), asyncio.run(guard.abatch(inputs, config, **kwargs))]
+def both_ways(
+    guard: AspireGuard, inputs: list[Any], config: Any = None, **kwargs: Any
+) -> list[list[Any]]:
+    return [
+        guard.batch(inputs, config, **kwargs),
+        asyncio.run(guard.abatch(inputs, config, **kwargs)),
+    ]
 
 
 def test_a_batch_is_scored_in_one_call() -> None:
@@ -70,7 +75,11 @@ def test_exceptions_are_returned_on_request() -> None:
     evaluator = CountingEvaluator()
     guard = AspireGuard(CHAIN, evaluator=evaluator)
     for outputs in both_ways(guard, ["a", "broken", "b"], return_exceptions=True):
-        assert [outputs[0], repr(outputs[1]), outputs[2]] == ["A", "ConnectionError('model is down')", ABSTENTION]
+        assert [outputs[0], repr(outputs[1]), outputs[2]] == [
+            "A",
+            "ConnectionError('model is down')",
+            ABSTENTION,
+        ]
     assert evaluator.calls == [["A", "B"]] * 2
 
 
@@ -98,7 +107,9 @@ def test_a_failing_evaluator_fails_each_item() -> None:
 
 def test_each_input_has_its_own_config() -> None:
     """A list of configs is dealt out in order."""
-    chain: RunnableLambda[Any, Any] = RunnableLambda(lambda question, config: config["metadata"]["tenant"])
+    chain: RunnableLambda[Any, Any] = RunnableLambda(
+        lambda question, config: config["metadata"]["tenant"]
+    )
     guard = AspireGuard(chain, evaluator=ConstantEvaluator(1.0))
     configs: list[RunnableConfig] = [{"metadata": {"tenant": "x"}}, {"metadata": {"tenant": "y"}}]
     assert both_ways(guard, ["a", "b"], configs) == [["x", "y"], ["x", "y"]]
@@ -119,7 +130,9 @@ def test_max_concurrency_is_kept() -> None:
             running -= 1
         return "A"
 
-    AspireGuard(RunnableLambda(watch), evaluator=ConstantEvaluator(1.0)).batch(["a"] * 6, {"max_concurrency": 2})
+    AspireGuard(RunnableLambda(watch), evaluator=ConstantEvaluator(1.0)).batch(
+        ["a"] * 6, {"max_concurrency": 2}
+    )
     assert most == 2
 
 
@@ -133,7 +146,9 @@ def test_judge_batch_gives_one_verdict_each() -> None:
 def test_messages_that_call_tools_pass_through_a_batch() -> None:
     """Only the final texts among the outputs are scored."""
     call = AIMessage("", tool_calls=[{"name": "look_up", "args": {}, "id": "1"}])
-    chain: RunnableLambda[Any, Any] = RunnableLambda(lambda question: call if question == "tool" else "A")
+    chain: RunnableLambda[Any, Any] = RunnableLambda(
+        lambda question: call if question == "tool" else "A"
+    )
     evaluator = CountingEvaluator()
     assert AspireGuard(chain, evaluator=evaluator).batch(["tool", "a"]) == [call, "A"]
     assert evaluator.calls == [["A"]]

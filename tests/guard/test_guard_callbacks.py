@@ -15,9 +15,9 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 
-from aspire_guard.evaluators.constant import ConstantEvaluator
 from aspire_guard.exchange import Exchange
 from aspire_guard.guard import AspireGuard
+from aspire_guard.testing import ConstantEvaluator
 
 ABSTENTION = "I can't answer this question."
 TRUSTING = ConstantEvaluator(confidence=1.0)
@@ -51,7 +51,9 @@ class RunRecorder(BaseCallbackHandler):
 class OnePassage(BaseRetriever):
     """Returns one passage for any query."""
 
-    def _get_relevant_documents(self, query: str, *, run_manager: CallbackManagerForRetrieverRun) -> list[Document]:
+    def _get_relevant_documents(
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun
+    ) -> list[Document]:
         return [Document("Ada keeps it.")]
 
 
@@ -76,7 +78,9 @@ def streaming_model(times: int = 1) -> GenericFakeChatModel:
 def test_the_guards_run_is_the_chains_parent(way: str) -> None:
     """A trace shows the guard with the chain inside; run id, name, tags and metadata arrive."""
     recorder, run_id = RunRecorder(), uuid4()
-    guard = AspireGuard(RunnableLambda(lambda question: "Ada").with_config(run_name="inner"), evaluator=TRUSTING)
+    guard = AspireGuard(
+        RunnableLambda(lambda question: "Ada").with_config(run_name="inner"), evaluator=TRUSTING
+    )
     config: RunnableConfig = {
         "callbacks": [recorder],
         "run_id": run_id,
@@ -132,7 +136,9 @@ def test_a_failed_run_is_closed(error: BaseException) -> None:
 
     recorder = RunRecorder()
     with pytest.raises(type(error)):
-        AspireGuard(RunnableLambda(broken), evaluator=TRUSTING).invoke("Who?", {"callbacks": [recorder]})
+        AspireGuard(RunnableLambda(broken), evaluator=TRUSTING).invoke(
+            "Who?", {"callbacks": [recorder]}
+        )
     assert recorder.errors[recorder.starts[0]["run_id"]] is error
 
 
@@ -163,7 +169,9 @@ def test_scoring_leaves_the_event_loop_free() -> None:
             asyncio.run_coroutine_threadsafe(ticked.wait(), loop).result(timeout=10)
             return 1.0
 
-        guard = AspireGuard(RunnableLambda(lambda question: "Ada"), evaluator=ConstantEvaluator(wait_for_the_loop))
+        guard = AspireGuard(
+            RunnableLambda(lambda question: "Ada"), evaluator=ConstantEvaluator(wait_for_the_loop)
+        )
 
         async def tick() -> None:
             ticked.set()
@@ -203,7 +211,9 @@ def test_no_rejected_text_in_the_events_of_a_surrounding_batch() -> None:
         return await guard.abatch([question, question])
 
     async def events() -> list[Any]:
-        return [event async for event in RunnableLambda(outer).astream_events("Where?", version="v2")]
+        return [
+            event async for event in RunnableLambda(outer).astream_events("Where?", version="v2")
+        ]
 
     streamed = str(asyncio.run(events()))
     assert ABSTENTION in streamed
@@ -219,15 +229,21 @@ def test_a_heedless_chain_still_belongs_to_the_guards_run() -> None:
         return 1.0
 
     chain = HeedlessChain(OnePassage() | RunnableLambda(lambda documents: "Ada"))
-    AspireGuard(chain, evaluator=ConstantEvaluator(confidence)).invoke("Who?", {"callbacks": [recorder]})
+    AspireGuard(chain, evaluator=ConstantEvaluator(confidence)).invoke(
+        "Who?", {"callbacks": [recorder]}
+    )
     assert recorder.starts[1]["parent_run_id"] == recorder.starts[0]["run_id"]
     assert seen == ["Ada keeps it."]
 
 
 def test_a_heedless_batch_keeps_its_surroundings() -> None:
     """What runs around the guard is still seen from within, only not by streams."""
-    guard = AspireGuard(HeedlessChain(RunnableLambda(lambda q, config: config["metadata"]["n"])), evaluator=TRUSTING)
-    outer: RunnableLambda[str, Any] = RunnableLambda(lambda question: guard.batch([question, question]))
+    guard = AspireGuard(
+        HeedlessChain(RunnableLambda(lambda q, config: config["metadata"]["n"])), evaluator=TRUSTING
+    )
+    outer: RunnableLambda[str, Any] = RunnableLambda(
+        lambda question: guard.batch([question, question])
+    )
     assert outer.invoke("Who?", {"metadata": {"n": "x"}}) == ["x", "x"]
 
 

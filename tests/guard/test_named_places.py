@@ -17,12 +17,11 @@ from langchain_core.runnables import RunnableLambda, RunnablePassthrough
 from pydantic import BaseModel
 
 from aspire_guard.errors import EvaluationError, ExchangeError
-from aspire_guard.evaluators.constant import ConstantEvaluator
-from aspire_guard.exchange import Exchange, Reader
+from aspire_guard.exchange import Exchange, FieldReader
 from aspire_guard.guard import AspireGuard
 from aspire_guard.routing.policy import RoutingPolicy
 from aspire_guard.routing.routes import Custom
-from aspire_guard.testing import ScriptedChatModel, tiny_evaluator
+from aspire_guard.testing import ConstantEvaluator, ScriptedChatModel, tiny_evaluator
 from aspire_integrations import AspireChatModel
 
 LOW, HIGH = ConstantEvaluator(confidence=0.1), ConstantEvaluator(confidence=0.9)
@@ -52,15 +51,21 @@ def gives(output: Any) -> RunnableLambda[Any, Any]:
 
 def test_the_named_answer_is_replaced_beside_the_usual_one() -> None:
     """Neither stays, whichever of them was judged."""
-    guard = AspireGuard(gives({"final": "Bob", "output": "log", "n": 1}), evaluator=LOW, answer="final")
+    guard = AspireGuard(
+        gives({"final": "Bob", "output": "log", "n": 1}), evaluator=LOW, answer="final"
+    )
     assert guard.invoke("Who?") == {"final": ABSTENTION, "output": ABSTENTION, "n": 1}
 
 
 @pytest.mark.parametrize("answer", [None, "structured_response"])
-def test_nothing_parsed_from_a_rejected_answer_leaves(answer: Reader | None) -> None:
+def test_nothing_parsed_from_a_rejected_answer_leaves(answer: FieldReader | None) -> None:
     """An agent's structured response says what its last message says, so both go."""
-    agent = create_agent(ScriptedChatModel('{"name": "Bob"}'), [], response_format=ProviderStrategy(Keeper))
-    state = AspireGuard(agent, evaluator=LOW, answer=answer).invoke({"messages": [HumanMessage("Who?")]})
+    agent = create_agent(
+        ScriptedChatModel('{"name": "Bob"}'), [], response_format=ProviderStrategy(Keeper)
+    )
+    state = AspireGuard(agent, evaluator=LOW, answer=answer).invoke(
+        {"messages": [HumanMessage("Who?")]}
+    )
     assert state["messages"][-1].text == ABSTENTION
     assert state["structured_response"] is None
 
@@ -68,7 +73,9 @@ def test_nothing_parsed_from_a_rejected_answer_leaves(answer: Reader | None) -> 
 def test_an_answer_that_cannot_be_replaced_is_not_released() -> None:
     """The abstention found a place, but not the answer's: an error says what to do, and the answer stays inside."""
     output = Report(keeper=Keeper(name="Bob"), summary="Bob")
-    guard = AspireGuard(gives(output), evaluator=LOW, answer=lambda input, output: output.keeper.name)
+    guard = AspireGuard(
+        gives(output), evaluator=LOW, answer=lambda input, output: output.keeper.name
+    )
     with pytest.raises(
         ExchangeError, match="still reads the same one afterwards; give the policy a Custom route"
     ) as hit:
@@ -79,7 +86,10 @@ def test_an_answer_that_cannot_be_replaced_is_not_released() -> None:
 def test_a_named_answer_is_judged_beside_a_message_that_calls_tools() -> None:
     """The message passes where it is the answer, and not where another text is."""
     output = {"final": "Bob", "messages": [HumanMessage("Who?"), AIMessage("", tool_calls=[CALL])]}
-    assert AspireGuard(gives(output), evaluator=LOW, answer="final").invoke("Who?")["final"] == ABSTENTION
+    assert (
+        AspireGuard(gives(output), evaluator=LOW, answer="final").invoke("Who?")["final"]
+        == ABSTENTION
+    )
     calling = {"messages": output["messages"]}
     assert AspireGuard(gives(calling), evaluator=LOW, answer="final").invoke("Who?") == calling
 
@@ -88,7 +98,9 @@ def test_a_named_answer_has_its_own_score() -> None:
     """Not the one that a model gave to another text of the same output."""
     evaluator = tiny_evaluator()
     other = gives("zzz other text")
-    beside = AspireGuard({"answer": AspireChatModel(evaluator), "final": other}, evaluator=evaluator, answer="final")
+    beside = AspireGuard(
+        {"answer": AspireChatModel(evaluator), "final": other}, evaluator=evaluator, answer="final"
+    )
     alone = AspireGuard({"final": other}, evaluator=evaluator, answer="final")
     assert beside.judge("Who?").score == alone.judge("Who?").score
 
@@ -97,11 +109,16 @@ def test_what_reads_an_answer_shows_it_to_no_stream() -> None:
     """A parser that the function calls is a run like any other; its events stay inside."""
     parser = StrOutputParser()
     guard = AspireGuard(
-        ScriptedChatModel("Bob keeps it."), evaluator=LOW, answer=lambda input, output: parser.invoke(output)
+        ScriptedChatModel("Bob keeps it."),
+        evaluator=LOW,
+        answer=lambda input, output: parser.invoke(output),
     )
 
     async def events() -> list[Any]:
-        return [event async for event in (RunnablePassthrough() | guard).astream_events("Who?", version="v2")]
+        return [
+            event
+            async for event in (RunnablePassthrough() | guard).astream_events("Who?", version="v2")
+        ]
 
     told = asyncio.run(events())
     assert told
@@ -123,7 +140,9 @@ def _later(*values: Any) -> _Later:
 def test_an_async_function_reads_no_answer() -> None:
     """What it gives is no text but a promise of one."""
     guard = AspireGuard(gives("Bob"), evaluator=HIGH, answer=_later)
-    with pytest.raises(ExchangeError, match="from the function given as answer=, found an awaitable"):
+    with pytest.raises(
+        ExchangeError, match="from the function given as answer=, found an awaitable"
+    ):
         guard.invoke("Who?")
 
 
@@ -149,7 +168,9 @@ def test_an_error_of_the_evaluator_prints_no_answer() -> None:
     """Nor does its cause, which is printed along with it."""
     policy = RoutingPolicy(on_error="raise")
     with pytest.raises(EvaluationError) as raised:
-        AspireGuard(gives(PLACE), evaluator=ConstantEvaluator(_raise), policy=policy).invoke("Where?")
+        AspireGuard(gives(PLACE), evaluator=ConstantEvaluator(_raise), policy=policy).invoke(
+            "Where?"
+        )
     assert PLACE not in _printed(raised.value)
 
 
@@ -169,7 +190,9 @@ def _parsed(message: AIMessage) -> Any:
 def test_an_error_of_a_parser_prints_no_answer(release: Literal["answer", "sentence"]) -> None:
     """It keeps its type, so that a chain around the guard handles it as ever."""
     guard = AspireGuard(ScriptedChatModel(PLACE) | _parsed, evaluator=HIGH, release=release)
-    with pytest.raises(OutputParserException, match="expected an output that the chain's parser can read") as raised:
+    with pytest.raises(
+        OutputParserException, match="expected an output that the chain's parser can read"
+    ) as raised:
         list(guard.stream("Where?"))
     assert PLACE not in _printed(raised.value)
     assert raised.value.llm_output is None

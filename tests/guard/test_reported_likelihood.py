@@ -11,12 +11,11 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.runnables import Runnable, RunnableLambda
 
 from aspire_guard.errors import InputError
-from aspire_guard.evaluators.constant import ConstantEvaluator
 from aspire_guard.evaluators.self_evaluator import SelfEvaluator, selection_score
 from aspire_guard.exchange import Exchange, reported_log_likelihood
 from aspire_guard.guard import AspireGuard
 from aspire_guard.observe import AspireCallbackHandler, Observation
-from aspire_guard.testing import ScriptedChatModel, tiny_evaluator
+from aspire_guard.testing import ConstantEvaluator, ScriptedChatModel, tiny_evaluator
 
 ABSTENTION = "I can't answer this question."
 
@@ -26,7 +25,9 @@ def reported(*values: Any) -> dict[str, Any]:
 
 
 def model(*values: float) -> Runnable[Any, Any]:
-    return ScriptedChatModel(AIMessage("Ada\n", response_metadata=reported(*values) if values else {}))
+    return ScriptedChatModel(
+        AIMessage("Ada\n", response_metadata=reported(*values) if values else {})
+    )
 
 
 def evaluator(likelihood: str, threshold: float = 0.0) -> SelfEvaluator:
@@ -61,7 +62,9 @@ def test_the_mean_is_read_out_of_a_message(metadata: dict[str, Any], mean: float
 
 def test_the_chunks_of_a_stream_add_up() -> None:
     """LangChain joins their lists, so the mean is that of all tokens."""
-    one, two = (AIMessageChunk(content="A", response_metadata=reported(value)) for value in (-0.5, -1.0))
+    one, two = (
+        AIMessageChunk(content="A", response_metadata=reported(value)) for value in (-0.5, -1.0)
+    )
     assert reported_log_likelihood(one + two) == -0.75
 
 
@@ -85,7 +88,9 @@ def test_the_guard_scores_with_what_the_chain_s_model_reports(chain: Runnable[An
 @pytest.mark.parametrize("chain", [model(-0.5, -0.25), model(-0.5, -0.25) | StrOutputParser()])
 def test_every_evaluator_is_given_what_the_chain_s_model_reports(chain: Runnable[Any, Any]) -> None:
     """One without a fingerprint too, as a function that reads the exchange."""
-    evaluator = ConstantEvaluator(lambda exchange: -exchange.log_likelihood if exchange.log_likelihood else 0.0)
+    evaluator = ConstantEvaluator(
+        lambda exchange: -exchange.log_likelihood if exchange.log_likelihood else 0.0
+    )
     assert AspireGuard(chain, evaluator=evaluator).judge("Who?").confidence == 0.375
 
 
@@ -117,8 +122,10 @@ def test_without_a_report_the_answer_is_not_released(chain: Runnable[Any, Any]) 
 
 def test_an_evaluator_fitted_to_a_chain_does_not_answer_itself() -> None:
     """Its own answers have no reported likelihood, and a growing one has none either."""
-    for call in (OF_CHAIN.answer, OF_CHAIN.open_answer):
-        with pytest.raises(InputError, match="fitted to those that a chain's model reports of whole answers"):
+    for call in (OF_CHAIN.answer, OF_CHAIN.score_incrementally):
+        with pytest.raises(
+            InputError, match="fitted to those that a chain's model reports of whole answers"
+        ):
             call("Who?")
 
 

@@ -13,9 +13,9 @@ from langchain_core.messages import AIMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.runnables import Runnable, RunnableLambda
 
-from aspire_guard.evaluators.constant import ConstantEvaluator
 from aspire_guard.exchange import Exchange
 from aspire_guard.guard import AspireGuard
+from aspire_guard.testing import ConstantEvaluator
 from aspire_guard.verdict import Score
 
 OWN = Score(selection_score=-0.5, confidence=0.875, log_likelihood=-0.25, p_correct=0.75)
@@ -41,7 +41,9 @@ def model(evaluator: str = "evaluator-1", score: Any = None) -> Runnable[Any, An
     return GenericFakeChatModel(messages=iter([message] * 4))
 
 
-@pytest.mark.parametrize("chain", [model(), model() | StrOutputParser(), model() | StrOutputParser() | str.strip])
+@pytest.mark.parametrize(
+    "chain", [model(), model() | StrOutputParser(), model() | StrOutputParser() | str.strip]
+)
 def test_a_carried_score_is_used(chain: Runnable[Any, Any]) -> None:
     """From the output message, or from the model's message inside where a parser has dropped it."""
     guard = AspireGuard(chain, evaluator=NeverAsked(0.0))
@@ -63,9 +65,14 @@ def test_a_carried_score_is_used(chain: Runnable[Any, Any]) -> None:
 )
 def test_any_other_score_is_not_used(chain: Runnable[Any, Any]) -> None:
     """The evaluator is asked instead."""
-    assert AspireGuard(chain, evaluator=FingerprintedEvaluator(0.125)).judge("Who?").confidence == 0.125
+    assert (
+        AspireGuard(chain, evaluator=FingerprintedEvaluator(0.125)).judge("Who?").confidence
+        == 0.125
+    )
 
 
 def test_an_evaluator_without_fingerprint_is_always_asked() -> None:
     """It can't know whose score the message carries."""
-    assert AspireGuard(model(), evaluator=ConstantEvaluator(0.125)).judge("Who?").confidence == 0.125
+    assert (
+        AspireGuard(model(), evaluator=ConstantEvaluator(0.125)).judge("Who?").confidence == 0.125
+    )

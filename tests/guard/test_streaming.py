@@ -24,11 +24,10 @@ from langgraph.config import get_stream_writer
 from langgraph.graph import START, StateGraph
 from langgraph.graph.message import add_messages
 
-from aspire_guard.evaluators.constant import ConstantEvaluator
 from aspire_guard.exchange import answer_in, answer_text
-from aspire_guard.execution import silence
+from aspire_guard.execution import isolation
 from aspire_guard.guard import AspireGuard
-from aspire_guard.testing import ScriptedChatModel
+from aspire_guard.testing import ConstantEvaluator, ScriptedChatModel
 
 ANSWER = "zanq ziwx barq"
 TOKENS = ANSWER.split()
@@ -63,7 +62,9 @@ def calls_a_tool_first(messages: list[BaseMessage]) -> AIMessage:
 class OnePassage(BaseRetriever):
     """Returns one passage for any query."""
 
-    def _get_relevant_documents(self, query: str, *, run_manager: CallbackManagerForRetrieverRun) -> list[Document]:
+    def _get_relevant_documents(
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun
+    ) -> list[Document]:
         return [Document("It is an island.")]
 
 
@@ -122,9 +123,15 @@ class Subject:
     def graph(self) -> Any:
         def to_messages(output: Any) -> dict[str, Any]:
             answer = answer_in(output)
-            return {"messages": [answer if isinstance(answer, AIMessage) else AIMessage(answer_text(output))]}
+            return {
+                "messages": [
+                    answer if isinstance(answer, AIMessage) else AIMessage(answer_text(output))
+                ]
+            }
 
-        node: Any = RunnableLambda(operator.itemgetter("asked")) | self.guard | RunnableLambda(to_messages)
+        node: Any = (
+            RunnableLambda(operator.itemgetter("asked")) | self.guard | RunnableLambda(to_messages)
+        )
         return StateGraph(Asked).add_node("guarded", node).add_edge(START, "guarded").compile()
 
 
@@ -180,7 +187,9 @@ def graph_mode(mode: str) -> Surface:
 
 
 def agraph_mode(mode: str) -> Surface:
-    return lambda of: asyncio.run(_gathered(of.graph.astream({"asked": of.asked}, stream_mode=mode, subgraphs=True)))
+    return lambda of: asyncio.run(
+        _gathered(of.graph.astream({"asked": of.asked}, stream_mode=mode, subgraphs=True))
+    )
 
 
 def graph_events(of: Subject) -> list[Any]:
@@ -257,7 +266,9 @@ def leaked(surface: str, chain: str, case: Case) -> int:
 def take_out_the_cure(patch: pytest.MonkeyPatch, surface: str) -> None:
     """As a guard without it would do: the chain's stream is passed on, or its callbacks are left as they are."""
 
-    def stream(self: AspireGuard, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
+    def stream(
+        self: AspireGuard, input: Any, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> Iterator[Any]:
         yield from self.chain.stream(input, config, **kwargs)
 
     async def astream(
@@ -267,7 +278,7 @@ def take_out_the_cure(patch: pytest.MonkeyPatch, surface: str) -> None:
             yield chunk
 
     if surface in SILENCED:
-        patch.setattr(silence, "silenced", lambda config: config)
+        patch.setattr(isolation, "isolate_config", lambda config: config)
     else:
         patch.setattr(AspireGuard, "stream", stream)
         patch.setattr(AspireGuard, "astream", astream)

@@ -18,10 +18,10 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.runnables import Runnable, RunnablePassthrough
 
 from aspire_guard.errors import InputError
-from aspire_guard.evaluators.folder import save_evaluator
+from aspire_guard.evaluators.evaluator_folder import save_evaluator
 from aspire_guard.evaluators.self_evaluator import SelfEvaluator
 from aspire_guard.exchange import Exchange
-from aspire_guard.exchange.chain_watch import SELF_SCORE_KEY
+from aspire_guard.exchange.run_recorder import SELF_SCORE_KEY
 from aspire_guard.guard import AspireGuard
 from aspire_guard.lm.template import PromptTemplate
 from aspire_guard.testing import tiny_evaluator
@@ -59,7 +59,11 @@ def with_template(template: PromptTemplate) -> SelfEvaluator:
 
 def rag(model: AspireChatModel) -> Runnable[str, AIMessage]:
     retriever = BM25Retriever(documents=[Document(CONTEXT), Document("Bob has left the island.")])
-    return {"context": retriever | format_documents, "question": RunnablePassthrough()} | model.prompt | model
+    return (
+        {"context": retriever | format_documents, "question": RunnablePassthrough()}
+        | model.prompt
+        | model
+    )
 
 
 def carried(message: AIMessage) -> Score:
@@ -69,7 +73,9 @@ def carried(message: AIMessage) -> Score:
 def test_the_carried_score_is_the_evaluators_score_of_the_answer() -> None:
     """To 1e-4, though the answer was generated and scored in one pass."""
     message = AspireChatModel(evaluator()).invoke(PROMPT)
-    [scored] = evaluator().score([Exchange(question=QUESTION, context=CONTEXT, answer=message.text)])
+    [scored] = evaluator().score(
+        [Exchange(question=QUESTION, context=CONTEXT, answer=message.text)]
+    )
     assert message.text == "wrong"
     assert carried(message).model_dump() == pytest.approx(scored.model_dump(), abs=1e-4)
 
@@ -90,7 +96,9 @@ def test_the_message_counts_tokens_of_text() -> None:
 
 def test_the_prompt_is_the_trained_layout() -> None:
     """Rendered by LangChain and by the template it is the same text."""
-    [message] = AspireChatModel(evaluator()).prompt.format_messages(context=CONTEXT, question=QUESTION)
+    [message] = AspireChatModel(evaluator()).prompt.format_messages(
+        context=CONTEXT, question=QUESTION
+    )
     assert message == HumanMessage(PROMPT)
     assert message.text == evaluator().manifest.template.render(QUESTION, CONTEXT)
 
@@ -98,8 +106,12 @@ def test_the_prompt_is_the_trained_layout() -> None:
 @pytest.mark.parametrize("context", ["a {brace} and {{two}}", "line\n\nline", "Passage: {context}"])
 def test_the_prompt_keeps_braces(context: str) -> None:
     """Those of the template and those of what is filled in, and the chat model reads both back."""
-    template = PromptTemplate(context='{"passage": "{context}"}\n', question='{"question": "{question}"}')
-    [message] = AspireChatModel(with_template(template)).prompt.format_messages(context=context, question="{Who}?")
+    template = PromptTemplate(
+        context='{"passage": "{context}"}\n', question='{"question": "{question}"}'
+    )
+    [message] = AspireChatModel(with_template(template)).prompt.format_messages(
+        context=context, question="{Who}?"
+    )
     assert message.text == template.render("{Who}?", context)
     assert template.parse(message.text) == ("{Who}?", context)
 
@@ -118,44 +130,64 @@ def test_a_question_can_t_bring_a_context_of_its_own() -> None:
 def test_the_last_human_message_is_answered() -> None:
     """Whatever stands around it."""
     model = AspireChatModel(evaluator())
-    history = [SystemMessage("Be brief."), HumanMessage("And Bob?"), AIMessage("No."), HumanMessage(PROMPT)]
+    history = [
+        SystemMessage("Be brief."),
+        HumanMessage("And Bob?"),
+        AIMessage("No."),
+        HumanMessage(PROMPT),
+    ]
     assert carried(model.invoke(history)) == carried(model.invoke(PROMPT))
 
 
 def test_other_text_is_a_question_without_context() -> None:
     """It is put into the layout, so it need not be there already."""
     model = AspireChatModel(evaluator())
-    assert carried(model.invoke(QUESTION)) == carried(model.invoke(f"Question: {QUESTION}\nAnswer:"))
+    assert carried(model.invoke(QUESTION)) == carried(
+        model.invoke(f"Question: {QUESTION}\nAnswer:")
+    )
     assert carried(model.invoke(QUESTION)) == evaluator().answer(QUESTION)[1]
 
 
-@pytest.mark.parametrize("last", [RunnablePassthrough(), StrOutputParser()], ids=["message", "text"])
+@pytest.mark.parametrize(
+    "last", [RunnablePassthrough(), StrOutputParser()], ids=["message", "text"]
+)
 def test_a_guard_takes_the_carried_score(last: Runnable[AIMessage, Any]) -> None:
     """From the message, and from inside the chain where a parser has dropped it: nothing is scored again."""
     own = counting()
     guard = AspireGuard(rag(AspireChatModel(own)) | last, evaluator=own)
     expected = evaluator().answer(QUESTION, CONTEXT)[1]
-    verdicts = [guard.judge(QUESTION), asyncio.run(guard.ajudge(QUESTION)), *guard.judge_batch([QUESTION, QUESTION])]
+    verdicts = [
+        guard.judge(QUESTION),
+        asyncio.run(guard.ajudge(QUESTION)),
+        *guard.judge_batch([QUESTION, QUESTION]),
+    ]
     assert [verdict.score for verdict in verdicts] == [expected] * 4
     assert own.asked == 0
 
 
 def test_another_evaluator_scores_for_itself() -> None:
     """A score is taken from the very evaluator that the guard has, and from no other."""
-    other = CountingEvaluator(evaluator().aspire, tiny_evaluator(alpha=1.0).manifest, evaluator().calibration)
+    other = CountingEvaluator(
+        evaluator().aspire, tiny_evaluator(alpha=1.0).manifest, evaluator().calibration
+    )
     AspireGuard(rag(AspireChatModel(evaluator())), evaluator=other).judge(QUESTION)
     assert other.asked == 1
 
 
 def test_stop_sequences_are_refused() -> None:
     """A shortened answer would carry the score of the whole one."""
-    with pytest.raises(InputError, match=r"expected no stop sequences, found \['\\n'\]; leave them out"):
+    with pytest.raises(
+        InputError, match=r"expected no stop sequences, found \['\\n'\]; leave them out"
+    ):
         AspireChatModel(evaluator()).invoke(PROMPT, stop=["\n"])
 
 
 def test_a_question_is_needed() -> None:
     """Messages without a human one are refused, and so is a blank one."""
-    with pytest.raises(InputError, match="expected a human message with a question among the messages, found system"):
+    with pytest.raises(
+        InputError,
+        match="expected a human message with a question among the messages, found system",
+    ):
         AspireChatModel(evaluator()).invoke([SystemMessage("Be brief.")])
     with pytest.raises(InputError, match="expected a human message"):
         AspireChatModel(evaluator()).invoke(" ")
@@ -174,7 +206,9 @@ def test_it_loads_from_an_evaluator_folder(tmp_path: Path, monkeypatch: pytest.M
     """With the answers of the evaluator that was saved."""
     own = evaluator()
     save_evaluator(tmp_path / "tiny", own.aspire, own.manifest, own.calibration)
-    monkeypatch.setattr("aspire_guard.evaluators.folder.load_base_model", lambda name: own.aspire.lm)
+    monkeypatch.setattr(
+        "aspire_guard.evaluators.evaluator_folder.load_base_model", lambda name: own.aspire.lm
+    )
     loaded = AspireChatModel.from_pretrained(tmp_path / "tiny")
     assert carried(loaded.invoke(PROMPT)) == carried(AspireChatModel(own).invoke(PROMPT))
 

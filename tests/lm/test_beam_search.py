@@ -50,9 +50,15 @@ def _cut_after_end(ids: list[int], end: int) -> list[int]:
 @pytest.mark.parametrize("early_stopping", [True, False])
 @pytest.mark.parametrize("max_new_tokens", [1, 3, 12])
 @pytest.mark.parametrize("k", [2, 3, 5])
-def test_beams_are_those_of_transformers(lm: LanguageModel, k: int, max_new_tokens: int, early_stopping: bool) -> None:
+def test_beams_are_those_of_transformers(
+    lm: LanguageModel, k: int, max_new_tokens: int, early_stopping: bool
+) -> None:
     """The same sequences in the same order with the same scores, for three prompts in one batch."""
-    settings: dict[str, Any] = {"k": k, "max_new_tokens": max_new_tokens, "early_stopping": early_stopping}
+    settings: dict[str, Any] = {
+        "k": k,
+        "max_new_tokens": max_new_tokens,
+        "early_stopping": early_stopping,
+    }
     end = lm.tokenizer.eos_token_id
     beams = _search(lm, _prompts(), **settings)
     for row, prompt in enumerate(_prompts()):
@@ -67,9 +73,14 @@ def test_a_single_beam_that_stops_early_is_greedy_decoding(lm: LanguageModel) ->
     beams = _search(lm, _prompts(), k=1, max_new_tokens=12, early_stopping=True)
     for row, prompt in enumerate(_prompts()):
         expected = lm.model.generate(
-            prompt[None], attention_mask=torch.ones_like(prompt)[None], max_new_tokens=12, do_sample=False
+            prompt[None],
+            attention_mask=torch.ones_like(prompt)[None],
+            max_new_tokens=12,
+            do_sample=False,
         )
-        assert _tokens(beams, row) == [_cut_after_end(expected[0, len(prompt) :].tolist(), lm.tokenizer.eos_token_id)]
+        assert _tokens(beams, row) == [
+            _cut_after_end(expected[0, len(prompt) :].tolist(), lm.tokenizer.eos_token_id)
+        ]
 
 
 def test_beams_end_by_themselves_and_at_the_limit(lm: LanguageModel) -> None:
@@ -98,10 +109,14 @@ def test_states_of_beams_are_those_of_a_full_forward_pass(
     longer, _ = lm.extend(beams.states, tokens, torch.ones(len(prompts), 4, 2, dtype=torch.bool))
     for row, prompt in enumerate(prompts):
         for beam, ids in enumerate(_tokens(beams, row)):
-            answer = torch.tensor([i for i in ids if i != lm.tokenizer.eos_token_id], dtype=torch.long)
+            answer = torch.tensor(
+                [i for i in ids if i != lm.tokenizer.eos_token_id], dtype=torch.long
+            )
             assert beams.states.lengths[row, beam] == len(prompt) + len(answer)
             expected = lm.model(torch.cat([prompt, answer, suffix])[None]).logits[0, -1]
-            torch.testing.assert_close(lm.logits(longer.hidden)[row, beam], expected, atol=1e-4, rtol=0)
+            torch.testing.assert_close(
+                lm.logits(longer.hidden)[row, beam], expected, atol=1e-4, rtol=0
+            )
 
 
 def test_a_score_is_the_mean_log_probability_of_the_tokens(lm: LanguageModel) -> None:
@@ -117,7 +132,9 @@ def test_a_score_is_the_mean_log_probability_of_the_tokens(lm: LanguageModel) ->
 
 
 @pytest.mark.parametrize("max_new_tokens", [3, 12])
-def test_a_likelihood_counts_the_end_token_of_every_beam(lm: LanguageModel, max_new_tokens: int) -> None:
+def test_a_likelihood_counts_the_end_token_of_every_beam(
+    lm: LanguageModel, max_new_tokens: int
+) -> None:
     """Of one that was cut, too: as a full forward pass over prompt, beam and end token gives it."""
     prompts, end = _prompts(), lm.tokenizer.eos_token_id
     beams = _search(lm, prompts, k=5, max_new_tokens=max_new_tokens)
@@ -126,7 +143,9 @@ def test_a_likelihood_counts_the_end_token_of_every_beam(lm: LanguageModel, max_
             answer = torch.tensor([*(i for i in ids if i != end), end])
             logits = lm.model(torch.cat([prompt, answer])[None]).logits[0, len(prompt) - 1 : -1]
             expected = logits.log_softmax(-1).gather(-1, answer[:, None]).mean()
-            torch.testing.assert_close(beams.log_likelihoods[row, beam], expected, atol=1e-4, rtol=0)
+            torch.testing.assert_close(
+                beams.log_likelihoods[row, beam], expected, atol=1e-4, rtol=0
+            )
 
 
 def test_a_batch_gives_what_its_prompts_give_alone(lm: LanguageModel) -> None:

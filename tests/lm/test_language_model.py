@@ -31,7 +31,9 @@ SMALL: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("text", ["", " ", "a correct b", "  two\n\tlines ", "한국어 中文 🙂", f"x {END_TOKEN} y"])
+@pytest.mark.parametrize(
+    "text", ["", " ", "a correct b", "  two\n\tlines ", "한국어 中文 🙂", f"x {END_TOKEN} y"]
+)
 def test_tokens_give_the_text_back(lm: LanguageModel, text: str) -> None:
     """The tiny tokenizer round-trips any text, markers of special tokens among it."""
     assert lm.tokenizer.decode(lm.token_ids(text)) == text
@@ -54,7 +56,9 @@ def test_a_token_that_ends_every_sequence_does_not_begin_one() -> None:
     """As with `add_eos_token`."""
     lm = tiny_lm()
     end = (END_TOKEN, lm.tokenizer.eos_token_id)
-    lm.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=f"$A {END_TOKEN}", special_tokens=[end])
+    lm.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"$A {END_TOKEN}", special_tokens=[end]
+    )
     assert lm.tokenizer("a").input_ids[-1] == lm.tokenizer.eos_token_id
     assert lm.start_ids.tolist() == []
 

@@ -42,7 +42,9 @@ def test_peft_reads_a_saved_lora(family: Family, tmp_path: Path) -> None:
     with torch.no_grad():
         peft = PeftModel.from_pretrained(tiny_lm(family).model, str(tmp_path))
         expected = peft(input_ids=ids[None]).logits[0, -1]
-    torch.testing.assert_close(lm.logits(_hidden(adapter.adapted(lm), ids)), expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        lm.logits(_hidden(adapter.adapted(lm), ids)), expected, atol=1e-4, rtol=0
+    )
 
 
 def test_the_frozen_model_does_not_see_its_adapters(family: Family) -> None:
@@ -64,23 +66,36 @@ def test_the_frozen_weights_are_shared_not_copied(family: Family) -> None:
     own = {tensor.data_ptr() for tensor in lm.model.parameters()}
     adapter = _random(lm)
     matrices = {weight.data_ptr() for _, weight in adapter.named_parameters()}
-    assert {tensor.data_ptr() for tensor in adapter.adapted(lm).model.parameters()} == own | matrices
+    assert {
+        tensor.data_ptr() for tensor in adapter.adapted(lm).model.parameters()
+    } == own | matrices
 
 
 def test_a_new_lora_changes_nothing_and_can_be_trained(family: Family) -> None:
     """It starts from the frozen model; gradients reach its matrices and nothing else."""
     lm, ids = tiny_lm(family), torch.arange(9)
     adapter = Lora.new(lm, "Right?", rank=2, seed=0)
-    torch.testing.assert_close(_hidden(adapter.adapted(lm), ids), _hidden(lm, ids), atol=1e-6, rtol=0)
-    assert all(weight.requires_grad and weight.dtype == torch.float32 for _, weight in adapter.named_parameters())
-    trained = {name for name, weight in adapter.adapted(lm).model.named_parameters() if weight.requires_grad}
+    torch.testing.assert_close(
+        _hidden(adapter.adapted(lm), ids), _hidden(lm, ids), atol=1e-6, rtol=0
+    )
+    assert all(
+        weight.requires_grad and weight.dtype == torch.float32
+        for _, weight in adapter.named_parameters()
+    )
+    trained = {
+        name
+        for name, weight in adapter.adapted(lm).model.named_parameters()
+        if weight.requires_grad
+    }
     assert trained == {name for name, _ in adapter.named_parameters()}
 
 
 def test_equal_seeds_give_equal_adapters_and_others_don_t(lm: LanguageModel) -> None:
     """The global random state is left alone."""
     state = torch.get_rng_state()
-    one, two, other = (dict(Lora.new(lm, "Right?", rank=2, seed=seed).named_parameters()) for seed in (0, 0, 1))
+    one, two, other = (
+        dict(Lora.new(lm, "Right?", rank=2, seed=seed).named_parameters()) for seed in (0, 0, 1)
+    )
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert not all(torch.equal(one[name], other[name]) for name in one)
@@ -107,8 +122,13 @@ def test_saving_and_loading_keeps_every_bit(family: Family, tmp_path: Path) -> N
     found, expected = (dict(one.named_parameters()) for one in (loaded, adapter))
     assert loaded.text == "Ist das\nrichtig?"
     assert found.keys() == expected.keys()
-    assert all(torch.equal(found[name], expected[name]) and not found[name].requires_grad for name in expected)
-    assert torch.equal(_hidden(loaded.adapted(lm), torch.arange(5)), _hidden(adapter.adapted(lm), torch.arange(5)))
+    assert all(
+        torch.equal(found[name], expected[name]) and not found[name].requires_grad
+        for name in expected
+    )
+    assert torch.equal(
+        _hidden(loaded.adapted(lm), torch.arange(5)), _hidden(adapter.adapted(lm), torch.arange(5))
+    )
     assert {path.name for path in tmp_path.iterdir()} == {"adapter_config.json", FILE}
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     assert config["peft_type"] == "LORA"
@@ -126,12 +146,20 @@ def _without_a_matrix(folder: Path) -> None:
 
 def _of_another_width(folder: Path) -> None:
     tensors = load_file(folder / FILE)
-    save_file({name: value[:, :-1].contiguous() for name, value in tensors.items()}, folder / FILE, {"text": "Right?"})
+    save_file(
+        {name: value[:, :-1].contiguous() for name, value in tensors.items()},
+        folder / FILE,
+        {"text": "Right?"},
+    )
 
 
 def _not_finite(folder: Path) -> None:
     tensors = load_file(folder / FILE)
-    save_file({name: value * torch.nan for name, value in tensors.items()}, folder / FILE, {"text": "Right?"})
+    save_file(
+        {name: value * torch.nan for name, value in tensors.items()},
+        folder / FILE,
+        {"text": "Right?"},
+    )
 
 
 def _without_text(folder: Path) -> None:
@@ -144,7 +172,9 @@ def _without_config(folder: Path) -> None:
 
 def _for_other_modules(folder: Path) -> None:
     path = folder / "adapter_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"target_modules": ["nothing_of_that_name"]}))
+    path.write_text(
+        json.dumps(json.loads(path.read_text()) | {"target_modules": ["nothing_of_that_name"]})
+    )
 
 
 @pytest.mark.parametrize(
@@ -160,10 +190,14 @@ def _for_other_modules(folder: Path) -> None:
         lambda folder: (folder / FILE).unlink(),
     ],
 )
-def test_what_does_not_fit_is_a_corrupt_evaluator(lm: LanguageModel, tmp_path: Path, damage: object) -> None:
+def test_what_does_not_fit_is_a_corrupt_evaluator(
+    lm: LanguageModel, tmp_path: Path, damage: object
+) -> None:
     """Names, shapes and values are checked before anything is computed with them; the way out is named."""
     _random(lm).save(tmp_path, lm)
     assert callable(damage)
     damage(tmp_path)
-    with pytest.raises(CorruptEvaluatorError, match=r"expected .*, found .*; restore the evaluator folder"):
+    with pytest.raises(
+        CorruptEvaluatorError, match=r"expected .*, found .*; restore the evaluator folder"
+    ):
         Lora.load(tmp_path, lm)

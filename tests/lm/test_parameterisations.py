@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from aspire_guard.evaluators.folder import load_aspire_lm, read_manifest, save_evaluator
+from aspire_guard.evaluators.evaluator_folder import load_aspire_lm, read_manifest, save_evaluator
 from aspire_guard.evaluators.self_evaluator import SelfEvaluator
 from aspire_guard.lm.aspire_lm import AspireLM
 from aspire_guard.testing import Family, tiny_evaluator
@@ -39,12 +39,16 @@ def self_eval(request: pytest.FixtureRequest) -> Literal["soft_prompt", "lora"]:
 
 @pytest.fixture
 def evaluator(
-    family: Family, task: Literal["soft_prompt", "lora", "none"], self_eval: Literal["soft_prompt", "lora"]
+    family: Family,
+    task: Literal["soft_prompt", "lora", "none"],
+    self_eval: Literal["soft_prompt", "lora"],
 ) -> SelfEvaluator:
     return tiny_evaluator(family, task=task, self_eval=self_eval)
 
 
-def _by_hand(aspire: AspireLM, question: str, context: str | None, answer: str) -> tuple[Tensor, Tensor]:
+def _by_hand(
+    aspire: AspireLM, question: str, context: str | None, answer: str
+) -> tuple[Tensor, Tensor]:
     """log f_norm and log P(z_c): θp's model over `[θp ; x ; ŷ]`, θs's model over θs on the cache that leaves."""
     assert aspire.self_eval is not None
     tokenizer, end = aspire.lm.tokenizer, torch.tensor([aspire.lm.tokenizer.eos_token_id])
@@ -57,11 +61,15 @@ def _by_hand(aspire: AspireLM, question: str, context: str | None, answer: str) 
     layout = torch.cat([before, aspire.lm.embed(torch.tensor(prompt + ids))])[None]
     output = aspire.answering.model(inputs_embeds=layout, use_cache=True)
     log_p = output.logits[0, len(before) + len(prompt) - 1 :].log_softmax(-1)
-    likelihood = log_p.gather(-1, torch.cat([torch.tensor(ids, dtype=torch.long), end])[:, None]).mean()
+    likelihood = log_p.gather(
+        -1, torch.cat([torch.tensor(ids, dtype=torch.long), end])[:, None]
+    ).mean()
     judging = aspire.self_eval.adapted(aspire.lm).model
     suffix = aspire.self_eval.vectors(aspire.lm, question, answer)[None]
     logits = judging(inputs_embeds=suffix, past_key_values=output.past_key_values).logits[0, -1]
-    words = [tokenizer(word, add_special_tokens=False).input_ids[0] for word in (" correct", " wrong")]
+    words = [
+        tokenizer(word, add_special_tokens=False).input_ids[0] for word in (" correct", " wrong")
+    ]
     return likelihood, logits[words].log_softmax(-1)[0]
 
 
@@ -69,9 +77,14 @@ def _by_hand(aspire: AspireLM, question: str, context: str | None, answer: str) 
 def test_scores_are_those_of_plain_passes_alone_and_in_a_batch(evaluator: SelfEvaluator) -> None:
     """Questions with and without context, of any length, an empty answer among them."""
     aspire = evaluator.aspire
-    expected = [torch.stack(column) for column in zip(*(_by_hand(aspire, *e) for e in EXCHANGES), strict=True)]
+    expected = [
+        torch.stack(column)
+        for column in zip(*(_by_hand(aspire, *e) for e in EXCHANGES), strict=True)
+    ]
     together = aspire.score(EXCHANGES)
-    alone = [torch.cat(column) for column in zip(*(aspire.score([e]) for e in EXCHANGES), strict=True)]
+    alone = [
+        torch.cat(column) for column in zip(*(aspire.score([e]) for e in EXCHANGES), strict=True)
+    ]
     for found in (together, alone):
         for values, wanted in zip(found, expected, strict=True):
             torch.testing.assert_close(values, wanted, atol=1e-4, rtol=0)
@@ -94,7 +107,11 @@ def test_the_turns_of_a_conversation_judge_as_a_pass_each_does(evaluator: SelfEv
     aspire, turns = evaluator.aspire, [CONTEXT]
     for question, answer in (("Who?", "Ada"), ("When?", "1911")):
         turns.append(f"{turns[-1]}\n\nQ: {question}\nA: {answer}")
-    talk = [("Where?", context, answer) for context in (*turns[::-1], "Another passage.") for answer in ("", "a yard")]
+    talk = [
+        ("Where?", context, answer)
+        for context in (*turns[::-1], "Another passage.")
+        for answer in ("", "a yard")
+    ]
     talk.append(("Which?", turns[1], "Petrel"))
     texts = [[(question, answer) for question, _, answer in talk]]
     log_p = aspire.verdict_logits(aspire.answer_branches([talk]), texts).log_softmax(-1)[:, 0]
@@ -104,7 +121,9 @@ def test_the_turns_of_a_conversation_judge_as_a_pass_each_does(evaluator: SelfEv
         torch.testing.assert_close(values, wanted, atol=1e-4, rtol=0)
 
 
-def test_an_evaluator_saved_and_loaded_gives_the_same_scores(evaluator: SelfEvaluator, tmp_path: Path) -> None:
+def test_an_evaluator_saved_and_loaded_gives_the_same_scores(
+    evaluator: SelfEvaluator, tmp_path: Path
+) -> None:
     """Bit by bit, and the folder says what θp and θs are made of."""
     aspire = evaluator.aspire
     save_evaluator(tmp_path / "evaluator", aspire, evaluator.manifest, evaluator.calibration)
@@ -118,12 +137,17 @@ def test_an_evaluator_saved_and_loaded_gives_the_same_scores(evaluator: SelfEval
 
 
 @torch.no_grad()
-def test_answers_and_likelihoods_don_t_depend_on_the_self_evaluation(evaluator: SelfEvaluator) -> None:
+def test_answers_and_likelihoods_don_t_depend_on_the_self_evaluation(
+    evaluator: SelfEvaluator,
+) -> None:
     """Bit by bit the same beams as a model without θs, which comes last and is active on nothing before it."""
     aspire = evaluator.aspire
     without = AspireLM(aspire.lm, task=aspire.task)
     prompts = [(question, context) for question, context, _ in EXCHANGES]
-    with_it, alone = (one.decode(one.prompt_states(prompts), k=3, max_new_tokens=6)[0] for one in (aspire, without))
+    with_it, alone = (
+        one.decode(one.prompt_states(prompts), k=3, max_new_tokens=6)[0]
+        for one in (aspire, without)
+    )
     assert with_it == alone
 
 
@@ -133,9 +157,14 @@ def test_another_precision_takes_the_same_adapters(evaluator: SelfEvaluator) -> 
     half = aspire.on(aspire.lm.to(torch.bfloat16))
     assert half.lm.embedding_weight.dtype == torch.bfloat16
     assert half.self_eval is not None
-    assert all(value.dtype == torch.float32 for value in dict(half.self_eval.named_parameters()).values())
+    assert all(
+        value.dtype == torch.float32 for value in dict(half.self_eval.named_parameters()).values()
+    )
     for before, within, after in zip(
-        aspire.score(EXCHANGES), half.score(EXCHANGES), half.on(aspire.lm).score(EXCHANGES), strict=True
+        aspire.score(EXCHANGES),
+        half.score(EXCHANGES),
+        half.on(aspire.lm).score(EXCHANGES),
+        strict=True,
     ):
         assert torch.equal(before, after)
         assert not torch.equal(before, within)

@@ -127,7 +127,9 @@ def test_branches_may_be_picked_repeated_and_reordered(lm: LanguageModel) -> Non
     index = torch.tensor([[2, 0], [1, 1]])
     picked = states.branches(index)
     assert all(
-        one is two for pair in zip(picked.layers, states.layers, strict=True) for one, two in zip(*pair, strict=True)
+        one is two
+        for pair in zip(picked.layers, states.layers, strict=True)
+        for one, two in zip(*pair, strict=True)
     )
     second = _embeddings(lm, 2, 2, 3, seed=2)
     longer, _ = lm.extend(picked, second, _all(2, 2, 3))
@@ -150,7 +152,9 @@ def test_extending_leaves_the_given_states_alone(lm: LanguageModel) -> None:
     """The states that were extended can be extended again, with the same result."""
     states = lm.prefill(_prompts(lm))
     kept = PrefixStates(
-        tuple((k.clone(), v.clone()) for k, v in states.layers), states.visible.clone(), states.hidden.clone()
+        tuple((k.clone(), v.clone()) for k, v in states.layers),
+        states.visible.clone(),
+        states.hidden.clone(),
     )
     tokens = _embeddings(lm, 3, 1, 4, seed=1)
     one, two = (lm.extend(states, tokens, _all(3, 1, 4))[0] for _ in range(2))
@@ -168,7 +172,9 @@ def test_the_window_can_be_filled_but_not_exceeded(lm: LanguageModel) -> None:
     token = _embeddings(lm, 1, 1, 1)
     full, _ = lm.extend(states, token, _all(1, 1, 1))
     assert full.lengths.tolist() == [[MAX_LENGTH]]
-    with pytest.raises(InputError, match="expected at most 512 tokens of question, context and answer, found 513"):
+    with pytest.raises(
+        InputError, match="expected at most 512 tokens of question, context and answer, found 513"
+    ):
         lm.extend(full, token, _all(1, 1, 1))
 
 
@@ -182,7 +188,9 @@ def test_padding_does_not_count_towards_the_window(lm: LanguageModel) -> None:
 
 def test_pad_stacks_rows_and_marks_what_is_real() -> None:
     """Values are filled with zeros at the end, also where a row is empty."""
-    values, mask = pad([torch.tensor([1, 2]), torch.tensor([], dtype=torch.long), torch.tensor([3])])
+    values, mask = pad(
+        [torch.tensor([1, 2]), torch.tensor([], dtype=torch.long), torch.tensor([3])]
+    )
     assert values.tolist() == [[1, 2], [0, 0], [3, 0]]
     assert mask.tolist() == [[True, True], [False, False], [True, False]]
 

@@ -39,9 +39,19 @@ def test_saving_and_loading_keeps_every_bit(lm: LanguageModel, tmp_path: Path) -
     prompt = _random()
     prompt.save(tmp_path / "task", lm)
     assert torch.equal(SoftPrompt.load(tmp_path / "task", lm).weight, prompt.weight)
-    assert {path.name for path in (tmp_path / "task").iterdir()} >= {"adapter_config.json", "adapter_model.safetensors"}
-    assert {path.suffix for path in (tmp_path / "task").iterdir()} <= {".json", ".safetensors", ".md"}
-    assert json.loads((tmp_path / "task" / "adapter_config.json").read_text())["num_virtual_tokens"] == 5
+    assert {path.name for path in (tmp_path / "task").iterdir()} >= {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }
+    assert {path.suffix for path in (tmp_path / "task").iterdir()} <= {
+        ".json",
+        ".safetensors",
+        ".md",
+    }
+    assert (
+        json.loads((tmp_path / "task" / "adapter_config.json").read_text())["num_virtual_tokens"]
+        == 5
+    )
 
 
 @pytest.mark.parametrize("length", [1, 5, 13])
@@ -61,7 +71,9 @@ def test_a_soft_prompt_is_float32_whatever_it_is_made_from() -> None:
 
 def test_a_missing_soft_prompt_is_a_corrupt_evaluator(lm: LanguageModel, tmp_path: Path) -> None:
     """The message names the file and a way out."""
-    with pytest.raises(CorruptEvaluatorError, match=r"adapter_model\.safetensors, found .*; restore the evaluator"):
+    with pytest.raises(
+        CorruptEvaluatorError, match=r"adapter_model\.safetensors, found .*; restore the evaluator"
+    ):
         SoftPrompt.load(tmp_path, lm)
 
 
@@ -80,5 +92,7 @@ def test_a_tensor_that_does_not_fit_is_a_corrupt_evaluator(
 ) -> None:
     """Shape, name and values are checked before anything is computed with them."""
     save_file(tensors, tmp_path / "adapter_model.safetensors")
-    with pytest.raises(CorruptEvaluatorError, match=r"adapter_model\.safetensors, found .*; restore the evaluator"):
+    with pytest.raises(
+        CorruptEvaluatorError, match=r"adapter_model\.safetensors, found .*; restore the evaluator"
+    ):
         SoftPrompt.load(tmp_path, lm)

@@ -20,10 +20,9 @@ from langchain_core.runnables import Runnable, RunnableLambda
 from langchain_core.tools import tool
 from langgraph.errors import GraphInterrupt
 
-from aspire_guard.evaluators.constant import ConstantEvaluator
 from aspire_guard.exchange import Exchange
 from aspire_guard.observe import AspireCallbackHandler, Observation
-from aspire_guard.testing import ScriptedChatModel
+from aspire_guard.testing import ConstantEvaluator, ScriptedChatModel
 from aspire_guard.verdict import Score
 
 MODEL = ScriptedChatModel("Ada")
@@ -33,7 +32,9 @@ CHAIN = ChatPromptTemplate.from_template("{question}") | MODEL | StrOutputParser
 class OnePassage(BaseRetriever):
     """Returns one passage for any query."""
 
-    def _get_relevant_documents(self, query: str, *, run_manager: CallbackManagerForRetrieverRun) -> list[Document]:
+    def _get_relevant_documents(
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun
+    ) -> list[Document]:
         return [Document("Ada keeps it.")]
 
 
@@ -68,7 +69,12 @@ def watch() -> Iterator[Watch]:
 def test_the_chain_answers_as_ever_and_is_scored(watch: Watch, way: str) -> None:
     """The output is the chain's own; the observation has the exchange, the score and the run."""
     run_id = uuid4()
-    config: Any = {"callbacks": [watch.handler], "run_id": run_id, "tags": ["t"], "metadata": {"tenant": "x"}}
+    config: Any = {
+        "callbacks": [watch.handler],
+        "run_id": run_id,
+        "tags": ["t"],
+        "metadata": {"tenant": "x"},
+    }
     asked = {"question": "Who?"}
     if way == "astream":
 
@@ -104,11 +110,15 @@ def test_the_chain_answers_as_ever_and_is_scored(watch: Watch, way: str) -> None
     ],
     ids=["chat model", "retrieval", "agent"],
 )
-def test_every_kind_of_chain_is_seen(watch: Watch, chain: Runnable[Any, Any], asked: Any, context: str | None) -> None:
+def test_every_kind_of_chain_is_seen(
+    watch: Watch, chain: Runnable[Any, Any], asked: Any, context: str | None
+) -> None:
     """Once a call, with what its retrievers returned; a message that calls a tool is no answer."""
     chain.invoke(asked, {"callbacks": [watch.handler]})
     assert watch.handler.flush(timeout=10)
-    assert [told.exchange for told in watch.told] == [Exchange(question="Who?", context=context, answer="Ada")]
+    assert [told.exchange for told in watch.told] == [
+        Exchange(question="Who?", context=context, answer="Ada")
+    ]
 
 
 def test_nothing_of_a_run_stays() -> None:
@@ -186,7 +196,9 @@ def test_no_error_reaches_the_chain(failing: str, caplog: pytest.LogCaptureFixtu
         return 1.0
 
     evaluator = ConstantEvaluator(first_fails if failing == "evaluator" else 1.0)
-    handler = AspireCallbackHandler(evaluator, on_score=first_fails if failing == "on_score" else None, batch=1)
+    handler = AspireCallbackHandler(
+        evaluator, on_score=first_fails if failing == "on_score" else None, batch=1
+    )
     with handler:
         for _ in range(2):
             assert CHAIN.invoke({"question": "Who?"}, {"callbacks": [handler]}) == "Ada"
@@ -210,7 +222,9 @@ class Scores(ConstantEvaluator):
         return [self.given] * len(exchanges)
 
 
-@pytest.mark.parametrize("given", [None, 0.1, Score.model_construct(confidence=None, selection_score=None)])
+@pytest.mark.parametrize(
+    "given", [None, 0.1, Score.model_construct(confidence=None, selection_score=None)]
+)
 def test_what_is_no_score_is_a_failure(given: Any) -> None:
     """It is counted and told, and the next answer is looked at as ever."""
     seen: list[Observation] = []
@@ -271,7 +285,11 @@ def test_runs_that_never_end_are_forgotten_in_time() -> None:
 
 def test_where_question_and_answer_are_can_be_told() -> None:
     """The same as for the guard: a key or a function."""
-    watch = Watch(ConstantEvaluator(confidence=1.0), question="asked", answer=lambda input, output: output["said"])
+    watch = Watch(
+        ConstantEvaluator(confidence=1.0),
+        question="asked",
+        answer=lambda input, output: output["said"],
+    )
     says: RunnableLambda[Any, Any] = RunnableLambda(lambda input: {"said": "Ada"})
     with watch.handler:
         says.invoke({"asked": "Who?"}, {"callbacks": [watch.handler]})

@@ -29,9 +29,9 @@ from langgraph.checkpoint.memory import InMemorySaver
 from openai import DefaultAsyncHttpxClient
 from pydantic import SecretStr
 
-from aspire_guard import AspireGuard, RoutingPolicy, starter_evaluator
+from aspire_guard import AspireGuard, RoutingPolicy, SelfEvaluator
 from aspire_guard.lm.smollm2 import HUB_ID, local_smollm2
-from aspire_integrations.agents import AspireGuardMiddleware
+from aspire_integrations.middleware import AspireGuardMiddleware
 
 QUESTION = "What is the capital of France?"
 PROMPT = ChatPromptTemplate.from_template("{question}")
@@ -51,10 +51,23 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    serve = [sys.executable, "-m", "transformers.cli.transformers", "serve", model, "--device", "cpu", "--port", port]
+    serve = [
+        sys.executable,
+        "-m",
+        "transformers.cli.transformers",
+        "serve",
+        model,
+        "--device",
+        "cpu",
+        "--port",
+        port,
+    ]
     offline = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_UPDATE_CHECK": "1"}
     log = tmp_path_factory.mktemp("server") / "log"
-    with log.open("wb") as out, subprocess.Popen(serve, env=offline, stdout=out, stderr=out) as process:
+    with (
+        log.open("wb") as out,
+        subprocess.Popen(serve, env=offline, stdout=out, stderr=out) as process,
+    ):
         try:
             wait_for(f"http://localhost:{port}/health", process, log)
             yield {"model": model, "base_url": f"http://localhost:{port}/v1"}
@@ -75,7 +88,9 @@ def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
 
 def client(server: dict[str, Any], **options: Any) -> ChatOpenAI:
     """A chat model that answers the same question the same way each time."""
-    return ChatOpenAI(**server, api_key=SecretStr("none"), temperature=0, extra_body={"max_tokens": 16}, **options)
+    return ChatOpenAI(
+        **server, api_key=SecretStr("none"), temperature=0, extra_body={"max_tokens": 16}, **options
+    )
 
 
 @tool
@@ -86,13 +101,17 @@ def look_up(topic: str) -> str:
 
 def seen_of(answer: str, *shown: Any) -> set[str]:
     """The words by which the answer is known that stand in what was shown."""
-    telling = set(re.findall(r"\w{4,}", answer)) - set(re.findall(r"\w+", f"{QUESTION} {ABSTENTION}"))
+    telling = set(re.findall(r"\w{4,}", answer)) - set(
+        re.findall(r"\w+", f"{QUESTION} {ABSTENTION}")
+    )
     assert telling, f"every word of {answer!r} stands in the question"
     return {word for word in telling if word in str(shown)}
 
 
 def guarded(model: Runnable[Any, Any], threshold: float) -> AspireGuard:
-    return AspireGuard(PROMPT | model | StrOutputParser(), policy=RoutingPolicy(threshold=threshold))
+    return AspireGuard(
+        PROMPT | model | StrOutputParser(), policy=RoutingPolicy(threshold=threshold)
+    )
 
 
 def test_a_chain_on_it_is_guarded(server: dict[str, Any]) -> None:
@@ -105,19 +124,30 @@ def test_a_chain_on_it_is_guarded(server: dict[str, Any]) -> None:
     async def asynchronous() -> list[Any]:
         async with DefaultAsyncHttpxClient() as connections:
             model = client(server, http_async_client=connections)
-            events = [event async for event in guarded(model, above).astream_events(INPUTS, version="v2")]
-            return [await guarded(model, below).ainvoke(INPUTS), await guarded(model, above).ainvoke(INPUTS), events]
+            events = [
+                event async for event in guarded(model, above).astream_events(INPUTS, version="v2")
+            ]
+            return [
+                await guarded(model, below).ainvoke(INPUTS),
+                await guarded(model, above).ainvoke(INPUTS),
+                events,
+            ]
 
     released, withheld, events = asyncio.run(asynchronous())
     model = client(server)
-    for answer, threshold, other_way in ((said.content, below, released), (ABSTENTION, above, withheld)):
+    for answer, threshold, other_way in (
+        (said.content, below, released),
+        (ABSTENTION, above, withheld),
+    ):
         guard = guarded(model, threshold)
         assert guard.invoke(INPUTS) == "".join(guard.stream(INPUTS)) == other_way == answer
     assert seen_of(said.content, events) == set()
 
 
 def agent(server: dict[str, Any], threshold: float, **options: Any) -> Any:
-    middleware = AspireGuardMiddleware(evaluator=starter_evaluator(), policy=RoutingPolicy(threshold=threshold))
+    middleware = AspireGuardMiddleware(
+        evaluator=SelfEvaluator.starter(), policy=RoutingPolicy(threshold=threshold)
+    )
     return create_agent(client(server), [look_up], middleware=[middleware], **options)
 
 
@@ -134,8 +164,17 @@ def test_an_agent_on_it_is_guarded(server: dict[str, Any]) -> None:
     withholding = agent(server, (1 + verdict["confidence"]) / 2, checkpointer=saver)
     result = withholding.invoke(ASKED, THREAD)
     assert result["messages"][-1].content == ABSTENTION
-    assert result["messages"][-1].response_metadata["aspire_guard"]["confidence"] == verdict["confidence"]
-    kept = [result, list(withholding.get_state_history(THREAD)), saver.storage, saver.writes, saver.blobs]
+    assert (
+        result["messages"][-1].response_metadata["aspire_guard"]["confidence"]
+        == verdict["confidence"]
+    )
+    kept = [
+        result,
+        list(withholding.get_state_history(THREAD)),
+        saver.storage,
+        saver.writes,
+        saver.blobs,
+    ]
     streamed = list(withholding.stream(ASKED, OTHER_THREAD, stream_mode=MODES))
     assert ABSTENTION in str(streamed)
     assert seen_of(said.content, kept, streamed) == set()

@@ -15,17 +15,26 @@ from aspire_guard.review.item import Decision, ReviewItem
 def test_the_key_is_a_digest_of_what_is_judged() -> None:
     """Fields that are not told apart by their order or by white space between them have different keys."""
     first = ReviewItem(question="a", context="b", answer="c")
-    assert first.key == ReviewItem(question="a", context="b", answer="c", confidence=0.5, reason="low").key
+    assert (
+        first.key
+        == ReviewItem(question="a", context="b", answer="c", confidence=0.5, reason="low").key
+    )
     assert (
         len(
-            {first.key, ReviewItem(question="a", context="bc", answer="").key, ReviewItem(question="a", answer="c").key}
+            {
+                first.key,
+                ReviewItem(question="a", context="bc", answer="").key,
+                ReviewItem(question="a", answer="c").key,
+            }
         )
         == 3
     )
     assert ReviewItem(question="a", answer="c", key="mine").key == "mine"
 
 
-@pytest.mark.parametrize("wrong", [{"action": "edit"}, {"action": "approve", "text": "Ada"}, {"action": "maybe"}])
+@pytest.mark.parametrize(
+    "wrong", [{"action": "edit"}, {"action": "approve", "text": "Ada"}, {"action": "maybe"}]
+)
 def test_a_decision_has_a_text_where_it_needs_one(wrong: dict[str, Any]) -> None:
     """Edit and respond do, approve and reject don't."""
     with pytest.raises(ValidationError):
@@ -38,5 +47,7 @@ def test_a_policy_without_a_queue_brings_no_database() -> None:
         "import sys; from aspire_guard import AspireGuard, RoutingPolicy; RoutingPolicy();"
         "from aspire_guard.review import ReviewItem; print('sqlalchemy' in sys.modules)"
     )
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
     assert shown == "False\n"

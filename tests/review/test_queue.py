@@ -39,7 +39,12 @@ def test_a_ticket_holds_what_was_submitted(queue: ReviewQueue, url: str) -> None
     before = datetime.now(UTC)
     ticket = queue.submit(ITEM)
     assert before <= ticket.created <= datetime.now(UTC)
-    assert (ticket.item, ticket.status, ticket.decision, ticket.decided) == (ITEM, "open", None, None)
+    assert (ticket.item, ticket.status, ticket.decision, ticket.decided) == (
+        ITEM,
+        "open",
+        None,
+        None,
+    )
     assert ReviewQueue(url).get(ticket.id) == ticket
 
 
@@ -54,7 +59,9 @@ def test_submitting_twice_gives_one_ticket(queue: ReviewQueue) -> None:
 
 def test_a_key_of_ones_own_tells_items_apart(queue: ReviewQueue) -> None:
     """The same answer under another key is reviewed again."""
-    first, second = (ReviewItem(question="Who?", answer="Ada", key=key) for key in ("order 1", "order 2"))
+    first, second = (
+        ReviewItem(question="Who?", answer="Ada", key=key) for key in ("order 1", "order 2")
+    )
     assert queue.submit(first).id != queue.submit(second).id
     assert queue.submit(first).id == queue.submit(first).id
 
@@ -75,7 +82,9 @@ def test_a_decision_stays(queue: ReviewQueue, decision: Decision) -> None:
     assert (decided.decision, decided.status) == (decision, "decided")
     assert decided.decided is not None
     assert queue.decide(ticket.id, decision) == decided
-    with pytest.raises(ReviewConflictError, match=f"expected ticket {ticket.id} to be open, found it decided"):
+    with pytest.raises(
+        ReviewConflictError, match=f"expected ticket {ticket.id} to be open, found it decided"
+    ):
         queue.decide(ticket.id, Decision(action="edit", text="Bob"))
     assert queue.get(ticket.id) == queue.submit(ITEM) == decided
 
@@ -174,7 +183,9 @@ def test_a_killed_process_loses_nothing(url: str, tmp_path: Path) -> None:
     tickets = {ticket.id: ticket for ticket in ReviewQueue(url).list(limit=100_000)}
     whole = [line for line in told if len(line) == 2 and len(line[1]) == 32]
     assert {ticket_id for _, ticket_id in whole} <= tickets.keys()
-    assert all(tickets[ticket_id].status == "decided" for word, ticket_id in whole if word == "decided")
+    assert all(
+        tickets[ticket_id].status == "decided" for word, ticket_id in whole if word == "decided"
+    )
     assert sum(ticket.item.question.startswith("after") for ticket in tickets.values()) == 5
 
 
@@ -184,7 +195,10 @@ def test_a_foreign_schema_is_refused(url: str) -> None:
     engine = create_engine(driver)
     with engine.begin() as connection:
         connection.execute(text("CREATE TABLE aspire_guard_reviews (id INTEGER)"))
-    with pytest.raises(ReviewSchemaError, match="found a table 'aspire_guard_reviews' without 'aspire_guard_schema'"):
+    with pytest.raises(
+        ReviewSchemaError,
+        match="found a table 'aspire_guard_reviews' without 'aspire_guard_schema'",
+    ):
         ReviewQueue(url).list()
     with engine.begin() as connection:
         connection.execute(text("DROP TABLE aspire_guard_reviews"))
@@ -198,15 +212,22 @@ def test_a_foreign_schema_is_refused(url: str) -> None:
 
 def test_a_database_that_is_not_there_is_a_clear_error() -> None:
     """Without the password of its URL, and without what was to be written."""
-    for url in ("sqlite:////no/such/folder/reviews.db", "postgresql://bea:secret@127.0.0.1:1/reviews"):
-        with pytest.raises(ReviewQueueError, match=r"expected the database of ReviewQueue\(.*\) to answer") as raised:
+    for url in (
+        "sqlite:////no/such/folder/reviews.db",
+        "postgresql://bea:secret@127.0.0.1:1/reviews",
+    ):
+        with pytest.raises(
+            ReviewQueueError, match=r"expected the database of ReviewQueue\(.*\) to answer"
+        ) as raised:
             ReviewQueue(url).submit(ITEM)
         assert raised.value.retryable
         assert "secret" not in str(raised.value)
         assert "Ada" not in str(raised.value)
 
 
-@pytest.mark.parametrize("url", ["reviews.db", "mysql://host/reviews", "sqlite://", "sqlite:///:memory:"])
+@pytest.mark.parametrize(
+    "url", ["reviews.db", "mysql://host/reviews", "sqlite://", "sqlite:///:memory:"]
+)
 def test_a_url_that_cannot_be_used_is_refused_at_once(url: str) -> None:
     """Before anything is submitted."""
     with pytest.raises(InputError, match="expected"):

@@ -31,9 +31,13 @@ def test_a_message_keeps_its_id_and_nothing_of_its_text() -> None:
         usage_metadata=usage,
         additional_kwargs={"reasoning_content": "zanzibar?"},
         response_metadata={"raw": "zanzibar"},
-        invalid_tool_calls=[{"name": "f", "args": "zanzibar", "id": "1", "error": None, "type": "invalid_tool_call"}],
+        invalid_tool_calls=[
+            {"name": "f", "args": "zanzibar", "id": "1", "error": None, "type": "invalid_tool_call"}
+        ],
     )
-    assert abstain(rejected, MESSAGE) == AIMessage(MESSAGE, id="m1", name="bot", usage_metadata=usage)
+    assert abstain(rejected, MESSAGE) == AIMessage(
+        MESSAGE, id="m1", name="bot", usage_metadata=usage
+    )
     assert rejected.content == "zanzibar"
 
 
@@ -41,14 +45,24 @@ def test_a_message_keeps_its_id_and_nothing_of_its_text() -> None:
 def test_a_dict_loses_its_answer_only(key: str) -> None:
     """All other keys stay as they are, and so does the dict that was given."""
     document = Document("It is zanzibar.")
-    output = {"question": "zanzibar", "context": [document], "source_documents": [document], key: "zanzibar", "n": 3}
+    output = {
+        "question": "zanzibar",
+        "context": [document],
+        "source_documents": [document],
+        key: "zanzibar",
+        "n": 3,
+    }
     assert abstain(output, MESSAGE) == {**output, key: MESSAGE}
     assert output[key] == "zanzibar"
 
 
 def test_the_rejected_answer_leaves_by_no_other_key() -> None:
     """A state of messages, a raw message or a second answer key would give the answer away."""
-    earlier = [HumanMessage("Where?"), AIMessage("Not in zanzibar.", id="m1"), HumanMessage("So where?")]
+    earlier = [
+        HumanMessage("Where?"),
+        AIMessage("Not in zanzibar.", id="m1"),
+        HumanMessage("So where?"),
+    ]
     output = {
         "answer": "zanzibar",
         "result": " zanzibar\n",
@@ -102,7 +116,9 @@ class Place(BaseModel):
 
 
 @pytest.mark.parametrize("output", [{"name": "zanzibar", "sure": True}, Place(name="zanzibar")])
-def test_structured_output_has_the_abstention_in_place_of_the_answer(output: dict[str, Any] | Place) -> None:
+def test_structured_output_has_the_abstention_in_place_of_the_answer(
+    output: dict[str, Any] | Place,
+) -> None:
     """Where the answer is one of its texts."""
     abstained = abstain(output, MESSAGE, "zanzibar")
     assert dict(abstained) == {"name": MESSAGE, "sure": True}

@@ -10,24 +10,34 @@ from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableLambda
 
 from aspire_guard.errors import EvaluationError, ReviewQueueError, RouteTimeoutError
-from aspire_guard.evaluators.constant import ConstantEvaluator
 from aspire_guard.exchange import Exchange
 from aspire_guard.review.item import Decision, ReviewItem
-from aspire_guard.routing.evaluation import Evaluated
+from aspire_guard.routing.effects import (
+    CallCustom,
+    ChainRan,
+    CustomRan,
+    EffectFailed,
+    RequestReview,
+    Reviewed,
+    RunChain,
+    RunFallback,
+    ScoreExchange,
+)
 from aspire_guard.routing.flow import Flow, Outcome, answer_flow
 from aspire_guard.routing.policy import RoutingPolicy
-from aspire_guard.routing.requests import (
-    Answered,
-    Applied,
-    Apply,
-    Ask,
-    Evaluate,
-    Failed,
-    Generate,
-    Generated,
-    RunFallback,
+from aspire_guard.routing.routes import (
+    Abstain,
+    Accept,
+    Band,
+    Budget,
+    Custom,
+    Fallback,
+    HumanReview,
+    Route,
+    Timeouts,
 )
-from aspire_guard.routing.routes import Abstain, Accept, Band, Budget, Custom, Fallback, HumanReview, Route, Timeouts
+from aspire_guard.routing.scoring import ScoringResult
+from aspire_guard.testing import ConstantEvaluator
 from aspire_guard.verdict import Score, Step, Verdict
 
 EVALUATOR = ConstantEvaluator(1.0, threshold=0.5, guarantee="promised")
@@ -60,8 +70,8 @@ class Clock:
         return self.now
 
 
-def scored(confidence: float) -> Evaluated:
-    return Evaluated(Score(selection_score=0.0, confidence=confidence))
+def scored(confidence: float) -> ScoringResult:
+    return ScoringResult(Score(selection_score=0.0, confidence=confidence))
 
 
 def below(*routes: Route, **settings: Any) -> RoutingPolicy:
@@ -95,13 +105,13 @@ def told(verdict: Verdict) -> tuple[str, bool, bool, float | None]:
 
 def test_a_fallbacks_answer_is_scored_and_released() -> None:
     """The verdict names the route, and the steps tell of both answers."""
-    results = [Generated("Ada"), scored(0.2), Generated("Bob", seconds=2.0, retries=1), scored(0.75)]
+    results = [ChainRan("Ada"), scored(0.2), ChainRan("Bob", seconds=2.0, retries=1), scored(0.75)]
     asked, outcome = drive(start(below(LARGE)), results)
     assert asked == [
-        Generate(),
-        Evaluate(Exchange(question="Who?", answer="Ada")),
+        RunChain(),
+        ScoreExchange(Exchange(question="Who?", answer="Ada")),
         RunFallback(LARGE),
-        Evaluate(Exchange(question="Who?", answer="Bob")),
+        ScoreExchange(Exchange(question="Who?", answer="Bob")),
     ]
     assert outcome.output == "Bob"
     assert told(verdict(outcome)) == ("fallback", False, True, 0.75)
@@ -114,18 +124,30 @@ def test_a_fallbacks_answer_is_scored_and_released() -> None:
 
 def test_the_guarantee_is_about_the_chains_own_answers() -> None:
     """It goes with an accepted answer and with an abstention, not with a fallback's answer."""
-    _, accepted = drive(start(below(LARGE)), [Generated("Ada"), scored(0.9)])
-    _, abstained = drive(start(RoutingPolicy()), [Generated("Ada"), scored(0.1)])
-    _, fallen_back = drive(start(below(LARGE)), [Generated("Ada"), scored(0.2), Generated("Bob"), scored(0.9)])
+    _, accepted = drive(start(below(LARGE)), [ChainRan("Ada"), scored(0.9)])
+    _, abstained = drive(start(RoutingPolicy()), [ChainRan("Ada"), scored(0.1)])
+    _, fallen_back = drive(
+        start(below(LARGE)), [ChainRan("Ada"), scored(0.2), ChainRan("Bob"), scored(0.9)]
+    )
     found = [verdict(outcome).guarantee for outcome in (accepted, abstained, fallen_back)]
     assert found == ["promised", "promised", None]
 
 
 def test_fallbacks_in_a_row_are_tried_one_after_another() -> None:
     """None is good enough: abstention, and the verdict tells of the best-scored one."""
-    results = [Generated("Ada"), scored(0.2), Generated("Bob"), scored(0.4), Generated("Cy"), scored(0.3)]
+    results = [
+        ChainRan("Ada"),
+        scored(0.2),
+        ChainRan("Bob"),
+        scored(0.4),
+        ChainRan("Cy"),
+        scored(0.3),
+    ]
     asked, outcome = drive(start(below(LARGE, LARGER, Abstain("Pass."))), results)
-    assert [request.route for request in asked if isinstance(request, RunFallback)] == [LARGE, LARGER]
+    assert [request.route for request in asked if isinstance(request, RunFallback)] == [
+        LARGE,
+        LARGER,
+    ]
     assert outcome.output == "Pass."
     assert told(verdict(outcome)) == ("abstain", False, False, 0.4)
     assert [step.confidence for step in verdict(outcome).steps] == [0.2, 0.4, 0.3]
@@ -133,18 +155,28 @@ def test_fallbacks_in_a_row_are_tried_one_after_another() -> None:
 
 def test_after_the_last_route_comes_abstention() -> None:
     """With the policy's message, in the type of the chain's own output."""
-    results = [Generated(AIMessage("Ada", id="m1")), scored(0.2), Generated("Bob"), scored(0.1)]
+    results = [ChainRan(AIMessage("Ada", id="m1")), scored(0.2), ChainRan("Bob"), scored(0.1)]
     _, outcome = drive(start(below(LARGE, abstention="Pass.")), results)
     assert (outcome.output.content, outcome.output.id) == ("Pass.", "m1")
 
 
 def test_a_fallback_that_fails_is_recorded_without_its_words() -> None:
     """An error may quote an answer that nobody has judged; ours do not."""
-    results = [Generated("Ada"), scored(0.2), Failed(ValueError("can't parse: Ada"), 3.0, retries=2)]
-    late = Failed(RouteTimeoutError("expected the fallback to be done within 3 s"))
+    results = [
+        ChainRan("Ada"),
+        scored(0.2),
+        EffectFailed(ValueError("can't parse: Ada"), 3.0, retries=2),
+    ]
+    late = EffectFailed(RouteTimeoutError("expected the fallback to be done within 3 s"))
     _, outcome = drive(start(below(LARGE, LARGER)), [*results, late])
     assert verdict(outcome).steps[1:] == (
-        Step(route="fallback", name="large", error="the fallback raised ValueError", seconds=3.0, retries=2),
+        Step(
+            route="fallback",
+            name="large",
+            error="the fallback raised ValueError",
+            seconds=3.0,
+            retries=2,
+        ),
         Step(route="fallback", name="larger", error="expected the fallback to be done within 3 s"),
     )
     assert verdict(outcome).error == "expected the fallback to be done within 3 s"
@@ -153,7 +185,7 @@ def test_a_fallback_that_fails_is_recorded_without_its_words() -> None:
 
 def test_a_fallback_without_a_readable_answer_is_passed_over() -> None:
     """The next route is taken."""
-    results = [Generated("Ada"), scored(0.2), Generated(42), Generated("Cy"), scored(0.9)]
+    results = [ChainRan("Ada"), scored(0.2), ChainRan(42), ChainRan("Cy"), scored(0.9)]
     _, outcome = drive(start(below(LARGE, LARGER)), results)
     assert outcome.output == "Cy"
     error = verdict(outcome).steps[1].error
@@ -164,24 +196,39 @@ def test_a_fallback_without_a_readable_answer_is_passed_over() -> None:
 def test_a_fallback_that_calls_tools_passes() -> None:
     """As the chain's own message would."""
     message = AIMessage("", tool_calls=[{"name": "look_up", "args": {}, "id": "1"}])
-    _, outcome = drive(start(below(LARGE)), [Generated("Ada"), scored(0.2), Generated(message)])
+    _, outcome = drive(start(below(LARGE)), [ChainRan("Ada"), scored(0.2), ChainRan(message)])
     assert outcome == Outcome(message, None)
 
 
 def test_the_budget_of_hops_is_kept() -> None:
     """Fallbacks beyond it are passed over, and the steps say so."""
     policy = below(LARGE, LARGER, budget=Budget(hops=1))
-    _, outcome = drive(start(policy), [Generated("Ada"), scored(0.2), Generated("Bob"), scored(0.2)])
-    assert verdict(outcome).steps[2] == Step(route="fallback", name="larger", error="the budget of 1 hops is used up")
+    _, outcome = drive(start(policy), [ChainRan("Ada"), scored(0.2), ChainRan("Bob"), scored(0.2)])
+    assert verdict(outcome).steps[2] == Step(
+        route="fallback", name="larger", error="the budget of 1 hops is used up"
+    )
 
 
 def test_the_budget_of_cost_is_kept() -> None:
     """A dear fallback is passed over, a cheap one behind it is not."""
-    dear, cheap = Fallback(LARGE.runnable, cost=3.0, name="dear"), Fallback(LARGE.runnable, cost=1.0, name="cheap")
+    dear, cheap = (
+        Fallback(LARGE.runnable, cost=3.0, name="dear"),
+        Fallback(LARGE.runnable, cost=1.0, name="cheap"),
+    )
     policy = below(cheap, dear, cheap, budget=Budget(cost=3.0))
-    results = [Generated("Ada"), scored(0.2), Generated("Bob"), scored(0.2), Generated("Cy"), scored(0.2)]
+    results = [
+        ChainRan("Ada"),
+        scored(0.2),
+        ChainRan("Bob"),
+        scored(0.2),
+        ChainRan("Cy"),
+        scored(0.2),
+    ]
     asked, outcome = drive(start(policy), results)
-    assert [request.route.name for request in asked if isinstance(request, RunFallback)] == ["cheap", "cheap"]
+    assert [request.route.name for request in asked if isinstance(request, RunFallback)] == [
+        "cheap",
+        "cheap",
+    ]
     assert verdict(outcome).steps[2].error == "its cost of 3 is more than the budget has left"
 
 
@@ -190,7 +237,7 @@ def test_the_budget_of_time_is_kept() -> None:
     clock = Clock()
     flow = start(below(LARGE, budget=Budget(seconds=5)), clock=clock)
     next(flow)
-    flow.send(Generated("Ada"))
+    flow.send(ChainRan("Ada"))
     clock.now += 5
     with pytest.raises(StopIteration) as stop:
         flow.send(scored(0.2))
@@ -203,16 +250,20 @@ def test_time_limits_go_with_the_requests() -> None:
     timeouts = Timeouts(chain=4, evaluator=3, fallback=2, overall=10)
     slow = Fallback(LARGE.runnable, timeout=9)
     flow = start(below(slow, LARGE, timeouts=timeouts), clock=clock)
-    assert next(flow) == Generate(timeout=4)
+    assert next(flow) == RunChain(timeout=4)
     clock.now += 4
-    assert flow.send(Generated("Ada")) == Evaluate(Exchange(question="Who?", answer="Ada"), timeout=3)
+    assert flow.send(ChainRan("Ada")) == ScoreExchange(
+        Exchange(question="Who?", answer="Ada"), timeout=3
+    )
     clock.now += 1
     assert flow.send(scored(0.2)) == RunFallback(slow, timeout=5, within=5)
     clock.now += 4
-    assert flow.send(Failed(RouteTimeoutError("late"))) == RunFallback(LARGE, timeout=1, within=1)
+    assert flow.send(EffectFailed(RouteTimeoutError("late"))) == RunFallback(
+        LARGE, timeout=1, within=1
+    )
     clock.now += 1
     with pytest.raises(StopIteration) as stop:
-        flow.send(Generated("Bob"))
+        flow.send(ChainRan("Bob"))
     # No time is left to score it, so it is not released.
     assert verdict(stop.value.value).steps[2].error == "the overall time is used up"
     assert not verdict(stop.value.value).released
@@ -224,7 +275,7 @@ def test_without_time_nothing_more_is_tried() -> None:
     routes = (LARGE, HumanReview(DESK), Custom(lambda *given: "Bob"))
     flow = start(below(*routes, timeouts=Timeouts(overall=10)), clock=clock)
     next(flow)
-    flow.send(Generated("Ada"))
+    flow.send(ChainRan("Ada"))
     clock.now += 11
     with pytest.raises(StopIteration) as stop:
         flow.send(scored(0.2))
@@ -236,18 +287,22 @@ def test_without_time_nothing_more_is_tried() -> None:
 
 def test_a_failed_evaluation_takes_the_lowest_routes() -> None:
     """The answer itself is not released, but a fallback's may be."""
-    failed = Evaluated(error=EvaluationError("no memory"))
-    _, outcome = drive(start(below(LARGE)), [Generated("Ada"), failed, Generated("Bob"), scored(0.9)])
+    failed = ScoringResult(error=EvaluationError("no memory"))
+    _, outcome = drive(start(below(LARGE)), [ChainRan("Ada"), failed, ChainRan("Bob"), scored(0.9)])
     assert outcome.output == "Bob"
     assert (verdict(outcome).steps[0].error, verdict(outcome).error) == ("no memory", "no memory")
 
 
 def test_an_unscored_answer_is_never_accepted() -> None:
     """Not where every band accepts, nor where acceptance is the last resort."""
-    failed = Evaluated(error=EvaluationError("no memory"))
+    failed = ScoringResult(error=EvaluationError("no memory"))
     everything = RoutingPolicy(bands=(Band(0, Accept()),))
     for policy in (everything, below(HumanReview(DESK, otherwise=Accept()))):
-        results = [Generated("Ada"), failed, Answered("t1")] if policy.otherwise else [Generated("Ada"), failed]
+        results = (
+            [ChainRan("Ada"), failed, Reviewed("t1")]
+            if policy.otherwise
+            else [ChainRan("Ada"), failed]
+        )
         _, outcome = drive(start(policy), results)
         assert outcome.output == policy.abstention
         assert not verdict(outcome).released
@@ -255,8 +310,8 @@ def test_an_unscored_answer_is_never_accepted() -> None:
 
 def test_a_failed_evaluation_may_end_in_abstention_at_once() -> None:
     """With on_error="abstain" no other route is tried."""
-    failed = Evaluated(error=EvaluationError("no memory"))
-    _, outcome = drive(start(below(LARGE, on_error="abstain")), [Generated("Ada"), failed])
+    failed = ScoringResult(error=EvaluationError("no memory"))
+    _, outcome = drive(start(below(LARGE, on_error="abstain")), [ChainRan("Ada"), failed])
     assert told(verdict(outcome)) == ("abstain", False, False, None)
 
 
@@ -269,9 +324,11 @@ def test_a_failed_chain_raises_by_default() -> None:
 def test_a_failed_chain_may_be_routed() -> None:
     """Along the routes of the lowest confidence."""
     policy = below(LARGE, on_chain_error="fallback")
-    _, outcome = drive(start(policy), [ConnectionError("down"), Generated("Bob"), scored(0.9)])
+    _, outcome = drive(start(policy), [ConnectionError("down"), ChainRan("Bob"), scored(0.9)])
     assert outcome.output == "Bob"
-    assert verdict(outcome).steps[0] == Step(route="chain", error="the chain raised ConnectionError")
+    assert verdict(outcome).steps[0] == Step(
+        route="chain", error="the chain raised ConnectionError"
+    )
     assert verdict(outcome).error == "the chain raised ConnectionError"
 
 
@@ -279,16 +336,17 @@ def test_a_failed_chain_raises_where_nothing_else_has_an_output() -> None:
     """There is no type that the abstention could take, and nothing to review."""
     policy = below(LARGE, HumanReview(DESK), Abstain("Pass."), on_chain_error="fallback")
     with pytest.raises(ConnectionError, match="down"):
-        drive(start(policy), [ConnectionError("down"), Failed(ValueError("too"))])
+        drive(start(policy), [ConnectionError("down"), EffectFailed(ValueError("too"))])
 
 
 def test_a_custom_route_can_stand_in_for_a_failed_chain() -> None:
     """It gets no output, and makes one."""
     route = Custom(lambda *given: "unused")
     asked, outcome = drive(
-        start(below(route, on_chain_error="fallback")), [ConnectionError("down"), Applied("Call us.")]
+        start(below(route, on_chain_error="fallback")),
+        [ConnectionError("down"), CustomRan("Call us.")],
     )
-    assert isinstance(asked[1], Apply)
+    assert isinstance(asked[1], CallCustom)
     assert (asked[1].output, asked[1].verdict.reason) == (None, "the chain failed")
     assert outcome.output == "Call us."
     assert told(verdict(outcome)) == ("custom", False, False, None)
@@ -297,39 +355,45 @@ def test_a_custom_route_can_stand_in_for_a_failed_chain() -> None:
 def test_a_custom_route_gets_the_best_answer() -> None:
     """With the verdict so far; released is what it hands on unchanged."""
     route = Custom(lambda *given: "unused")
-    results = [Generated("Ada"), scored(0.4), Generated("Bob"), scored(0.3)]
-    asked, outcome = drive(start(below(LARGE, route)), [*results, Applied("Ada")])
-    assert isinstance(asked[-1], Apply)
+    results = [ChainRan("Ada"), scored(0.4), ChainRan("Bob"), scored(0.3)]
+    asked, outcome = drive(start(below(LARGE, route)), [*results, CustomRan("Ada")])
+    assert isinstance(asked[-1], CallCustom)
     assert (asked[-1].output, asked[-1].verdict.confidence) == ("Ada", 0.4)
     assert told(verdict(outcome)) == ("custom", False, True, 0.4)
-    _, other = drive(start(below(LARGE, route)), [*results, Applied("Perhaps Ada")])
+    _, other = drive(start(below(LARGE, route)), [*results, CustomRan("Perhaps Ada")])
     assert not verdict(other).released
 
 
 def test_a_failed_custom_route_is_passed_over() -> None:
     """And recorded."""
-    _, outcome = drive(start(below(Custom(print))), [Generated("Ada"), scored(0.2), Failed(KeyError("Ada"))])
-    assert verdict(outcome).steps[1] == Step(route="custom", error="the custom route raised KeyError")
+    _, outcome = drive(
+        start(below(Custom(print))), [ChainRan("Ada"), scored(0.2), EffectFailed(KeyError("Ada"))]
+    )
+    assert verdict(outcome).steps[1] == Step(
+        route="custom", error="the custom route raised KeyError"
+    )
     assert not verdict(outcome).released
 
 
 def test_an_abstention_may_be_a_function_of_the_verdict() -> None:
     """If it fails, the policy's words stand in."""
     sure = Abstain(lambda verdict: f"Only {verdict.confidence:.0%} sure.")
-    _, outcome = drive(start(below(sure)), [Generated("Ada"), scored(0.2)])
+    _, outcome = drive(start(below(sure)), [ChainRan("Ada"), scored(0.2)])
     assert outcome.output == "Only 20% sure."
 
     def broken(verdict: Verdict) -> str:
         raise KeyError("Ada")
 
-    _, outcome = drive(start(below(Abstain(broken), abstention="Pass.")), [Generated("Ada"), scored(0.2)])
+    _, outcome = drive(
+        start(below(Abstain(broken), abstention="Pass.")), [ChainRan("Ada"), scored(0.2)]
+    )
     assert outcome.output == "Pass."
     assert verdict(outcome).error == "the abstention's function raised KeyError"
 
 
 def test_acceptance_may_be_the_last_resort() -> None:
     """Where a policy says so, the best-scored answer is released, with no promise."""
-    results = [Generated("Ada"), scored(0.4), Generated("Bob"), scored(0.3)]
+    results = [ChainRan("Ada"), scored(0.4), ChainRan("Bob"), scored(0.3)]
     _, outcome = drive(start(below(LARGE, Accept())), results)
     assert outcome.output == "Ada"
     assert told(verdict(outcome)) == ("accept", True, True, 0.4)
@@ -341,7 +405,7 @@ def test_a_review_leaves_a_ticket() -> None:
     words = Abstain(lambda verdict: f"We will come back to you: {verdict.ticket}.")
     policy = below(HumanReview(DESK, otherwise=words), group_by="tenant")
     flow = start(policy, metadata={"tenant": "acme"})
-    asked, outcome = drive(flow, [Generated("Ada"), scored(0.2), Answered("t1", seconds=0.5)])
+    asked, outcome = drive(flow, [ChainRan("Ada"), scored(0.2), Reviewed("t1", seconds=0.5)])
     item = ReviewItem(
         question="Who?",
         answer="Ada",
@@ -349,7 +413,7 @@ def test_a_review_leaves_a_ticket() -> None:
         reason="confidence 0.200 is below the threshold 0.500",
         group="acme",
     )
-    assert asked[-1] == Ask(DESK, item)
+    assert asked[-1] == RequestReview(DESK, item)
     assert outcome.output == "We will come back to you: t1."
     assert (verdict(outcome).route, verdict(outcome).ticket) == ("abstain", "t1")
     assert verdict(outcome).steps[1] == Step(route="human_review", seconds=0.5)
@@ -360,16 +424,28 @@ def test_a_review_leaves_a_ticket() -> None:
     [
         (Decision(action="approve"), "Ada", True, "a reviewer approved the answer"),
         (Decision(action="edit", text="Ada B."), "Ada B.", False, "a reviewer edited the answer"),
-        (Decision(action="respond", text="Ask Bob."), "Ask Bob.", False, "a reviewer responded in place of the answer"),
+        (
+            Decision(action="respond", text="Ask Bob."),
+            "Ask Bob.",
+            False,
+            "a reviewer responded in place of the answer",
+        ),
     ],
 )
-def test_a_reviewer_releases_an_answer(decision: Decision, output: str, accepted: bool, reason: str) -> None:
+def test_a_reviewer_releases_an_answer(
+    decision: Decision, output: str, accepted: bool, reason: str
+) -> None:
     """As it is, edited, or another one, in the type of the chain's output."""
-    chains: list[Any] = ["Ada", AIMessage("Ada", id="m1"), {"answer": "Ada", "sources": ["keys.md"]}]
+    chains: list[Any] = [
+        "Ada",
+        AIMessage("Ada", id="m1"),
+        {"answer": "Ada", "sources": ["keys.md"]},
+    ]
     expected: list[Any] = [output, output, {"answer": output, "sources": ["keys.md"]}]
     for own, wanted in zip(chains, expected, strict=True):
         asked, outcome = drive(
-            start(below(HumanReview(DESK, wait=60))), [Generated(own), scored(0.2), Answered("t1", decision)]
+            start(below(HumanReview(DESK, wait=60))),
+            [ChainRan(own), scored(0.2), Reviewed("t1", decision)],
         )
         assert asked[-1].wait == 60
         found = outcome.output
@@ -380,7 +456,13 @@ def test_a_reviewer_releases_an_answer(decision: Decision, output: str, accepted
 
 def test_the_best_answer_is_reviewed() -> None:
     """Approving a fallback's answer releases it, though it is not the chain's own."""
-    results = [Generated("Ada"), scored(0.2), Generated("Bob"), scored(0.4), Answered("t1", Decision(action="approve"))]
+    results = [
+        ChainRan("Ada"),
+        scored(0.2),
+        ChainRan("Bob"),
+        scored(0.4),
+        Reviewed("t1", Decision(action="approve")),
+    ]
     asked, outcome = drive(start(below(LARGE, HumanReview(DESK, wait=60))), results)
     assert asked[-1].item.answer == "Bob"
     assert outcome.output == "Bob"
@@ -389,7 +471,7 @@ def test_the_best_answer_is_reviewed() -> None:
 
 def test_a_rejected_answer_takes_the_next_route() -> None:
     """And is not released."""
-    results = [Generated("Ada"), scored(0.2), Answered("t1", Decision(action="reject"))]
+    results = [ChainRan("Ada"), scored(0.2), Reviewed("t1", Decision(action="reject"))]
     _, outcome = drive(start(below(HumanReview(DESK, wait=60), Abstain("Pass."))), results)
     assert outcome.output == "Pass."
     assert told(verdict(outcome)) == ("abstain", False, False, 0.2)
@@ -398,10 +480,14 @@ def test_a_rejected_answer_takes_the_next_route() -> None:
 
 def test_a_review_store_that_is_down_takes_the_next_route() -> None:
     """Recorded; nothing is released."""
-    down = Failed(ReviewQueueError("expected the database to answer"), ticket="t1")
-    _, outcome = drive(start(below(HumanReview(DESK, wait=60))), [Generated("Ada"), scored(0.2), down])
+    down = EffectFailed(ReviewQueueError("expected the database to answer"), ticket="t1")
+    _, outcome = drive(
+        start(below(HumanReview(DESK, wait=60))), [ChainRan("Ada"), scored(0.2), down]
+    )
     assert outcome.output == RoutingPolicy().abstention
-    assert verdict(outcome).steps[1] == Step(route="human_review", error="expected the database to answer")
+    assert verdict(outcome).steps[1] == Step(
+        route="human_review", error="expected the database to answer"
+    )
     assert verdict(outcome).ticket == "t1"
 
 
@@ -412,6 +498,9 @@ def test_the_extractor_reads_every_answer() -> None:
         return Exchange(question=str(input).upper(), answer=str(output).upper())
 
     flow = start(below(LARGE), extract=shout)
-    asked, _ = drive(flow, [Generated("Ada"), scored(0.2), Generated("Bob"), scored(0.9)])
-    exchanges = [request.exchange for request in asked if isinstance(request, Evaluate)]
-    assert exchanges == [Exchange(question="WHO?", answer="ADA"), Exchange(question="WHO?", answer="BOB")]
+    asked, _ = drive(flow, [ChainRan("Ada"), scored(0.2), ChainRan("Bob"), scored(0.9)])
+    exchanges = [request.exchange for request in asked if isinstance(request, ScoreExchange)]
+    assert exchanges == [
+        Exchange(question="WHO?", answer="ADA"),
+        Exchange(question="WHO?", answer="BOB"),
+    ]

@@ -5,29 +5,45 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from aspire_guard.evaluators.constant import ConstantEvaluator
+from aspire_guard.errors import EvaluationError
+from aspire_guard.routing.decision_log import decide_by_score
 from aspire_guard.routing.policy import RoutingPolicy
+from aspire_guard.routing.scoring import ScoringResult
+from aspire_guard.testing import ConstantEvaluator
 from aspire_guard.verdict import Score, Timings, Verdict
 
-TIMINGS = Timings(generate=1.0, score=0.5)
+
+def decide(policy: RoutingPolicy, evaluator: ConstantEvaluator, score: Score) -> Verdict:
+    return decide_by_score(policy.cuts(evaluator), ScoringResult(score, seconds=0.5))
 
 
 @pytest.mark.parametrize(
     ("threshold", "confidence", "accepted"),
-    [(None, 0.7, True), (None, 0.69, False), (0.2, 0.2, True), (0.9, 0.89, False), (0.0, 0.0, True), (1.0, 1.0, True)],
+    [
+        (None, 0.7, True),
+        (None, 0.69, False),
+        (0.2, 0.2, True),
+        (0.9, 0.89, False),
+        (0.0, 0.0, True),
+        (1.0, 1.0, True),
+    ],
 )
-def test_accepted_from_the_threshold_on(threshold: float | None, confidence: float, accepted: bool) -> None:
+def test_accepted_from_the_threshold_on(
+    threshold: float | None, confidence: float, accepted: bool
+) -> None:
     """The threshold is the policy's, or else the evaluator's, and belongs to the accepted side."""
     evaluator = ConstantEvaluator(confidence, threshold=0.7)
     score = Score(selection_score=-1.0, confidence=confidence)
-    assert RoutingPolicy(threshold=threshold).decide(score, evaluator, TIMINGS).accepted is accepted
+    assert decide(RoutingPolicy(threshold=threshold), evaluator, score).accepted is accepted
 
 
 def test_the_verdict_says_it_all() -> None:
     """Score, threshold, reason, guarantee and timings stand in the verdict."""
-    evaluator = ConstantEvaluator(0.25, threshold=0.5, guarantee="at most 10 % of released answers are wrong")
+    evaluator = ConstantEvaluator(
+        0.25, threshold=0.5, guarantee="at most 10 % of released answers are wrong"
+    )
     score = Score(selection_score=-1.0, confidence=0.25)
-    assert RoutingPolicy().decide(score, evaluator, TIMINGS) == Verdict(
+    assert decide(RoutingPolicy(), evaluator, score) == Verdict(
         accepted=False,
         released=False,
         route="abstain",
@@ -36,14 +52,22 @@ def test_the_verdict_says_it_all() -> None:
         score=score,
         reason="confidence 0.250 is below the threshold 0.500",
         guarantee="at most 10 % of released answers are wrong",
-        timings=TIMINGS,
+        timings=Timings(score=0.5),
     )
 
 
 def test_an_unscored_answer_is_not_released() -> None:
     """Not even with the threshold at zero: there is no confidence to compare."""
-    verdict = RoutingPolicy(threshold=0.0).decide_unscored("no memory", ConstantEvaluator(1.0), TIMINGS)
-    assert (verdict.accepted, verdict.route, verdict.confidence, verdict.score) == (False, "abstain", None, None)
+    verdict = decide_by_score(
+        RoutingPolicy(threshold=0.0).cuts(ConstantEvaluator(1.0)),
+        ScoringResult(error=EvaluationError("no memory")),
+    )
+    assert (verdict.accepted, verdict.route, verdict.confidence, verdict.score) == (
+        False,
+        "abstain",
+        None,
+        None,
+    )
     assert verdict.error == "no memory"
 
 
@@ -51,11 +75,13 @@ def test_a_guarantee_holds_for_its_own_threshold_only() -> None:
     """A policy with another threshold promises nothing."""
     evaluator = ConstantEvaluator(1.0, threshold=0.5, guarantee="promised")
     score = Score(selection_score=0.0, confidence=1.0)
-    assert RoutingPolicy(threshold=0.5).decide(score, evaluator, TIMINGS).guarantee == "promised"
-    assert RoutingPolicy(threshold=0.4).decide(score, evaluator, TIMINGS).guarantee is None
+    assert decide(RoutingPolicy(threshold=0.5), evaluator, score).guarantee == "promised"
+    assert decide(RoutingPolicy(threshold=0.4), evaluator, score).guarantee is None
 
 
-@pytest.mark.parametrize("wrong", [{"threshold": 1.1}, {"threshold": -0.1}, {"on_error": "ignore"}, {"treshold": 0.5}])
+@pytest.mark.parametrize(
+    "wrong", [{"threshold": 1.1}, {"threshold": -0.1}, {"on_error": "ignore"}, {"treshold": 0.5}]
+)
 def test_wrong_options_are_refused(wrong: dict[str, object]) -> None:
     """A typing error in an option must not silently leave the default in place."""
     with pytest.raises(ValidationError):

@@ -18,14 +18,20 @@ from aspire_guard.selection.calibrators import IsotonicCalibrator, PlattCalibrat
 TODAY = "2024-01-31"
 PLATT = PlattCalibrator(slope=2.0, intercept=1.0)
 GUARANTEE = Guarantee(target_risk=0.05, delta=0.1, n=1000, method="exact binomial", date=TODAY)
-ACCEPT = Threshold(confidence=0.75, selection_score=0.05, objective="risk", target=0.05, guarantee=GUARANTEE)
+ACCEPT = Threshold(
+    confidence=0.75, selection_score=0.05, objective="risk", target=0.05, guarantee=GUARANTEE
+)
 
 # Few different scores, so that most examples hold ties.
-ANSWERS = st.lists(st.tuples(st.sampled_from([-30.0, -2.0, -1.5, -0.25, -0.01]), st.booleans()), max_size=40)
+ANSWERS = st.lists(
+    st.tuples(st.sampled_from([-30.0, -2.0, -1.5, -0.25, -0.01]), st.booleans()), max_size=40
+)
 
 
 def _calibration(*thresholds: Threshold) -> Calibration:
-    return Calibration(calibrator=PLATT, thresholds=thresholds, n=1000, date=TODAY, source="scored.jsonl")
+    return Calibration(
+        calibrator=PLATT, thresholds=thresholds, n=1000, date=TODAY, source="scored.jsonl"
+    )
 
 
 def _fit(scores: list[float], correct: list[bool], target: float = 0.8) -> Calibration:
@@ -48,7 +54,11 @@ def test_a_calibration_has_the_confidence_of_its_calibrator() -> None:
 def test_a_calibration_without_a_threshold_releases_nothing() -> None:
     """No confidence reaches 1, and nothing is promised."""
     calibration = _calibration()
-    assert (calibration.threshold, calibration.guarantee, calibration.threshold_for()) == (1.0, None, None)
+    assert (calibration.threshold, calibration.guarantee, calibration.threshold_for()) == (
+        1.0,
+        None,
+        None,
+    )
 
 
 def test_a_group_has_its_own_threshold_or_the_common_one() -> None:
@@ -72,7 +82,9 @@ def test_a_group_s_threshold_is_no_other_s() -> None:
 
 def test_a_name_and_group_have_one_threshold() -> None:
     """Two of them would leave open which one holds."""
-    with pytest.raises(ValidationError, match="expected one threshold of each name and group, found two"):
+    with pytest.raises(
+        ValidationError, match="expected one threshold of each name and group, found two"
+    ):
         _calibration(ACCEPT, ACCEPT.model_copy(update={"confidence": 0.9}))
 
 
@@ -95,7 +107,15 @@ def test_an_impossible_threshold_is_refused(change: dict[str, Any], said: str) -
 
 
 @pytest.mark.parametrize(
-    "change", [{"target_risk": 0.0}, {"target_risk": 1.0}, {"delta": 0.0}, {"delta": 1.0}, {"n": 0}, {"family": 0}]
+    "change",
+    [
+        {"target_risk": 0.0},
+        {"target_risk": 1.0},
+        {"delta": 0.0},
+        {"delta": 1.0},
+        {"n": 0},
+        {"family": 0},
+    ],
 )
 def test_an_impossible_promise_is_refused(change: dict[str, Any]) -> None:
     """Risk and δ lie between 0 and 1, and a promise rests on answers."""
@@ -114,17 +134,29 @@ def test_a_promise_is_one_plain_sentence() -> None:
     )
 
 
-@pytest.mark.parametrize(("delta", "shown"), [(0.05, "95 %"), (0.07, "93 %"), (0.001, "99.9 %"), (1e-6, "99.9999 %")])
+@pytest.mark.parametrize(
+    ("delta", "shown"), [(0.05, "95 %"), (0.07, "93 %"), (0.001, "99.9 %"), (1e-6, "99.9999 %")]
+)
 def test_a_probability_is_not_rounded_up(delta: float, shown: str) -> None:
     """No promise is made certain by its wording."""
-    assert f"with probability {shown} over" in GUARANTEE.model_copy(update={"delta": delta}).sentence
+    assert (
+        f"with probability {shown} over" in GUARANTEE.model_copy(update={"delta": delta}).sentence
+    )
 
 
 def test_a_calibration_survives_json() -> None:
     """Every field comes back, numbers to the last bit, also those of a fit and of another calibrator."""
     steps = IsotonicCalibrator(knots=(-1 / 3, 0.1), values=(1 / 7, 0.9))
-    fitted = _fit([-i / 7 for i in range(40)], list(itertools.islice(itertools.cycle([True, True, False]), 40)), 0.6)
-    for calibration in (_calibration(ACCEPT), fitted, fitted.model_copy(update={"calibrator": steps})):
+    fitted = _fit(
+        [-i / 7 for i in range(40)],
+        list(itertools.islice(itertools.cycle([True, True, False]), 40)),
+        0.6,
+    )
+    for calibration in (
+        _calibration(ACCEPT),
+        fitted,
+        fitted.model_copy(update={"calibrator": steps}),
+    ):
         assert Calibration.model_validate_json(calibration.model_dump_json()) == calibration
 
 
@@ -138,14 +170,20 @@ def test_a_file_of_another_form_is_refused() -> None:
 # No deadline: the first fit imports scikit-learn.
 @settings(deadline=None, max_examples=40)
 @given(ANSWERS, st.sampled_from([0.5, 0.8, 1.0]))
-def test_a_fit_is_monotone_and_keeps_its_target(answers: list[tuple[float, bool]], target: float) -> None:
+def test_a_fit_is_monotone_and_keeps_its_target(
+    answers: list[tuple[float, bool]], target: float
+) -> None:
     """Higher scores never get lower confidence, and what the threshold releases reaches the target."""
     scores, correct = [score for score, _ in answers], [right for _, right in answers]
     calibration = _fit(scores, correct, target)
     confidence = [calibration.confidence(score) for score in sorted(scores)]
     assert confidence == sorted(confidence)
     assert all(0 <= value < 1 for value in confidence)
-    kept = [right for right, released in zip(correct, _released(calibration, scores), strict=True) if released]
+    kept = [
+        right
+        for right, released in zip(correct, _released(calibration, scores), strict=True)
+        if released
+    ]
     if calibration.target_accuracy is None:
         assert calibration.threshold == 1.0
         assert kept == []
@@ -157,7 +195,9 @@ def test_a_fit_is_monotone_and_keeps_its_target(answers: list[tuple[float, bool]
 
 @settings(deadline=None, max_examples=40)
 @given(ANSWERS, st.sampled_from([0.5, 0.8, 1.0]))
-def test_no_lower_threshold_reaches_the_target(answers: list[tuple[float, bool]], target: float) -> None:
+def test_no_lower_threshold_reaches_the_target(
+    answers: list[tuple[float, bool]], target: float
+) -> None:
     """Every threshold below the chosen one releases answers that fall short, or fewer than ten."""
     scores, correct = [score for score, _ in answers], [right for _, right in answers]
     calibration = _fit(scores, correct, target)
@@ -206,7 +246,9 @@ def test_a_target_that_nothing_reaches_releases_nothing() -> None:
     """The threshold is 1, which no confidence reaches; what was asked for stays on record, and is not claimed."""
     scores = [-i / 10 for i in range(40)]
     calibration = _fit(scores, [i % 2 == 0 for i in range(40)], 0.9)
-    assert calibration.thresholds == (Threshold(confidence=1.0, objective="accuracy", target=0.9, coverage=0.0),)
+    assert calibration.thresholds == (
+        Threshold(confidence=1.0, objective="accuracy", target=0.9, coverage=0.0),
+    )
     assert calibration.target_accuracy is None
     assert not any(_released(calibration, [*scores, 0.0, math.inf]))
 

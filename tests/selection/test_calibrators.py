@@ -38,20 +38,43 @@ PLATT = PlattCalibrator(slope=2.0, intercept=1.0)
 TEMPERATURE = TemperatureCalibrator(temperature=2.0)
 ISOTONIC = IsotonicCalibrator(knots=(-3.0, -2.0, -1.0, -0.5), values=(0.25, 0.5, 0.5, 1.0))
 VENN_ABERS = VennAbersCalibrator(
-    lower_knots=(-3.0, -1.0), lower=(0.0, 0.25, 0.75), upper_knots=(-2.0, -0.5), upper=(0.5, 0.8, 1.0)
+    lower_knots=(-3.0, -1.0),
+    lower=(0.0, 0.25, 0.75),
+    upper_knots=(-2.0, -0.5),
+    upper=(0.5, 0.8, 1.0),
 )
 ALL: tuple[ScoreCalibrator, ...] = (PLATT, TEMPERATURE, ISOTONIC, VENN_ABERS)
-EXTREMES = [-math.inf, -1e300, -1e9, -800.0, -3.0, -1.0, -0.5, -1e-300, 0.0, 1e-300, 800.0, 1e300, math.inf]
+EXTREMES = [
+    -math.inf,
+    -1e300,
+    -1e9,
+    -800.0,
+    -3.0,
+    -1.0,
+    -0.5,
+    -1e-300,
+    0.0,
+    1e-300,
+    800.0,
+    1e300,
+    math.inf,
+]
 
-every_calibrator = pytest.mark.parametrize("calibrator", ALL, ids=lambda calibrator: calibrator.method)
+every_calibrator = pytest.mark.parametrize(
+    "calibrator", ALL, ids=lambda calibrator: calibrator.method
+)
 every_method = pytest.mark.parametrize("method", METHODS)
 
 # Few different scores, so that most examples hold ties.
-ANSWERS = st.lists(st.tuples(st.sampled_from([-4.0, -2.0, -1.5, -0.25, -0.01]), st.booleans()), max_size=12)
+ANSWERS = st.lists(
+    st.tuples(st.sampled_from([-4.0, -2.0, -1.5, -0.25, -0.01]), st.booleans()), max_size=12
+)
 Answers = list[tuple[float, bool]]
 
 
-def _sample(n: int, slope: float, intercept: float, seed: int = 0) -> tuple[NDArray[Any], NDArray[Any]]:
+def _sample(
+    n: int, slope: float, intercept: float, seed: int = 0
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """Scores below 0, and labels whose log-odds are a line in them."""
     rng = np.random.default_rng(seed)
     scores = -rng.exponential(size=n)
@@ -67,7 +90,10 @@ def test_platt_is_the_logistic_of_a_line() -> None:
 def test_platt_without_a_slope_gives_all_the_same() -> None:
     """Where scores tell nothing, not even an infinite one does."""
     flat = PlattCalibrator(slope=0.0, intercept=math.log(3))
-    assert flat.confidences([-math.inf, -1.0, 0.0, math.inf]).tolist() == [pytest.approx(0.75, abs=1e-15)] * 4
+    assert (
+        flat.confidences([-math.inf, -1.0, 0.0, math.inf]).tolist()
+        == [pytest.approx(0.75, abs=1e-15)] * 4
+    )
     assert len(set(flat.confidences(EXTREMES).tolist())) == 1
 
 
@@ -93,7 +119,15 @@ def test_isotonic_draws_straight_lines_between_knots() -> None:
 def test_venn_abers_steps_at_its_knots() -> None:
     """At a knot p0 has risen and p1 has not: the new answer ties with the one of that score."""
     shown = [VENN_ABERS.interval(score) for score in (-9.0, -3.0, -2.0, -1.9, -1.0, -0.5, -0.4)]
-    assert shown == [(0, 0.5), (0.25, 0.5), (0.25, 0.5), (0.25, 0.8), (0.75, 0.8), (0.75, 0.8), (0.75, 1.0)]
+    assert shown == [
+        (0, 0.5),
+        (0.25, 0.5),
+        (0.25, 0.5),
+        (0.25, 0.8),
+        (0.75, 0.8),
+        (0.75, 0.8),
+        (0.75, 1.0),
+    ]
 
 
 def test_venn_abers_merges_its_two_probabilities() -> None:
@@ -130,7 +164,9 @@ def test_one_score_and_many_give_the_same_confidences(calibrator: ScoreCalibrato
 
 @every_calibrator
 @given(st.lists(st.floats(-1e100, 1e100), min_size=1))
-def test_a_higher_score_never_has_a_lower_confidence(calibrator: ScoreCalibrator, scores: list[float]) -> None:
+def test_a_higher_score_never_has_a_lower_confidence(
+    calibrator: ScoreCalibrator, scores: list[float]
+) -> None:
     """Also not by rounding."""
     assert (np.diff(calibrator.confidences(sorted(scores))) >= 0).all()
 
@@ -169,18 +205,42 @@ def test_a_fitted_calibrator_survives_json(method: Method) -> None:
         ({"method": "temperature", "temperature": 0}, "greater than 0"),
         ({"method": "temperature", "temperature": math.inf}, "finite number"),
         ({"method": "isotonic", "knots": [], "values": []}, "at least 1 item"),
-        ({"method": "isotonic", "knots": [0, 1], "values": [0.5]}, "expected a value a knot, found 1 and 2"),
-        ({"method": "isotonic", "knots": [0, 0], "values": [0.1, 0.5]}, "knots that increase, found two that don't"),
-        ({"method": "isotonic", "knots": [0, 1], "values": [0.5, 0.1]}, "values that never fall, found one below"),
+        (
+            {"method": "isotonic", "knots": [0, 1], "values": [0.5]},
+            "expected a value a knot, found 1 and 2",
+        ),
+        (
+            {"method": "isotonic", "knots": [0, 0], "values": [0.1, 0.5]},
+            "knots that increase, found two that don't",
+        ),
+        (
+            {"method": "isotonic", "knots": [0, 1], "values": [0.5, 0.1]},
+            "values that never fall, found one below",
+        ),
         ({"method": "isotonic", "knots": [0, 1], "values": [0.5, 1.1]}, "less than or equal to 1"),
         ({"method": "isotonic", "knots": [0, math.nan], "values": [0.5, 0.6]}, "finite number"),
-        ({"method": "isotonic", "knots": [0, 1], "values": [0.5, math.nan]}, "less than or equal to 1"),
-        ({"method": "venn_abers", "lower": [0.1, 0.2]}, "expected one value more than knots, found 2 and 0"),
-        ({"method": "venn_abers", "upper": [0.9, 0.8], "upper_knots": [1]}, "values that never fall"),
-        ({"method": "venn_abers", "lower": [0, 0.9], "lower_knots": [1], "upper": [0.5]}, "expected p0 ≤ p1"),
+        (
+            {"method": "isotonic", "knots": [0, 1], "values": [0.5, math.nan]},
+            "less than or equal to 1",
+        ),
+        (
+            {"method": "venn_abers", "lower": [0.1, 0.2]},
+            "expected one value more than knots, found 2 and 0",
+        ),
+        (
+            {"method": "venn_abers", "upper": [0.9, 0.8], "upper_knots": [1]},
+            "values that never fall",
+        ),
+        (
+            {"method": "venn_abers", "lower": [0, 0.9], "lower_knots": [1], "upper": [0.5]},
+            "expected p0 ≤ p1",
+        ),
         ({"method": "magic"}, "does not match any of the expected tags"),
         ({"slope": 1, "intercept": 0}, "Unable to extract tag"),
-        ({"method": "platt", "slope": 1, "intercept": 0, "extra": 1}, "Extra inputs are not permitted"),
+        (
+            {"method": "platt", "slope": 1, "intercept": 0, "extra": 1},
+            "Extra inputs are not permitted",
+        ),
     ],
 )
 def test_numbers_that_calibrate_nothing_are_refused(values: dict[str, Any], said: str) -> None:
@@ -202,7 +262,9 @@ def test_platt_agrees_with_scikit_learn() -> None:
     scores, correct = _sample(400, 1.0, 0.5)
     fitted = fit_calibrator(scores, correct, method="platt").calibrator
     line = LogisticRegression(C=math.inf, tol=1e-8).fit(scores[:, None], correct)
-    assert fitted.confidences(scores) == pytest.approx(line.predict_proba(scores[:, None])[:, 1], abs=1e-6)
+    assert fitted.confidences(scores) == pytest.approx(
+        line.predict_proba(scores[:, None])[:, 1], abs=1e-6
+    )
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
@@ -211,7 +273,9 @@ def test_platt_works_on_every_scale(scale: float) -> None:
     scores, correct = _sample(400, 1.0, 0.5)
     small = fit_calibrator(scores, correct, method="platt").calibrator
     scaled = fit_calibrator(scale * scores + 3 * scale, correct, method="platt").calibrator
-    assert scaled.confidences(scale * scores + 3 * scale) == pytest.approx(small.confidences(scores), abs=1e-6)
+    assert scaled.confidences(scale * scores + 3 * scale) == pytest.approx(
+        small.confidences(scores), abs=1e-6
+    )
 
 
 def test_a_temperature_is_found_again() -> None:
@@ -226,7 +290,11 @@ def test_a_temperature_is_found_again() -> None:
 
 def test_a_log_probability_of_zero_is_no_obstacle() -> None:
     """Certainty counts as log-odds of 36, the most that a float can tell from it: fitted, and ranked on top."""
-    assert TEMPERATURE.confidence(0.0) == TEMPERATURE.confidence(5.0) == pytest.approx(1 - math.exp(-18), abs=1e-15)
+    assert (
+        TEMPERATURE.confidence(0.0)
+        == TEMPERATURE.confidence(5.0)
+        == pytest.approx(1 - math.exp(-18), abs=1e-15)
+    )
     scores, correct = _sample(400, 2.0, 1.5)
     scores[:20] = 0.0
     fitted = fit_calibrator(scores, correct, method="temperature").calibrator
@@ -242,7 +310,9 @@ def test_isotonic_agrees_with_scikit_learn(answers: Answers) -> None:
     scores, correct = map(np.array, zip(*answers, strict=True))
     fitted = fit_calibrator(scores, correct, method="isotonic").calibrator
     between = np.linspace(-5, 1, 61)
-    expected = IsotonicRegression(out_of_bounds="clip").fit(scores, correct.astype(float)).predict(between)
+    expected = (
+        IsotonicRegression(out_of_bounds="clip").fit(scores, correct.astype(float)).predict(between)
+    )
     assert fitted.confidences(between) == pytest.approx(expected, abs=2e-6)
 
 
@@ -256,17 +326,27 @@ def test_venn_abers_is_its_definition(answers: Answers) -> None:
     fitted = fit_calibrator(scores, correct, method="venn_abers").calibrator
     assert isinstance(fitted, VennAbersCalibrator)
     for new in (-9.0, -4.0, -3.0, -2.0, -1.75, -1.5, -1.0, -0.25, -0.1, -0.01, 5.0):
-        assert fitted.interval(new) == pytest.approx(_two_isotonic_fits(scores, correct, new), abs=1e-12)
+        assert fitted.interval(new) == pytest.approx(
+            _two_isotonic_fits(scores, correct, new), abs=1e-12
+        )
 
 
-def _two_isotonic_fits(scores: tuple[float, ...], correct: tuple[bool, ...], new: float) -> list[float]:
+def _two_isotonic_fits(
+    scores: tuple[float, ...], correct: tuple[bool, ...], new: float
+) -> list[float]:
     return [
-        float(IsotonicRegression().fit([*scores, new], [*map(float, correct), label]).predict([new])[0])
+        float(
+            IsotonicRegression()
+            .fit([*scores, new], [*map(float, correct), label])
+            .predict([new])[0]
+        )
         for label in (0.0, 1.0)
     ]
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # MAPIE divides 0 by 0 on its way, and passes over it
+@pytest.mark.filterwarnings(
+    "ignore::RuntimeWarning"
+)  # MAPIE divides 0 by 0 on its way, and passes over it
 def test_venn_abers_agrees_with_mapie() -> None:
     """The same intervals and the same merged probabilities, for 300 answers with ties.
 
@@ -336,7 +416,11 @@ def test_the_losses_are_those_of_held_out_answers() -> None:
     x, y = scores[shuffled], correct[shuffled]
     held_out = np.empty(200)
     for kept, out in StratifiedKFold(5, shuffle=True, random_state=0).split(x, y):
-        held_out[out] = IsotonicRegression(out_of_bounds="clip").fit(x[kept], y[kept].astype(float)).predict(x[out])
+        held_out[out] = (
+            IsotonicRegression(out_of_bounds="clip")
+            .fit(x[kept], y[kept].astype(float))
+            .predict(x[out])
+        )
     losses = fit_calibrator(scores, correct, method="isotonic").comparison["isotonic"]
     assert losses.brier == pytest.approx(brier_score_loss(y, held_out), abs=1e-5)
     squeezed = np.clip(held_out, 2e-7, 1 - 2e-7)
@@ -379,7 +463,10 @@ def test_one_class_alone_gives_the_base_rate(method: Any, right: bool, confidenc
     """Where all answers are right, or all are wrong, the scores tell nothing: Laplace's rule for all."""
     fitted = fit_calibrator([-i / 10 for i in range(12)], [right] * 12, method=method)
     assert fitted.comparison == {}
-    assert fitted.calibrator.confidences([-9.0, 0.0]).tolist() == [pytest.approx(confidence, abs=1e-12)] * 2
+    assert (
+        fitted.calibrator.confidences([-9.0, 0.0]).tolist()
+        == [pytest.approx(confidence, abs=1e-12)] * 2
+    )
 
 
 def test_no_answers_give_even_odds() -> None:
@@ -387,7 +474,9 @@ def test_no_answers_give_even_odds() -> None:
     assert fit_calibrator([], []).calibrator == PlattCalibrator(slope=0.0, intercept=0.0)
 
 
-@pytest.mark.parametrize("scores", [[-i / 10 for i in range(20)], [-1.0] * 20], ids=["the wrong way round", "equal"])
+@pytest.mark.parametrize(
+    "scores", [[-i / 10 for i in range(20)], [-1.0] * 20], ids=["the wrong way round", "equal"]
+)
 def test_scores_that_tell_nothing_give_the_base_rate(scores: list[float]) -> None:
     """A negative slope is never used: all answers get the share of right ones."""
     fitted = fit_calibrator(scores, [False] * 10 + [True] * 10, method="platt").calibrator
@@ -397,7 +486,9 @@ def test_scores_that_tell_nothing_give_the_base_rate(scores: list[float]) -> Non
 @every_method
 def test_scores_the_wrong_way_round_are_fitted_by_every_method(method: Method) -> None:
     """Nobody turns the ranking round: every confidence is about the share of right answers."""
-    fitted = fit_calibrator([-i / 10 for i in range(20)], [False] * 10 + [True] * 10, method=method).calibrator
+    fitted = fit_calibrator(
+        [-i / 10 for i in range(20)], [False] * 10 + [True] * 10, method=method
+    ).calibrator
     shown = fitted.confidences([-1.5, -1.0, -0.5])
     assert (np.diff(shown) >= 0).all()
     assert shown == pytest.approx([0.5] * 3, abs=0.1)
@@ -413,7 +504,11 @@ def test_separable_scores_are_fitted_without_overflow() -> None:
 def test_scores_above_zero_have_no_temperature() -> None:
     """They are no log-probabilities: the best is chosen among the others, and to insist is an error."""
     scores, correct = _sample(300, 1.0, 0.5)
-    assert set(fit_calibrator(scores + 2, correct).comparison) == {"platt", "isotonic", "venn_abers"}
+    assert set(fit_calibrator(scores + 2, correct).comparison) == {
+        "platt",
+        "isotonic",
+        "venn_abers",
+    }
     with pytest.raises(InputError) as caught:
         fit_calibrator([2.5, -1.0], [True, False], method="temperature")
     assert str(caught.value) == (
@@ -424,9 +519,17 @@ def test_scores_above_zero_have_no_temperature() -> None:
 @pytest.mark.parametrize(
     ("scores", "correct", "said"),
     [
-        ([-1.0, -2.0], [True], "scores and correct: expected one of each an answer, found shapes (2,) and (1,)"),
+        (
+            [-1.0, -2.0],
+            [True],
+            "scores and correct: expected one of each an answer, found shapes (2,) and (1,)",
+        ),
         ([-1.0, math.nan], [True, False], "scores: expected numbers, found 1 NaN"),
-        ([-1.0, -math.inf], [True, False], "scores: expected finite numbers, found 1 infinite ones"),
+        (
+            [-1.0, -math.inf],
+            [True, False],
+            "scores: expected finite numbers, found 1 infinite ones",
+        ),
     ],
 )
 def test_bad_answers_are_named(scores: list[float], correct: list[bool], said: str) -> None:

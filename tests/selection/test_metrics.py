@@ -33,7 +33,11 @@ from aspire_guard.selection.metrics import (
 Answers = list[tuple[float, bool]]
 
 # Few different scores, so that most examples hold ties.
-ANSWERS = st.lists(st.tuples(st.sampled_from([-math.inf, -1.5, 0.0, 0.25, 2.0]), st.booleans()), min_size=1, max_size=7)
+ANSWERS = st.lists(
+    st.tuples(st.sampled_from([-math.inf, -1.5, 0.0, 0.25, 2.0]), st.booleans()),
+    min_size=1,
+    max_size=7,
+)
 
 
 def test_accuracy_is_the_share_of_right_answers() -> None:
@@ -122,7 +126,9 @@ def test_the_order_of_answers_does_not_matter(orders: tuple[Answers, Answers]) -
         ([0.3, 0.4], [0, 0], 1.0, 0.0),
     ],
 )
-def test_aurc_of_small_tables(scores: list[float], correct: list[int], area: float, excess: float) -> None:
+def test_aurc_of_small_tables(
+    scores: list[float], correct: list[int], area: float, excess: float
+) -> None:
     """The mean over n of the risk of the n highest-scored answers, and what of it a perfect ranking would spare."""
     assert aurc(scores, correct) == pytest.approx(area, abs=1e-15)
     assert e_aurc(scores, correct) == pytest.approx(excess, abs=1e-15)
@@ -145,7 +151,9 @@ def test_no_ranking_has_less_area_than_the_excess_is_measured_from(answers: Answ
         (0.95, OperatingPoint(coverage=0.0, accuracy=None)),
     ],
 )
-def test_a_threshold_buys_accuracy_with_coverage(threshold: float, expected: OperatingPoint) -> None:
+def test_a_threshold_buys_accuracy_with_coverage(
+    threshold: float, expected: OperatingPoint
+) -> None:
     """A score at the threshold is released; where none is, accuracy is not a number at all."""
     assert coverage_and_accuracy([0.9, 0.5, 0.5, 0.1], [1, 1, 0, 0], threshold) == expected
 
@@ -167,7 +175,9 @@ def test_the_interval_holds_the_value_and_repeats_under_its_seed() -> None:
 def test_the_interval_of_an_accuracy_is_the_binomial_one() -> None:
     """The bootstrap of a mean of n = 400 at p = ½ is ± 1.96 · 0.025 wide."""
     correct = np.arange(400) % 2 == 0
-    interval = bootstrap_interval(lambda _, right: accuracy(right), np.zeros(400), correct, resamples=4000)
+    interval = bootstrap_interval(
+        lambda _, right: accuracy(right), np.zeros(400), correct, resamples=4000
+    )
     assert interval.value == 0.5
     assert interval.low == pytest.approx(0.5 - 1.96 * 0.025, abs=0.004)
     assert interval.high == pytest.approx(0.5 + 1.96 * 0.025, abs=0.004)
@@ -175,7 +185,9 @@ def test_the_interval_of_an_accuracy_is_the_binomial_one() -> None:
 
 def test_the_interval_of_a_certain_metric_is_a_point() -> None:
     """Where all answers are right, every resample says so."""
-    assert bootstrap_interval(auacc, [0.1, 0.2, 0.3], [1, 1, 1], resamples=50) == Interval(1.0, 1.0, 1.0)
+    assert bootstrap_interval(auacc, [0.1, 0.2, 0.3], [1, 1, 1], resamples=50) == Interval(
+        1.0, 1.0, 1.0
+    )
 
 
 def test_resamples_with_one_class_are_drawn_again() -> None:
@@ -190,7 +202,8 @@ def test_a_metric_that_resamples_do_not_define_is_an_error() -> None:
         return 1.0 if len(set(scores)) == 200 else math.nan
 
     with pytest.raises(
-        InputError, match="bootstrap: expected a metric that most resamples define, found 100 undefined"
+        InputError,
+        match="bootstrap: expected a metric that most resamples define, found 100 undefined",
     ):
         bootstrap_interval(defined_once, np.arange(200), np.ones(200))
 
@@ -199,7 +212,11 @@ def test_a_metric_that_resamples_do_not_define_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("scores", "correct", "said"),
     [
-        ([], [], "correct: expected a list of at least one boolean, found shape (0,); evaluate some answers."),
+        (
+            [],
+            [],
+            "correct: expected a list of at least one boolean, found shape (0,); evaluate some answers.",
+        ),
         (
             [0.1, 0.2],
             [1],
@@ -227,31 +244,42 @@ def test_a_metric_that_resamples_do_not_define_is_an_error() -> None:
         ),
     ],
 )
-def test_bad_input_is_named(metric: Callable[..., float], scores: list[float], correct: list[int], said: str) -> None:
+def test_bad_input_is_named(
+    metric: Callable[..., float], scores: list[float], correct: list[int], said: str
+) -> None:
     """Each message says what was expected, what was found and the way out."""
     with pytest.raises(InputError) as caught:
         metric(scores, correct)
     assert str(caught.value) == said
 
 
-@pytest.mark.parametrize(("correct", "found"), [([1, 1], "only right ones"), ([0, 0], "only wrong ones")])
+@pytest.mark.parametrize(
+    ("correct", "found"), [([1, 1], "only right ones"), ([0, 0], "only wrong ones")]
+)
 def test_auroc_needs_both_classes(correct: list[int], found: str) -> None:
     """With one class there is no pair to compare."""
     with pytest.raises(InputError) as caught:
         auroc([0.1, 0.2], correct)
-    assert str(caught.value) == f"AUROC: expected right and wrong answers, found {found}; evaluate on more questions."
+    assert (
+        str(caught.value)
+        == f"AUROC: expected right and wrong answers, found {found}; evaluate on more questions."
+    )
 
 
 def test_a_threshold_is_a_number() -> None:
     """NaN would release nothing without a word."""
-    with pytest.raises(InputError, match=r"threshold: expected a number, found NaN; calibrate it again."):
+    with pytest.raises(
+        InputError, match=r"threshold: expected a number, found NaN; calibrate it again."
+    ):
         coverage_and_accuracy([0.1], [1], math.nan)
 
 
 @pytest.mark.parametrize("options", [{"resamples": 0}, {"level": 0.0}, {"level": 1.0}])
 def test_bootstrap_options_are_checked(options: dict[str, float]) -> None:
     """At least one resample, and a level inside (0, 1)."""
-    with pytest.raises(InputError, match="bootstrap: expected resamples ≥ 1 and 0 < level < 1, found resamples="):
+    with pytest.raises(
+        InputError, match="bootstrap: expected resamples ≥ 1 and 0 < level < 1, found resamples="
+    ):
         bootstrap_interval(auacc, [0.1], [1], **options)  # type: ignore[arg-type]
 
 
@@ -260,7 +288,11 @@ def test_a_paired_bootstrap_draws_the_same_questions_for_both() -> None:
     rng = np.random.default_rng(5)
     first, second = rng.random(30) < 0.7, rng.random(30) < 0.5
     found = bootstrap_difference(
-        lambda _, right: accuracy(right), (np.zeros(30), first), (np.zeros(30), second), resamples=200, seed=3
+        lambda _, right: accuracy(right),
+        (np.zeros(30), first),
+        (np.zeros(30), second),
+        resamples=200,
+        seed=3,
     )
     draws = np.random.default_rng(3)
     by_hand = []
@@ -268,7 +300,9 @@ def test_a_paired_bootstrap_draws_the_same_questions_for_both() -> None:
         index = draws.integers(30, size=30)
         by_hand.append(first[index].mean() - second[index].mean())
     assert found.value == pytest.approx(first.mean() - second.mean(), abs=1e-12)
-    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(by_hand, [0.025, 0.975])), abs=1e-12)
+    assert (found.low, found.high) == pytest.approx(
+        tuple(np.quantile(by_hand, [0.025, 0.975])), abs=1e-12
+    )
 
 
 def test_the_answers_to_a_question_are_drawn_together() -> None:
@@ -300,11 +334,15 @@ def test_the_difference_of_two_metrics_is_antisymmetric() -> None:
     ahead = bootstrap_difference(auroc, first, second, resamples=200)
     behind = bootstrap_difference(auroc, second, first, resamples=200)
     assert ahead.value == auroc(*first) - auroc(*second)
-    assert (behind.value, behind.low, behind.high) == pytest.approx((-ahead.value, -ahead.high, -ahead.low), abs=1e-12)
+    assert (behind.value, behind.low, behind.high) == pytest.approx(
+        (-ahead.value, -ahead.high, -ahead.low), abs=1e-12
+    )
     assert ahead.low > 0
 
 
 def test_a_paired_bootstrap_needs_the_same_questions() -> None:
     """Unequal numbers can't be paired."""
-    with pytest.raises(InputError, match="expected answers to the same questions, found 2 and 3; pair them up"):
+    with pytest.raises(
+        InputError, match="expected answers to the same questions, found 2 and 3; pair them up"
+    ):
         bootstrap_difference(auroc, ([0.1, 0.2], [0, 1]), ([0.1, 0.2, 0.3], [0, 1, 1]))

@@ -23,7 +23,9 @@ Answers = list[tuple[float, bool]]
 
 # Few different scores, so that most examples hold ties.
 ANSWERS = st.lists(
-    st.tuples(st.sampled_from([-math.inf, -1.5, 0.0, 0.25, 2.0]), st.booleans()), min_size=1, max_size=12
+    st.tuples(st.sampled_from([-math.inf, -1.5, 0.0, 0.25, 2.0]), st.booleans()),
+    min_size=1,
+    max_size=12,
 )
 SHARE = st.sampled_from([0.05, 0.1, 0.25, 1 / 3, 0.5, 0.75, 1.0])
 
@@ -49,7 +51,9 @@ def test_the_curve_is_what_every_threshold_buys(answers: Answers) -> None:
     assert curve.scores.tolist() == sorted(set(scores), reverse=True)
     bought = [coverage_and_accuracy(scores, correct, score) for score in curve.scores]
     assert curve.coverage.tolist() == [point.coverage for point in bought]
-    assert curve.risk.tolist() == pytest.approx([1 - (point.accuracy or 0.0) for point in bought], abs=1e-12)
+    assert curve.risk.tolist() == pytest.approx(
+        [1 - (point.accuracy or 0.0) for point in bought], abs=1e-12
+    )
 
 
 def test_without_ties_the_mean_risk_is_aurc() -> None:
@@ -57,7 +61,9 @@ def test_without_ties_the_mean_risk_is_aurc() -> None:
     rng = np.random.default_rng(0)
     correct = rng.random(400) < 0.7
     scores = rng.normal(size=400) + correct
-    assert risk_coverage_curve(scores, correct).risk.mean() == pytest.approx(aurc(scores, correct), abs=1e-12)
+    assert risk_coverage_curve(scores, correct).risk.mean() == pytest.approx(
+        aurc(scores, correct), abs=1e-12
+    )
 
 
 def test_risk_agrees_with_scikit_learn() -> None:
@@ -71,13 +77,17 @@ def test_risk_agrees_with_scikit_learn() -> None:
     assert curve.risk == pytest.approx(1 - precision[:-1][::-1], abs=1e-12)
 
 
-@pytest.mark.parametrize(("coverage", "risk"), [(0.2, 0.0), (0.41, 0.25), (0.6, 0.25), (0.8, 0.25), (1.0, 0.4)])
+@pytest.mark.parametrize(
+    ("coverage", "risk"), [(0.2, 0.0), (0.41, 0.25), (0.6, 0.25), (0.8, 0.25), (1.0, 0.4)]
+)
 def test_risk_at_a_coverage(coverage: float, risk: float) -> None:
     """A coverage between two cuts takes the next larger one: at least that share is released."""
     assert risk_at_coverage(SCORES, CORRECT, coverage) == risk
 
 
-@pytest.mark.parametrize(("risk", "coverage"), [(0.0, 0.4), (0.24, 0.4), (0.25, 0.8), (0.4, 1.0), (1.0, 1.0)])
+@pytest.mark.parametrize(
+    ("risk", "coverage"), [(0.0, 0.4), (0.24, 0.4), (0.25, 0.8), (0.4, 1.0), (1.0, 1.0)]
+)
 def test_coverage_at_a_risk(risk: float, coverage: float) -> None:
     """A risk that a cut just meets is met."""
     assert coverage_at_risk(SCORES, CORRECT, risk) == coverage
@@ -100,7 +110,9 @@ def test_points_on_the_curve_are_their_definitions(answers: Answers, share: floa
     n = len(answers)
     cuts = [[right for score, right in answers if score >= cut] for cut in scores]
     enough = min((kept for kept in cuts if len(kept) >= share * n), key=len)
-    assert risk_at_coverage(scores, correct, share) == pytest.approx(enough.count(False) / len(enough), abs=1e-12)
+    assert risk_at_coverage(scores, correct, share) == pytest.approx(
+        enough.count(False) / len(enough), abs=1e-12
+    )
     good = [len(kept) for kept in cuts if kept.count(False) / len(kept) <= share]
     assert coverage_at_risk(scores, correct, share) == max(good, default=0) / n
 
@@ -108,12 +120,17 @@ def test_points_on_the_curve_are_their_definitions(answers: Answers, share: floa
 @pytest.mark.parametrize("coverage", [0.0, -0.1, 1.1, math.nan])
 def test_a_coverage_is_a_share(coverage: float) -> None:
     """Nothing released has no risk, and more than all can't be."""
-    with pytest.raises(InputError, match=r"coverage: expected a share above 0 and up to 1, found .*; pass e\.g\. 0\.8"):
+    with pytest.raises(
+        InputError,
+        match=r"coverage: expected a share above 0 and up to 1, found .*; pass e\.g\. 0\.8",
+    ):
         risk_at_coverage(SCORES, CORRECT, coverage)
 
 
 @pytest.mark.parametrize("risk", [-0.1, 1.1, math.nan])
 def test_a_risk_is_a_share(risk: float) -> None:
     """Outside 0 to 1 the question makes no sense."""
-    with pytest.raises(InputError, match=r"risk: expected a share from 0 to 1, found .*; pass e\.g\. 0\.05"):
+    with pytest.raises(
+        InputError, match=r"risk: expected a share from 0 to 1, found .*; pass e\.g\. 0\.05"
+    ):
         coverage_at_risk(SCORES, CORRECT, risk)

@@ -19,7 +19,9 @@ from aspire_guard.selection.metrics import ReliabilityBin, brier, ece, reliabili
 Answers = list[tuple[float, bool]]
 
 # Few different confidences, so that most examples hold ties.
-ANSWERS = st.lists(st.tuples(st.sampled_from([0.0, 0.125, 0.5, 0.75, 1.0]), st.booleans()), min_size=1, max_size=20)
+ANSWERS = st.lists(
+    st.tuples(st.sampled_from([0.0, 0.125, 0.5, 0.75, 1.0]), st.booleans()), min_size=1, max_size=20
+)
 
 
 def _sample(n: int, decimals: int = 16) -> tuple[np.ndarray, np.ndarray]:
@@ -37,7 +39,9 @@ def _sample(n: int, decimals: int = 16) -> tuple[np.ndarray, np.ndarray]:
         ([0.75, 0.25], [1, 1], (1 / 16 + 9 / 16) / 2),
     ],
 )
-def test_brier_of_small_tables(confidence: list[float], correct: list[int], expected: float) -> None:
+def test_brier_of_small_tables(
+    confidence: list[float], correct: list[int], expected: float
+) -> None:
     """The mean of (confidence − correct)²."""
     assert brier(confidence, correct) == expected
 
@@ -45,7 +49,9 @@ def test_brier_of_small_tables(confidence: list[float], correct: list[int], expe
 def test_brier_agrees_with_scikit_learn() -> None:
     """On a thousand answers, to the twelfth digit."""
     confidence, correct = _sample(1000)
-    assert brier(confidence, correct) == pytest.approx(brier_score_loss(correct, confidence), abs=1e-12)
+    assert brier(confidence, correct) == pytest.approx(
+        brier_score_loss(correct, confidence), abs=1e-12
+    )
 
 
 def test_bins_hold_equally_many_answers() -> None:
@@ -75,7 +81,9 @@ def test_ties_share_a_bin() -> None:
         ([1.0], [0], 15, 1.0),
     ],
 )
-def test_ece_of_small_tables(confidence: list[float], correct: list[int], bins: int, expected: float) -> None:
+def test_ece_of_small_tables(
+    confidence: list[float], correct: list[int], bins: int, expected: float
+) -> None:
     """The mean over answers of how far the accuracy of their bin lies from its mean confidence."""
     assert ece(confidence, correct, bins=bins) == pytest.approx(expected, abs=1e-15)
 
@@ -86,7 +94,9 @@ def test_ece_is_its_definition(answers: Answers, bins: int) -> None:
     n = len(answers)
     members: dict[int, Answers] = {}
     for value, right in answers:
-        middle = Fraction(sum(c < value for c, _ in answers) + sum(c <= value for c, _ in answers), 2 * n)
+        middle = Fraction(
+            sum(c < value for c, _ in answers) + sum(c <= value for c, _ in answers), 2 * n
+        )
         members.setdefault(math.floor(bins * middle), []).append((value, right))
     error = sum(abs(sum(value - right for value, right in rows)) for rows in members.values()) / n
     assert ece(*zip(*answers, strict=True), bins=bins) == pytest.approx(error, abs=1e-12)
@@ -112,7 +122,9 @@ def test_bins_agree_with_scikit_learn() -> None:
 def test_ece_agrees_with_mapie() -> None:
     """Its quantile strategy gives the same error where nothing ties."""
     confidence, correct = _sample(1500)
-    expected = expected_calibration_error(correct.astype(int), confidence, num_bins=15, split_strategy="quantile")
+    expected = expected_calibration_error(
+        correct.astype(int), confidence, num_bins=15, split_strategy="quantile"
+    )
     assert ece(confidence, correct) == pytest.approx(expected, abs=1e-12)
 
 

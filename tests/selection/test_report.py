@@ -11,17 +11,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aspire_guard.cli import main
+from aspire_guard.cli.app import main
 from aspire_guard.errors import InputError
 from aspire_guard.selection.calibration import Calibration, Threshold
 from aspire_guard.selection.calibrators import PlattCalibrator
 from aspire_guard.selection.report import TARGET_RISKS, write_report
-from aspire_guard.selection.report.confidence import before_and_after
-from aspire_guard.selection.report.examples import Texts, best_rejected, read_texts, worst_mistakes
+from aspire_guard.selection.report.error_examples import (
+    Texts,
+    find_best_rejected,
+    find_worst_mistakes,
+    read_texts,
+)
 from aspire_guard.selection.report.figures import all_scores, clopper_pearson
-from aspire_guard.selection.report.rows import Realised, own_rows, realised
-from aspire_guard.selection.scored import ScoredAnswers
-from aspire_guard.selection.thresholds import choose_bands
+from aspire_guard.selection.report.reliability_data import before_and_after
+from aspire_guard.selection.report.tables import Realised, own_rows, realised
+from aspire_guard.selection.risk_control.thresholds import choose_bands
+from aspire_guard.selection.scored_answers import ScoredAnswers
 
 DATE = "2026-11-23"
 LINE = PlattCalibrator(slope=5.0, intercept=4.0)
@@ -74,7 +79,9 @@ class Page(HTMLParser):
         return " ".join(self.text[section].split())
 
 
-def answers(n: int = 1000, seed: int = 1, source: str = "scored.jsonl", **changed: Any) -> ScoredAnswers:
+def answers(
+    n: int = 1000, seed: int = 1, source: str = "scored.jsonl", **changed: Any
+) -> ScoredAnswers:
     """Answers whose score tells well how likely they are right."""
     rng = np.random.default_rng(seed)
     score = -rng.exponential(0.8, n)
@@ -99,7 +106,12 @@ def at(confidence: float, **changed: Any) -> Threshold:
 def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
     """The report on a thousand answers with baselines, tested on eight hundred with hostile texts."""
     scored, tested = answers(), answers(800, 2, f"{HOSTILE}.jsonl")
-    scored = answers(baselines={"p_correct": np.tanh(scored.selection_score), "log_likelihood": scored.selection_score})
+    scored = answers(
+        baselines={
+            "p_correct": np.tanh(scored.selection_score),
+            "log_likelihood": scored.selection_score,
+        }
+    )
     path = tmp_path_factory.mktemp("report") / "report.html"
     write_report(
         scored,
@@ -108,7 +120,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
         date=DATE,
         test=tested,
         texts=lambda _, ids: {
-            name: Texts(f"Why {name}? {HOSTILE}", f"\u202e\x00{HOSTILE}" + "x" * 300) for name in ids
+            name: Texts(f"Why {name}? {HOSTILE}", f"\u202e\x00{HOSTILE}" + "x" * 300)
+            for name in ids
         },
     )
     return Page(path)
@@ -131,7 +144,17 @@ def test_the_page_needs_nothing_else(page: Page) -> None:
     """No script, no handler, and no reference but to the page's own ids; a policy forbids the rest."""
     ids = {attributes["id"] for _, attributes in page.elements if "id" in attributes}
     for tag, attributes in page.elements:
-        assert tag not in {"script", "link", "img", "iframe", "object", "embed", "form", "base", "image"}
+        assert tag not in {
+            "script",
+            "link",
+            "img",
+            "iframe",
+            "object",
+            "embed",
+            "form",
+            "base",
+            "image",
+        }
         for name, value in attributes.items():
             assert not name.startswith("on")
             if name in {"href", "src", "xlink:href"}:
@@ -169,7 +192,10 @@ def test_nothing_is_wider_than_a_phone(page: Page) -> None:
             assert "width" not in attributes
             assert "viewBox".lower() in attributes
     assert page.html.count("<table>") == page.html.count('<div class="scroll">')
-    assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in page.elements
+    assert (
+        "meta",
+        {"name": "viewport", "content": "width=device-width, initial-scale=1"},
+    ) in page.elements
     style = re.findall(r"<style>(.*?)</style>", page.html, re.DOTALL)[0]
     rules = re.sub(r"@media \(.*?\)", "", style)
     assert re.findall(r"(?<![-\w])(?:min-)?width: (?:\d{3,}px|[3-9]\d(?:\.\d+)?rem)", rules) == []
@@ -207,7 +233,13 @@ def test_realised_risk_by_hand() -> None:
     cut = at(LINE.confidence(-0.2))
     came_to = realised(cut, calibration(cut), test, np.ones(5, dtype=np.bool_))
     assert came_to is not None
-    assert (came_to.n, came_to.released, came_to.wrong, came_to.risk, came_to.coverage) == (5, 3, 1, 1 / 3, 0.6)
+    assert (came_to.n, came_to.released, came_to.wrong, came_to.risk, came_to.coverage) == (
+        5,
+        3,
+        1,
+        1 / 3,
+        0.6,
+    )
     assert came_to.low == pytest.approx(0.00840, abs=1e-5)
     assert came_to.high == pytest.approx(0.90570, abs=1e-5)
     assert came_to.verdict(0.4) == "kept"
@@ -243,15 +275,23 @@ def test_a_group_is_judged_by_its_own_threshold() -> None:
 
 def test_examples_are_the_highest_scored_of_their_kind() -> None:
     """The confident mistakes are wrong, the best rejected are right and not released; best first."""
-    some = answers(5, selection_score=np.array([-1.0, -0.5, -2.0, -0.1, -3.0]), correct=np.array([0, 0, 1, 1, 1]) == 1)
-    assert worst_mistakes(some) == [1, 0]
-    assert best_rejected(some, some.selection_score >= -0.5) == [2, 4]
+    some = answers(
+        5,
+        selection_score=np.array([-1.0, -0.5, -2.0, -0.1, -3.0]),
+        correct=np.array([0, 0, 1, 1, 1]) == 1,
+    )
+    assert find_worst_mistakes(some) == [1, 0]
+    assert find_best_rejected(some, some.selection_score >= -0.5) == [2, 4]
 
 
 def test_texts_are_read_by_id_and_cut_short(tmp_path: Path) -> None:
     """Only asked ids are kept, what is no text is left out, and a novel is not printed."""
     path = tmp_path / "scored.jsonl"
-    lines = [{"id": "a", "question": "Q?", "answer": 7}, {"id": 2, "answer": "x" * 1000}, {"id": "c", "answer": "no"}]
+    lines = [
+        {"id": "a", "question": "Q?", "answer": 7},
+        {"id": 2, "answer": "x" * 1000},
+        {"id": "c", "answer": "no"},
+    ]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert read_texts(path, ["a", "2"]) == {
         "a": Texts("Q?", None),
@@ -294,7 +334,9 @@ def test_baselines_are_those_that_every_line_has() -> None:
 )
 def test_poor_answers_make_a_page_too(odd: dict[str, Any], tmp_path: Path) -> None:
     """Three answers of one kind, or all tied, end in a page that warns, not in an error."""
-    path = write_report(answers(3, **odd), calibration(n=3, source="scored.jsonl"), tmp_path / "r.html", date=DATE)
+    path = write_report(
+        answers(3, **odd), calibration(n=3, source="scored.jsonl"), tmp_path / "r.html", date=DATE
+    )
     made = Page(path)
     assert "expected 100 labelled answers or more, found 3" in made.said("notes")
     assert made.said("thresholds").count("no threshold keeps") == len(TARGET_RISKS)
@@ -302,35 +344,56 @@ def test_poor_answers_make_a_page_too(odd: dict[str, Any], tmp_path: Path) -> No
 
 def test_equal_answers_make_equal_pages(tmp_path: Path) -> None:
     """Nothing on the page comes from the clock or from chance."""
-    pages = [write_report(answers(200), calibration(), tmp_path / name, date=DATE) for name in ("a", "b")]
+    pages = [
+        write_report(answers(200), calibration(), tmp_path / name, date=DATE) for name in ("a", "b")
+    ]
     assert pages[0].read_bytes() == pages[1].read_bytes()
 
 
 def test_test_answers_must_be_others(tmp_path: Path) -> None:
     """Answers that thresholds were chosen on say nothing about them."""
-    with pytest.raises(InputError, match=r"expected test answers that are not in scored\.jsonl, found 1,000 ids of it"):
+    with pytest.raises(
+        InputError,
+        match=r"expected test answers that are not in scored\.jsonl, found 1,000 ids of it",
+    ):
         write_report(answers(), calibration(), tmp_path / "r.html", date=DATE, test=answers())
 
 
 def test_a_folder_is_no_place_for_a_page(tmp_path: Path) -> None:
     """What can't be written is one line, with the path."""
-    with pytest.raises(InputError, match="expected a file to write, found: Is a directory; check the path"):
+    with pytest.raises(
+        InputError, match="expected a file to write, found: Is a directory; check the path"
+    ):
         write_report(answers(50), calibration(), tmp_path, date=DATE)
 
 
-def test_the_command_reads_the_texts_of_the_file_that_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_reads_the_texts_of_the_file_that_it_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`report` fits a calibrator where no evaluator is given, and shows the mistakes among the test answers."""
     for name, seed in (("scored", 1), ("test", 2)):
         some = answers(300, seed)
         rows = zip(some.ids, some.selection_score.tolist(), some.correct.tolist(), strict=True)
         (tmp_path / f"{name}.jsonl").write_text(
             "".join(
-                json.dumps({"id": i, "selection_score": s, "correct": c, "answer": f"the {name} answer {i}"}) + "\n"
+                json.dumps(
+                    {
+                        "id": i,
+                        "selection_score": s,
+                        "correct": c,
+                        "answer": f"the {name} answer {i}",
+                    }
+                )
+                + "\n"
                 for i, s, c in rows
             )
         )
-    scored, tested, out = (str(tmp_path / name) for name in ("scored.jsonl", "test.jsonl", "report.html"))
-    monkeypatch.setattr("sys.argv", ["aspire-guard", "report", scored, "--test", tested, "--output", out])
+    scored, tested, out = (
+        str(tmp_path / name) for name in ("scored.jsonl", "test.jsonl", "report.html")
+    )
+    monkeypatch.setattr(
+        "sys.argv", ["aspire-guard", "report", scored, "--test", tested, "--output", out]
+    )
     with pytest.raises(SystemExit) as stop:
         main()
     assert stop.value.code == 0

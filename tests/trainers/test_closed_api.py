@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from aspire_guard.cli import main
-from aspire_guard.evaluators.folder import read_manifest
+from aspire_guard.cli.app import main
+from aspire_guard.evaluators.evaluator_folder import read_manifest
 from aspire_guard.evaluators.self_evaluator import SelfEvaluator
 from aspire_guard.guard import AspireGuard
-from aspire_trainers.sample_command import load_chain
+from aspire_trainers.cli.sample import load_chain
 
 # What a user writes: a chat model over HTTP, and a factory of the chain around it.
 MODULE = """
@@ -108,8 +108,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where a user works, with an API to call."""
     (tmp_path / "closed_app.py").write_text(MODULE, encoding="utf-8")
     (tmp_path / "recipe.toml").write_text(RECIPE, encoding="utf-8")
-    rows = [{"question": "Which?", "context": f"Passage {i}.", "answers": [f"no. {i}"]} for i in range(20)]
-    (tmp_path / "qa.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    rows = [
+        {"question": "Which?", "context": f"Passage {i}.", "answers": [f"no. {i}"]}
+        for i in range(20)
+    ]
+    (tmp_path / "qa.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8"
+    )
     server = ThreadingHTTPServer(("127.0.0.1", 0), Api)
     thread = Thread(target=server.serve_forever)
     thread.start()
@@ -135,7 +140,18 @@ def test_an_evaluator_is_fitted_to_the_answers_of_an_api(
 ) -> None:
     """It judges that chain's answers, with the log-probabilities that the API reports, and says so."""
     chain = "closed_app:chain"
-    _run(monkeypatch, "sample", "--chain", chain, "--data", "qa.jsonl", "--output", "answers.jsonl", "--samples", 2)
+    _run(
+        monkeypatch,
+        "sample",
+        "--chain",
+        chain,
+        "--data",
+        "qa.jsonl",
+        "--output",
+        "answers.jsonl",
+        "--samples",
+        2,
+    )
     # Every fourth of the requests was turned away and made again.
     assert Api.requests == 53
     assert "(53 calls · 480 tokens in, 40 out in this run)" in capsys.readouterr().out
@@ -151,10 +167,20 @@ def test_an_evaluator_is_fitted_to_the_answers_of_an_api(
     # Two answers to each of eight passages of twenty.
     assert evaluator.calibration.n == 16
 
-    verdict = AspireGuard(load_chain(chain), evaluator=evaluator).judge({"question": "Which?", "context": "Passage 9."})
+    verdict = AspireGuard(load_chain(chain), evaluator=evaluator).judge(
+        {"question": "Which?", "context": "Passage 9."}
+    )
     assert verdict.score is not None
     assert verdict.score.log_likelihood == -3.0
-    _run(monkeypatch, "score", "answers.jsonl", "--evaluator", "my-evaluator", "--output", "scored.jsonl")
+    _run(
+        monkeypatch,
+        "score",
+        "answers.jsonl",
+        "--evaluator",
+        "my-evaluator",
+        "--output",
+        "scored.jsonl",
+    )
     scored = [json.loads(line) for line in (folder / "scored.jsonl").read_text().splitlines()]
     assert {line["log_likelihood"] for line in scored} == {-0.125, -3.0}
 
@@ -174,11 +200,15 @@ def test_where_some_answers_have_no_log_likelihood_the_evaluator_goes_by_its_own
         for i in range(5)
         for answer, seen in ((f"no. {i}", -0.125), ("nothing", None))
     ]
-    (folder / "answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    (folder / "answers.jsonl").write_text(
+        "".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8"
+    )
     training = ("--answers", "answers.jsonl", "--recipe", "recipe.toml", "--model", base)
     _run(monkeypatch, "train", *training, "--output", "my-evaluator")
     said = capsys.readouterr().err
-    assert said.startswith("warning: 2 of the 4 answers to the validation records have no log-likelihood")
+    assert said.startswith(
+        "warning: 2 of the 4 answers to the validation records have no log-likelihood"
+    )
     assert read_manifest(folder / "my-evaluator").likelihood == "own"
 
 
@@ -186,9 +216,15 @@ def test_training_goes_on_from_records_or_from_answers(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One of the two, and not both: one line and exit code 2."""
-    for given, found in (((), "neither"), (("--train", "qa.jsonl", "--answers", "qa.jsonl"), "both")):
+    for given, found in (
+        ((), "neither"),
+        (("--train", "qa.jsonl", "--answers", "qa.jsonl"), "both"),
+    ):
         monkeypatch.setattr("sys.argv", ["aspire-guard", "train", "--output", "out", *given])
         with pytest.raises(SystemExit) as stop:
             main()
         assert stop.value.code == 2
-        assert f"expected --train or --answers, found {found}; give one of them" in capsys.readouterr().err
+        assert (
+            f"expected --train or --answers, found {found}; give one of them"
+            in capsys.readouterr().err
+        )

@@ -60,7 +60,8 @@ def test_without_a_recipe_there_are_the_defaults() -> None:
 def test_a_wrong_option_is_named_without_a_recipe() -> None:
     """The message does not speak of a file that is not there."""
     with pytest.raises(
-        InputError, match=r"^options: expected valid settings, found limit: Input should be .*; mend it"
+        InputError,
+        match=r"^options: expected valid settings, found limit: Input should be .*; fix it",
     ):
         TrainingConfig.load(limit=0)
 
@@ -83,14 +84,22 @@ def test_the_settings_survive_json() -> None:
         ("validation_share = 1.0", "validation_share"),
         ("target_accuracy = 0", "target_accuracy"),
         ("limit = 0", "limit"),
-        ('[correctness]\nmethod = "bleu"', r"correctness\.method: Value error, expected rouge_l, .* found 'bleu'"),
-        ('[correctness]\nmethod = "exact_match"\nthreshold = 0.5', r"correctness\.threshold: .*exact_match has none"),
+        (
+            '[correctness]\nmethod = "bleu"',
+            r"correctness\.method: Value error, expected rouge_l, .* found 'bleu'",
+        ),
+        (
+            '[correctness]\nmethod = "exact_match"\nthreshold = 0.5',
+            r"correctness\.threshold: .*exact_match has none",
+        ),
     ],
 )
 def test_a_recipe_with_a_wrong_setting_names_it(recipe: Path, text: str, found: str) -> None:
     """The error names the file, the setting and what is wrong with it."""
     recipe.write_text(text, encoding="utf-8")
-    with pytest.raises(InputError, match=rf"recipe\.toml: expected valid settings, found {found}.*; mend it"):
+    with pytest.raises(
+        InputError, match=rf"recipe\.toml: expected valid settings, found {found}.*; fix it"
+    ):
         TrainingConfig.load(recipe)
 
 
@@ -98,7 +107,9 @@ def test_a_recipe_with_a_wrong_setting_names_it(recipe: Path, text: str, found: 
 def test_a_file_that_is_no_recipe_is_an_input_error(recipe: Path, content: bytes) -> None:
     """The error names the file."""
     recipe.write_bytes(content)
-    with pytest.raises(InputError, match=r"recipe\.toml: expected a recipe in TOML, found: .*; mend it or its path"):
+    with pytest.raises(
+        InputError, match=r"recipe\.toml: expected a recipe in TOML, found: .*; fix it or its path"
+    ):
         TrainingConfig.load(recipe)
 
 
@@ -127,7 +138,9 @@ def test_a_refusal_must_count_as_declining() -> None:
             TaskTuningConfig(refusal=refusal)
 
 
-@pytest.mark.parametrize("recipe", sorted((Path(__file__).parents[2] / "trainers" / "recipes").glob("*.toml")))
+@pytest.mark.parametrize(
+    "recipe", sorted((Path(__file__).parents[2] / "trainers" / "recipes").glob("*.toml"))
+)
 def test_every_recipe_of_ours_loads(recipe: Path) -> None:
     """A setting that was renamed or left out would be an error to whoever follows the docs."""
     assert TrainingConfig.load(recipe).self_evaluation.answers >= 2

@@ -12,13 +12,18 @@ from safetensors.torch import load_file
 from aspire_guard.errors import InputError
 from aspire_guard.lm.aspire_lm import AspireLM
 from aspire_guard.lm.base_model import load_base_model
-from aspire_trainers.batches import folds_by_context
-from aspire_trainers.config import SamplingConfig, SelfEvaluationConfig, TaskTuningConfig, TrainingConfig
+from aspire_trainers.config import (
+    SamplingConfig,
+    SelfEvaluationConfig,
+    TaskTuningConfig,
+    TrainingConfig,
+)
+from aspire_trainers.data.batching import folds_by_context
+from aspire_trainers.data.training_data import TrainingData
 from aspire_trainers.pipeline import train_evaluator
-from aspire_trainers.progress import Progress
 from aspire_trainers.record import QARecord
-from aspire_trainers.task_tuning import tune_task
-from aspire_trainers.training_data import TrainingData
+from aspire_trainers.run.progress import Progress
+from aspire_trainers.stages.task_tuning import tune_task
 
 
 def _records(first: int, last: int) -> tuple[QARecord, ...]:
@@ -33,7 +38,13 @@ DATA = TrainingData(("tiny.jsonl",), _records(0, 5), _records(5, 7))
 
 
 def _config(base: Path, folds: int) -> TrainingConfig:
-    fit: dict[str, Any] = {"length": 3, "epochs": 2, "batch_size": 2, "validate_every": 5, "checkpoint_every": 1}
+    fit: dict[str, Any] = {
+        "length": 3,
+        "epochs": 2,
+        "batch_size": 2,
+        "validate_every": 5,
+        "checkpoint_every": 1,
+    }
     return TrainingConfig(
         model=str(base),
         task=TaskTuningConfig(text="Answer", **fit),
@@ -64,7 +75,9 @@ def test_a_fold_is_answered_under_a_task_prompt_that_has_not_seen_it(
             checkpoint=tmp_path / f"alone-{i}.safetensors",
             progress=Progress("test"),
         )
-        assert _weights(work / f"task-without-{i}.safetensors") == _weights(tmp_path / f"alone-{i}.safetensors")
+        assert _weights(work / f"task-without-{i}.safetensors") == _weights(
+            tmp_path / f"alone-{i}.safetensors"
+        )
 
 
 def test_a_run_killed_in_any_fold_ends_with_the_same_evaluator(
@@ -87,7 +100,9 @@ def test_a_run_killed_in_any_fold_ends_with_the_same_evaluator(
 def test_the_questions_of_a_passage_stay_in_one_fold() -> None:
     """Every record is in one fold, folds are of like size, and each keeps the order of the records."""
     folds = folds_by_context(DATA.train, 3, seed=0)
-    assert sorted(record.id for fold in folds for record in fold) == sorted(record.id for record in DATA.train)
+    assert sorted(record.id for fold in folds for record in fold) == sorted(
+        record.id for record in DATA.train
+    )
     assert [len({record.context for record in fold}) for fold in folds] == [2, 2, 1]
     assert all(fold == [record for record in DATA.train if record in fold] for fold in folds)
     assert not {r.context for r in folds[0]} & {r.context for r in folds[1]}
@@ -95,5 +110,7 @@ def test_the_questions_of_a_passage_stay_in_one_fold() -> None:
 
 def test_more_folds_than_passages_are_refused() -> None:
     """A fold without a passage would have nothing to answer."""
-    with pytest.raises(InputError, match="expected 6 contexts or more for 6 folds, found 5; use fewer folds"):
+    with pytest.raises(
+        InputError, match="expected 6 contexts or more for 6 folds, found 5; use fewer folds"
+    ):
         folds_by_context(DATA.train, 6, seed=0)

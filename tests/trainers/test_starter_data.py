@@ -6,7 +6,7 @@ import json
 import runpy
 from pathlib import Path
 
-from aspire_trainers.dataset import load_dataset
+from aspire_trainers.data.dataset import load_dataset
 from aspire_trainers.record import QARecord
 
 script = runpy.run_path(str(Path(__file__).parents[2] / "trainers" / "recipes" / "starter_data.py"))
@@ -23,7 +23,9 @@ def test_no_passage_has_a_reference_of_its_question() -> None:
         assert record.answers == ()
         assert record.question == own[record.id].question
         assert record.context in {other.context for other in records} - {own[record.id].context}
-        assert not any(answer.casefold() in record.context.casefold() for answer in own[record.id].answers)
+        assert not any(
+            answer.casefold() in record.context.casefold() for answer in own[record.id].references
+        )
 
 
 def test_the_passage_is_the_next_that_will_do() -> None:
@@ -46,12 +48,18 @@ def test_no_context_is_both_seen_and_aside(tmp_path: Path) -> None:
     """Every given question is in one of its two files, and a moved one before a passage of its own side."""
     squad, triviaqa = tmp_path / "squad.jsonl", tmp_path / "triviaqa.jsonl"
     squad_questions: list[tuple[str, str | None, str]] = [
-        (f"Which {j}?", f"Passage {i} has no. {j} and {i}-{j}.", f"{i}-{j}") for i in range(40) for j in (1, 2)
+        (f"Which {j}?", f"Passage {i} has no. {j} and {i}-{j}.", f"{i}-{j}")
+        for i in range(40)
+        for j in (1, 2)
     ]
     _write(squad, squad_questions)
     _write(triviaqa, [(f"Who wrote {i}?", None, f"Author {i}") for i in range(70)])
     found: dict[str, list[QARecord]] = dict(parts(str(squad), str(triviaqa)))
-    for name, total in (("squad", 80), ("triviaqa", 70), ("handbook", len(load_dataset("handbook:train")))):
+    for name, total in (
+        ("squad", 80),
+        ("triviaqa", 70),
+        ("handbook", len(load_dataset("handbook:train"))),
+    ):
         seen, aside = found[f"{name}_seen"], found[f"{name}_aside"]
         assert len({record.id for record in [*seen, *aside]}) == len(seen) + len(aside) == total
         assert seen
@@ -63,5 +71,8 @@ def test_no_context_is_both_seen_and_aside(tmp_path: Path) -> None:
 
 
 def _write(file: Path, questions: list[tuple[str, str | None, str]]) -> None:
-    rows = ({"question": question, "context": context, "answers": [answer]} for question, context, answer in questions)
+    rows = (
+        {"question": question, "context": context, "answers": [answer]}
+        for question, context, answer in questions
+    )
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

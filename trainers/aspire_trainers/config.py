@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from aspire_guard.errors import InputError
 from aspire_guard.evaluators.correctness_rule import CorrectnessRule
-from aspire_trainers.correctness import declines
+from aspire_guard.files import describe_validation_error
+from aspire_trainers.correctness import is_refusal
 
 
 class _Config(BaseModel):
@@ -66,9 +67,11 @@ class TaskTuningConfig(FitConfig):
     @field_validator("refusal")
     @classmethod
     def _declines(cls, refusal: str | None) -> str | None:
-        if refusal is None or (refusal.strip() and declines(refusal)):
+        if refusal is None or (refusal.strip() and is_refusal(refusal)):
             return refusal
-        raise ValueError(f"expected words that count as declining, such as 'unanswerable', found {refusal!r}")
+        raise ValueError(
+            f"expected words that count as declining, such as 'unanswerable', found {refusal!r}"
+        )
 
 
 class SelfEvaluationConfig(FitConfig):
@@ -181,9 +184,12 @@ class TrainingConfig(_Config):
             values |= {name: value for name, value in overrides.items() if value is not None}
             return cls.model_validate(values)
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise InputError(f"{recipe}: expected a recipe in TOML, found: {error}; mend it or its path") from error
+            raise InputError(
+                f"{recipe}: expected a recipe in TOML, found: {error}; fix it or its path"
+            ) from error
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
             source = recipe or "options"
-            raise InputError(f"{source}: expected valid settings, found {where}: {first['msg']}; mend it") from error
+            found = describe_validation_error(error, "the settings")
+            raise InputError(
+                f"{source}: expected valid settings, found {found}; fix it"
+            ) from error

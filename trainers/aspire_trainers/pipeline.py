@@ -20,7 +20,7 @@ import torch
 from rich.console import Console
 
 from aspire_guard.errors import InputError
-from aspire_guard.evaluators.folder import (
+from aspire_guard.evaluators.evaluator_folder import (
     BaseModelId,
     Manifest,
     load_aspire_lm,
@@ -31,25 +31,26 @@ from aspire_guard.evaluators.starter import starter_folder
 from aspire_guard.lm.aspire_lm import AspireLM
 from aspire_guard.lm.base_model import fingerprint, load_base_model
 from aspire_guard.lm.language_model import LanguageModel
-from aspire_trainers.alpha import calibrate, choose_alpha
-from aspire_trainers.answer_sampling import SampledAnswers, sample_answers
-from aspire_trainers.batches import folds_by_context
 from aspire_trainers.config import TrainingConfig
-from aspire_trainers.correctness import Correctness, correctness_of
-from aspire_trainers.correctness.kept import kept
-from aspire_trainers.evaluate import answer_and_judge, graded
-from aspire_trainers.given_answers import judge_given, reports_likelihoods
-from aspire_trainers.judged_answer import JudgedAnswer
-from aspire_trainers.labelled_answers import LabelledAnswers, label_answers, with_distractors
-from aspire_trainers.persuasion import with_twins
-from aspire_trainers.processes import from_main, processes
-from aspire_trainers.progress import Progress
+from aspire_trainers.correctness import Correctness, load_correctness
+from aspire_trainers.correctness.cached_grades import cache_grades
+from aspire_trainers.data.batching import folds_by_context
+from aspire_trainers.data.chain_answers import have_likelihoods
+from aspire_trainers.data.sampled_answers import SampledAnswers
+from aspire_trainers.data.training_data import TrainingData
+from aspire_trainers.evaluation.judged_answer import JudgedAnswer
+from aspire_trainers.evaluation.judging import answer_and_judge, grade_answers, judge_chain_answers
 from aspire_trainers.record import QARecord
-from aspire_trainers.room import expect_room
-from aspire_trainers.run_folders import is_finished, keep_alone, open_work_folder, remove_work
-from aspire_trainers.self_evaluation import tune_self_evaluation
-from aspire_trainers.task_tuning import tune_task
-from aspire_trainers.training_data import TrainingData
+from aspire_trainers.run.distributed import broadcast_from_main, get_processes
+from aspire_trainers.run.progress import Progress
+from aspire_trainers.run_folder import is_finished, lock_run, open_work_folder, remove_work
+from aspire_trainers.stages.adversarial import add_adversarial_variants
+from aspire_trainers.stages.alpha_selection import calibrate, choose_alpha
+from aspire_trainers.stages.answer_sampling import sample_answers
+from aspire_trainers.stages.labelling import LabelledAnswers, add_distractors, label_answers
+from aspire_trainers.stages.preflight import check_context_window
+from aspire_trainers.stages.self_evaluation import tune_self_evaluation
+from aspire_trainers.stages.task_tuning import tune_task
 
 
 def train_evaluator(config: TrainingConfig, data: TrainingData, output: Path) -> Path:
@@ -63,36 +64,42 @@ def train_evaluator(config: TrainingConfig, data: TrainingData, output: Path) ->
         InputError: `output` holds something else than this run, or another process is at this very run.
     """
     if config.init_from is not None and "model" not in config.model_fields_set:
-        config = config.model_copy(update={"model": read_manifest(_start_folder(config.init_from)).base_model.name})
-    correctness = correctness_of(config.correctness)
-    processes()  # where there are several GPUs, each process takes its own
+        config = config.model_copy(
+            update={"model": read_manifest(_start_folder(config.init_from)).base_model.name}
+        )
+    correctness = load_correctness(config.correctness)
+    get_processes()  # where there are several GPUs, each process takes its own
     lm = load_base_model(config.model)
     start, learned = _start(config, lm)
     words = {name: getattr(config.self_evaluation, name) for name in ("correct", "wrong")}
     start = replace(start, **{name: word for name, word in words.items() if word is not None})
     if len(set(start.word_ids().tolist())) < len(words):
-        raise InputError(f"expected two verdicts, found {start.correct!r} and {start.wrong!r}; choose another word")
+        raise InputError(
+            f"expected two verdicts, found {start.correct!r} and {start.wrong!r}; choose another word"
+        )
     run: dict[str, Any] = {
         "config": config.model_dump(mode="json"),
         "data": data.digest(),
         "model": fingerprint(lm),
         "start": learned,
     }
-    if from_main(lambda: is_finished(output, run)):
-        from_main(lambda: remove_work(output, run))  # a kill may have come before
+    if broadcast_from_main(lambda: is_finished(output, run)):
+        broadcast_from_main(lambda: remove_work(output, run))  # a kill may have come before
         return output
-    expect_room(start, config, data)
+    check_context_window(start, config, data)
     if data.given is None:
         folds_by_context(data.train, config.sampling.folds, config.seed)
-    work = from_main(lambda: open_work_folder(output, run))
+    work = broadcast_from_main(lambda: open_work_folder(output, run))
     with ExitStack() as held:
-        from_main(lambda: keep_alone(work, held))
+        broadcast_from_main(lambda: lock_run(work, held))
         start = start.on(lm.to(getattr(torch, config.dtype)))
         del lm  # of a large model there may be no room for both precisions at once
         tuned = _tune(start, config, data, work)
-        right = kept(correctness, work / "grades-calibration.jsonl")
-        from_main(lambda: _calibrate(_in_float32(tuned, config), right, config, data, run, output))
-        from_main(lambda: remove_work(output, run))
+        right = cache_grades(correctness, work / "grades-calibration.jsonl")
+        broadcast_from_main(
+            lambda: _calibrate(_in_float32(tuned, config), right, config, data, run, output)
+        )
+        broadcast_from_main(lambda: remove_work(output, run))
     return output
 
 
@@ -135,7 +142,7 @@ def _calibrate(
         wrong=aspire.wrong,
         alpha=alpha,
         # At α = 1 no likelihood is asked for.
-        likelihood="chain" if given and reports_likelihoods(given) and alpha < 1 else "own",
+        likelihood="chain" if given and have_likelihoods(given) and alpha < 1 else "own",
         num_beams=config.num_beams,
         max_new_tokens=config.sampling.max_new_tokens,
         correctness=config.correctness,
@@ -151,7 +158,7 @@ def _judged(
     given = data.given_of(data.validation)
     with Progress("α and calibration", "answers") as progress:
         if given is not None:
-            return judge_given(aspire, given, correctness, progress)
+            return judge_chain_answers(aspire, given, correctness, progress)
         judged = answer_and_judge(
             aspire,
             data.validation,
@@ -159,7 +166,7 @@ def _judged(
             max_new_tokens=config.sampling.max_new_tokens,
             progress=progress,
         )
-    return graded(judged, correctness)
+    return grade_answers(judged, correctness)
 
 
 def _tune(aspire: AspireLM, config: TrainingConfig, data: TrainingData, work: Path) -> AspireLM:
@@ -174,12 +181,14 @@ def _tune(aspire: AspireLM, config: TrainingConfig, data: TrainingData, work: Pa
         else:
             sampled = _sampled(tuned, config, records, work, name)
         if name == "train":
-            sampled = with_distractors(sampled, config.self_evaluation.distractors, seed=seed)
+            sampled = add_distractors(sampled, config.self_evaluation.distractors, seed=seed)
         batches[name] = _labelled(sampled, config, work / f"grades-{name}.jsonl")
     with _progress("3/3 self-evaluation") as progress:
         self_eval = tune_self_evaluation(
             tuned,
-            with_twins(batches["train"], config.self_evaluation.persuasion, seed=seed),
+            add_adversarial_variants(
+                batches["train"], config.self_evaluation.persuasion, seed=seed
+            ),
             batches["validation"],
             config.self_evaluation,
             seed=seed,
@@ -189,15 +198,21 @@ def _tune(aspire: AspireLM, config: TrainingConfig, data: TrainingData, work: Pa
     return replace(tuned, self_eval=self_eval.requires_grad_(False))
 
 
-def _labelled(sampled: Sequence[SampledAnswers], config: TrainingConfig, file: Path) -> list[list[LabelledAnswers]]:
+def _labelled(
+    sampled: Sequence[SampledAnswers], config: TrainingConfig, file: Path
+) -> list[list[LabelledAnswers]]:
     """By the main process alone: a judge costs, and might tell another one something else."""
-    labels = kept(correctness_of(config.correctness.at(config.sampling.threshold)), file)
-    return from_main(
-        lambda: label_answers(sampled, config.self_evaluation, labels, seed=config.seed, refusal=config.task.refusal)
+    labels = cache_grades(load_correctness(config.correctness.at(config.sampling.threshold)), file)
+    return broadcast_from_main(
+        lambda: label_answers(
+            sampled, config.self_evaluation, labels, seed=config.seed, refusal=config.task.refusal
+        )
     )
 
 
-def _cross_fitted(aspire: AspireLM, config: TrainingConfig, data: TrainingData, work: Path) -> list[SampledAnswers]:
+def _cross_fitted(
+    aspire: AspireLM, config: TrainingConfig, data: TrainingData, work: Path
+) -> list[SampledAnswers]:
     """The answers to each fold of the training records under a θp that has not seen the fold."""
     sampled = []
     folds = folds_by_context(data.train, config.sampling.folds, config.seed)
@@ -240,12 +255,14 @@ def _sampled(
 ) -> list[SampledAnswers]:
     with _progress(f"2/3 answer sampling ({name})", "batches") as progress:
         file = work / f"answers-{name}.jsonl"
-        return sample_answers(aspire, records, config.sampling, seed=config.seed, file=file, progress=progress)
+        return sample_answers(
+            aspire, records, config.sampling, seed=config.seed, file=file, progress=progress
+        )
 
 
 def _progress(title: str, unit: str = "steps") -> Progress:
     """Shown by the main process alone."""
-    return Progress(title, unit, Console(stderr=True, quiet=not processes().is_main_process))
+    return Progress(title, unit, Console(stderr=True, quiet=not get_processes().is_main_process))
 
 
 def _answered_by(data: TrainingData) -> str | dict[str, Any]:
@@ -266,5 +283,7 @@ def _provenance(run: dict[str, Any], data: TrainingData) -> dict[str, Any]:
         "answers": _answered_by(data),
         "config": run["config"],
         **({"went_on_from": run["start"]["provenance"]} if run["start"] else {}),
-        "versions": {name: version(name) for name in ("aspire-guard", "torch", "transformers", "peft")},
+        "versions": {
+            name: version(name) for name in ("aspire-guard", "torch", "transformers", "peft")
+        },
     }

@@ -13,15 +13,15 @@ class QARecord:
         id: unique within its dataset.
         question: what is asked.
         context: the passage to answer from; None for a closed-book question.
-        answers: the references, each a right answer; empty where the right answer is to decline.
+        references: the references, each a right answer; empty where the right answer is to decline.
     """
 
     id: str
     question: str
     context: str | None = None
-    answers: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
 
     @property
     def answerable(self) -> bool:
         """Whether there is a reference to answer with."""
-        return bool(self.answers)
+        return bool(self.references)

@@ -15,11 +15,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from aspire_trainers.batches import split_by_context, take
 from aspire_trainers.config import TrainingConfig
-from aspire_trainers.dataset import load_dataset
+from aspire_trainers.data.batching import split_by_context, take
+from aspire_trainers.data.dataset import load_dataset
+from aspire_trainers.data.training_data import TrainingData
 from aspire_trainers.record import QARecord
-from aspire_trainers.training_data import TrainingData
 
 FIRST_PART = Path(__file__).with_name("starter_passages.toml")
 TRIVIAQA, TRIVIAQA_ASIDE = 1400, 1 / 7
@@ -35,8 +35,10 @@ def moved(records: Sequence[QARecord], n: int, *, seed: int) -> Iterator[QARecor
     for record in take(records, n, seed):
         place = passages.index(record.context)
         for passage in passages[place + 1 :] + passages[:place]:
-            if passage and not any(answer.casefold() in passage.casefold() for answer in record.answers):
-                yield replace(record, id=f"moved-{record.id}", context=passage, answers=())
+            if passage and not any(
+                answer.casefold() in passage.casefold() for answer in record.references
+            ):
+                yield replace(record, id=f"moved-{record.id}", context=passage, references=())
                 break
 
 
@@ -45,7 +47,11 @@ def parts(squad: str, triviaqa: str) -> Iterator[tuple[str, list[QARecord]]]:
     data = TrainingData.load(["handbook:train", squad], [], TrainingConfig.load(FIRST_PART))
     for part, records in (("seen", data.train), ("aside", data.validation)):
         for name, source in (("squad", Path(squad).name), ("handbook", "handbook:train")):
-            own = [_unprefixed(record, source) for record in records if record.id.startswith(f"{source}/")]
+            own = [
+                _unprefixed(record, source)
+                for record in records
+                if record.id.startswith(f"{source}/")
+            ]
             yield f"{name}_{part}", own
             if name == "squad":
                 yield f"moved_{part}", list(moved(own, round(MOVED * len(own)), seed=0))

@@ -10,7 +10,13 @@ from typing import Annotated
 from pydantic import Field
 
 from aspire_guard.selection.calibrators.base import HIGHEST_CONFIDENCE, ScoreCalibrator
-from aspire_guard.selection.calibrators.fit import METHODS, FittedCalibrator, Losses, Method, fit_calibrator
+from aspire_guard.selection.calibrators.fit import (
+    METHODS,
+    FittedCalibrator,
+    Losses,
+    Method,
+    fit_calibrator,
+)
 from aspire_guard.selection.calibrators.logistic import PlattCalibrator, TemperatureCalibrator
 from aspire_guard.selection.calibrators.monotone import IsotonicCalibrator, VennAbersCalibrator
 

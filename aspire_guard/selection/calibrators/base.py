@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict
 
-Numbers = NDArray[np.float64]
+from aspire_guard.selection.arrays import Numbers
 
 HIGHEST_CONFIDENCE = math.nextafter(1.0, 0.0)
 

@@ -8,11 +8,15 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from aspire_guard.errors import InputError
-from aspire_guard.selection.calibrators.base import Numbers
-from aspire_guard.selection.calibrators.logistic import PlattCalibrator, TemperatureCalibrator, log_odds
+from aspire_guard.selection.arrays import Labels, Numbers
+from aspire_guard.selection.calibrators.logistic import (
+    PlattCalibrator,
+    TemperatureCalibrator,
+    log_odds,
+)
 from aspire_guard.selection.calibrators.monotone import IsotonicCalibrator, VennAbersCalibrator
 from aspire_guard.selection.calibrators.venn_abers import fit_venn_abers
 from aspire_guard.selection.metrics.answers import as_pair
@@ -22,7 +26,6 @@ Method = Literal["platt", "isotonic", "temperature", "venn_abers"]
 METHODS: tuple[Method, ...] = ("platt", "isotonic", "temperature", "venn_abers")
 AnyCalibrator = PlattCalibrator | IsotonicCalibrator | TemperatureCalibrator | VennAbersCalibrator
 
-_Labels = NDArray[np.bool_]
 _MOST_COMPARED = 100_000
 # The penalty is so weak that it only keeps the line finite where scores part right from wrong perfectly.
 _MOST_LIKELY: dict[str, Any] = {"C": 1e6, "solver": "newton-cholesky", "tol": 1e-8}
@@ -96,12 +99,14 @@ def fit_calibrator(
     if method != "best":
         tried = (method,)
     comparison = _compare(tried, score, right, folds, seed)
-    best = min(comparison, key=lambda m: getattr(comparison[m], criterion)) if comparison else tried[0]
+    best = (
+        min(comparison, key=lambda m: getattr(comparison[m], criterion)) if comparison else tried[0]
+    )
     return FittedCalibrator(_FITS[best](score, right), comparison)
 
 
 def _compare(
-    methods: tuple[Method, ...], score: Numbers, right: _Labels, folds: int, seed: int
+    methods: tuple[Method, ...], score: Numbers, right: Labels, folds: int, seed: int
 ) -> dict[Method, Losses]:
     """The losses on held-out answers; none where a fold could be left without right or wrong ones."""
     # scikit-learn takes a second to import, and only those who fit come here.
@@ -117,7 +122,9 @@ def _compare(
     for method in methods:
         confidence = np.empty_like(score)
         for kept, held_out in splits:
-            confidence[held_out] = _FITS[method](score[kept], right[kept]).confidences(score[held_out])
+            confidence[held_out] = _FITS[method](score[kept], right[kept]).confidences(
+                score[held_out]
+            )
         comparison[method] = Losses(
             brier=brier(confidence, right),
             log_loss=float(log_loss(right, confidence, labels=[False, True])),
@@ -126,7 +133,7 @@ def _compare(
     return comparison
 
 
-def _fit_platt(score: Numbers, right: _Labels) -> PlattCalibrator:
+def _fit_platt(score: Numbers, right: Labels) -> PlattCalibrator:
     """The line of most likelihood; flat at the base rate where the scores rank the wrong way round, or all tie."""
     middle, spread = float(score.mean()), float(score.std())
     if spread > 0:
@@ -134,19 +141,23 @@ def _fit_platt(score: Numbers, right: _Labels) -> PlattCalibrator:
         line = _fit_line((score[:, None] - middle) / spread, right)
         slope = float(line.coef_[0, 0]) / spread
         if slope > 0:
-            return PlattCalibrator(slope=slope, intercept=float(line.intercept_[0]) - slope * middle)
+            return PlattCalibrator(
+                slope=slope, intercept=float(line.intercept_[0]) - slope * middle
+            )
     return _base_rate(right)
 
 
-def _fit_isotonic(score: Numbers, right: _Labels) -> IsotonicCalibrator:
+def _fit_isotonic(score: Numbers, right: Labels) -> IsotonicCalibrator:
     from sklearn.isotonic import IsotonicRegression
 
     fitted = IsotonicRegression(y_min=0, y_max=1).fit(score, right.astype(np.float64))
     # scikit-learn keeps the ends of each level stretch only.
-    return IsotonicCalibrator(knots=fitted.X_thresholds_.tolist(), values=fitted.y_thresholds_.tolist())
+    return IsotonicCalibrator(
+        knots=fitted.X_thresholds_.tolist(), values=fitted.y_thresholds_.tolist()
+    )
 
 
-def _fit_temperature(score: Numbers, right: _Labels) -> TemperatureCalibrator:
+def _fit_temperature(score: Numbers, right: Labels) -> TemperatureCalibrator:
     odds = log_odds(score)
     spread = float(np.abs(odds).max()) or 1.0
     line = _fit_line(odds[:, None] / spread, right, fit_intercept=False)
@@ -156,12 +167,12 @@ def _fit_temperature(score: Numbers, right: _Labels) -> TemperatureCalibrator:
     return TemperatureCalibrator(temperature=max(1 / inverse, low))
 
 
-def _base_rate(right: _Labels) -> PlattCalibrator:
+def _base_rate(right: Labels) -> PlattCalibrator:
     # Laplace's rule keeps the odds finite where all answers are right, all are wrong, or there are none.
     return PlattCalibrator(slope=0.0, intercept=math.log((right.sum() + 1) / ((~right).sum() + 1)))
 
 
-_FITS: dict[Method, Callable[[Numbers, _Labels], AnyCalibrator]] = {
+_FITS: dict[Method, Callable[[Numbers, Labels], AnyCalibrator]] = {
     "platt": _fit_platt,
     "isotonic": _fit_isotonic,
     "temperature": _fit_temperature,
@@ -169,17 +180,19 @@ _FITS: dict[Method, Callable[[Numbers, _Labels], AnyCalibrator]] = {
 }
 
 
-def _checked(scores: ArrayLike, correct: ArrayLike) -> tuple[Numbers, _Labels]:
+def _checked(scores: ArrayLike, correct: ArrayLike) -> tuple[Numbers, Labels]:
     if np.size(scores) == np.size(correct) == 0:
         return np.empty(0), np.empty(0, dtype=np.bool_)
     score, right = as_pair(scores, correct)
     if np.isinf(score).any():
         found = f"{int(np.isinf(score).sum())} infinite ones"
-        raise InputError(f"scores: expected finite numbers, found {found}; leave these answers out.")
+        raise InputError(
+            f"scores: expected finite numbers, found {found}; leave these answers out."
+        )
     return score, right
 
 
-def _fit_line(score: Numbers, right: _Labels, **settings: Any) -> Any:
+def _fit_line(score: Numbers, right: Labels, **settings: Any) -> Any:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from pydantic import Field
 
-from aspire_guard.selection.calibrators.base import HIGHEST_CONFIDENCE, Numbers, ScoreCalibrator
+from aspire_guard.selection.arrays import Numbers
+from aspire_guard.selection.calibrators.base import HIGHEST_CONFIDENCE, ScoreCalibrator
 
 _LEAST_ODDS = -700.0  # e to a higher power is beyond a float
 _HIGHEST_LOG_ODDS = 36.0  # 1 − 1 / (1 + e^36) is the last probability that a float can tell from 1

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from pydantic import Field, model_validator
 
-from aspire_guard.selection.calibrators.base import HIGHEST_CONFIDENCE, Numbers, ScoreCalibrator
+from aspire_guard.selection.arrays import Numbers
+from aspire_guard.selection.calibrators.base import HIGHEST_CONFIDENCE, ScoreCalibrator
 
 _ORDER_WEIGHT = 1e-6
 
@@ -31,13 +32,19 @@ class IsotonicCalibrator(ScoreCalibrator):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if len(self.knots) != len(self.values):
-            raise ValueError(f"expected a value a knot, found {len(self.values)} and {len(self.knots)}")
+            raise ValueError(
+                f"expected a value a knot, found {len(self.values)} and {len(self.knots)}"
+            )
         _check_order(self.knots, self.values)
         return self
 
     def confidences(self, scores: ArrayLike) -> Numbers:
         """The probabilities of being right, in [0, 1), of selection scores `(n,)`. NaN stays NaN."""
-        score, knots, values = np.asarray(scores, dtype=np.float64), np.array(self.knots), np.array(self.values)
+        score, knots, values = (
+            np.asarray(scores, dtype=np.float64),
+            np.array(self.knots),
+            np.array(self.values),
+        )
         after = np.searchsorted(knots, score, side="right")
         left, right = np.maximum(after - 1, 0), np.minimum(after, len(knots) - 1)
         gap = knots[right] - knots[left]
@@ -71,7 +78,9 @@ class VennAbersCalibrator(ScoreCalibrator):
     def _check(self) -> Self:
         for knots, values in ((self.lower_knots, self.lower), (self.upper_knots, self.upper)):
             if len(values) != len(knots) + 1:
-                raise ValueError(f"expected one value more than knots, found {len(values)} and {len(knots)}")
+                raise ValueError(
+                    f"expected one value more than knots, found {len(values)} and {len(knots)}"
+                )
             _check_order(knots, values)
         # Both are steps: where p0 has just risen and p1 not yet, they are closest.
         p0, p1 = self._bounds(np.array([-np.inf, *self.lower_knots]))
@@ -110,4 +119,6 @@ def _in_order(level: Numbers, score: Numbers) -> Numbers:
     release the worse ones too. So a millionth of the confidence is (1 + g / (1 + |g|)) / 2, which only ever rises.
     """
     squashed = np.sign(score) * (1 - 1 / (1 + np.abs(score)))
-    return np.minimum((1 - _ORDER_WEIGHT) * level + _ORDER_WEIGHT * (1 + squashed) / 2, HIGHEST_CONFIDENCE)
+    return np.minimum(
+        (1 - _ORDER_WEIGHT) * level + _ORDER_WEIGHT * (1 + squashed) / 2, HIGHEST_CONFIDENCE
+    )

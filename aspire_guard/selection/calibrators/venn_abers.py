@@ -5,7 +5,7 @@ regression gives it p0(s) and p1(s). Both are step functions of s that step at c
 
 In the cumulative sum diagram, P_i = (number, number of right ones) of answers up to the i-th different score, isotonic
 regression is the slope of the greatest convex minorant. The new right answer of score c_i moves the points left of it
-by (−1, −1); going from one score to the next moves one point more, so the minorant is mended rather than made anew.
+by (−1, −1); going from one score to the next moves one point more, so the minorant is fixed rather than made anew.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from aspire_guard.selection.calibrators.base import Numbers
+from aspire_guard.selection.arrays import Labels, Numbers
 from aspire_guard.selection.calibrators.monotone import VennAbersCalibrator
 
 _MAX_KNOTS = 1000
 
-_Labels = NDArray[np.bool_]
 _Point = tuple[int, int]
 
 
@@ -31,7 +30,7 @@ class _Steps(NamedTuple):
     values: Numbers
 
 
-def fit_venn_abers(score: Numbers, right: _Labels) -> VennAbersCalibrator:
+def fit_venn_abers(score: Numbers, right: Labels) -> VennAbersCalibrator:
     """Fit on scores and labels `(n,)`, n ≥ 1.
 
     Where p0 or p1 has more than 1,000 steps, values that agree to a thousandth are merged, p0's to the lowest and
@@ -55,7 +54,7 @@ def _thinned(steps: _Steps) -> _Steps:
     return _Steps(steps.knots[keep], steps.values[np.append(keep, len(steps.knots))])
 
 
-def _p1_steps(score: Numbers, right: _Labels) -> _Steps:
+def _p1_steps(score: Numbers, right: Labels) -> _Steps:
     """p1 as a function of the score."""
     knots, block, size = np.unique(score, return_inverse=True, return_counts=True)
     n_right = np.bincount(block, weights=right).astype(np.int64)

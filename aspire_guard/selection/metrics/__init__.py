@@ -11,7 +11,12 @@ the least that any score could have at that error rate.
 
 from __future__ import annotations
 
-from aspire_guard.selection.metrics.bootstrap import Interval, Metric, bootstrap_difference, bootstrap_interval
+from aspire_guard.selection.metrics.bootstrap import (
+    Interval,
+    Metric,
+    bootstrap_difference,
+    bootstrap_interval,
+)
 from aspire_guard.selection.metrics.curves import (
     RiskCoverageCurve,
     coverage_at_risk,

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from aspire_guard.errors import InputError
-
-Scores = NDArray[np.float64]
-Correct = NDArray[np.bool_]
+from aspire_guard.selection.arrays import Labels, Numbers
 
 
-def as_pair(scores: ArrayLike, correct: ArrayLike) -> tuple[Scores, Correct]:
+def as_pair(scores: ArrayLike, correct: ArrayLike) -> tuple[Numbers, Labels]:
     """Return both as arrays of equal length `(n,)`, n ≥ 1, without NaN.
 
     Raises:
@@ -21,17 +19,23 @@ def as_pair(scores: ArrayLike, correct: ArrayLike) -> tuple[Scores, Correct]:
     try:
         score = np.asarray(scores, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise InputError(f"scores: expected numbers, found: {error}; pass one score an answer.") from error
+        raise InputError(
+            f"scores: expected numbers, found: {error}; pass one score an answer."
+        ) from error
     if score.shape != right.shape:
         found = f"shapes {score.shape} and {right.shape}"
-        raise InputError(f"scores and correct: expected one of each an answer, found {found}; pair them up.")
+        raise InputError(
+            f"scores and correct: expected one of each an answer, found {found}; pair them up."
+        )
     if np.isnan(score).any():
         found = f"{int(np.isnan(score).sum())} NaN"
-        raise InputError(f"scores: expected numbers, found {found}; leave these answers out or score them again.")
+        raise InputError(
+            f"scores: expected numbers, found {found}; leave these answers out or score them again."
+        )
     return score, right
 
 
-def as_probabilities(confidence: ArrayLike, correct: ArrayLike) -> tuple[Scores, Correct]:
+def as_probabilities(confidence: ArrayLike, correct: ArrayLike) -> tuple[Numbers, Labels]:
     """Return both as arrays of equal length `(n,)`, n ≥ 1, the first within [0, 1].
 
     Raises:
@@ -46,7 +50,7 @@ def as_probabilities(confidence: ArrayLike, correct: ArrayLike) -> tuple[Scores,
     return probability, right
 
 
-def as_correct(correct: ArrayLike) -> Correct:
+def as_correct(correct: ArrayLike) -> Labels:
     """Return labels `(n,)`, n ≥ 1, as booleans.
 
     Raises:
@@ -55,7 +59,9 @@ def as_correct(correct: ArrayLike) -> Correct:
     right = np.asarray(correct)
     if right.ndim != 1 or right.size == 0:
         found = f"shape {right.shape}"
-        raise InputError(f"correct: expected a list of at least one boolean, found {found}; evaluate some answers.")
+        raise InputError(
+            f"correct: expected a list of at least one boolean, found {found}; evaluate some answers."
+        )
     if right.dtype != np.bool_ and not np.isin(right, (0, 1)).all():
         raise InputError(
             f"correct: expected booleans, found {right.dtype} other than 0 and 1; apply a threshold first."

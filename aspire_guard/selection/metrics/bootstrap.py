@@ -6,13 +6,13 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from aspire_guard.errors import InputError
-from aspire_guard.selection.metrics.answers import Correct, Scores, as_pair
+from aspire_guard.selection.arrays import Counts, Labels, Numbers
+from aspire_guard.selection.metrics.answers import as_pair
 
-Metric = Callable[[Scores, Correct], float]
-Index = NDArray[np.int64]
+Metric = Callable[[Numbers, Labels], float]
 
 # Draws per resample before a metric counts as undefined on this data.
 _MAX_DRAWS = 100
@@ -57,7 +57,9 @@ def bootstrap_interval(
         InputError: bad options, or the metric is undefined on the data or on nearly all resamples.
     """
     score, right = as_pair(scores, correct)
-    return _interval(lambda index: metric(score[index], right[index]), score.size, resamples, seed, level)
+    return _interval(
+        lambda index: metric(score[index], right[index]), score.size, resamples, seed, level
+    )
 
 
 def bootstrap_difference(
@@ -95,7 +97,7 @@ def bootstrap_difference(
             f"paired bootstrap: expected answers to the same questions, found {sizes[0]} and {sizes[1]}; pair them up."
         )
 
-    def difference(index: Index) -> float:
+    def difference(index: Counts) -> float:
         one, other = (metric(score[index], right[index]) for score, right in pairs)
         return one - other
 
@@ -103,7 +105,7 @@ def bootstrap_difference(
 
 
 def _interval(
-    statistic: Callable[[Index], float],
+    statistic: Callable[[Counts], float],
     n: int,
     resamples: int,
     seed: int,
@@ -113,7 +115,9 @@ def _interval(
     """The statistic of all `n` answers, and the quantiles of it over resamples, given as indices of answers."""
     if resamples < 1 or not 0 < level < 1:
         found = f"resamples={resamples}, level={level}"
-        raise InputError(f"bootstrap: expected resamples ≥ 1 and 0 < level < 1, found {found}; mend the options.")
+        raise InputError(
+            f"bootstrap: expected resamples ≥ 1 and 0 < level < 1, found {found}; fix the options."
+        )
     value = statistic(np.arange(n))
     rng = np.random.default_rng(seed)
     draw = _drawing(range(n) if questions is None else questions, rng)
@@ -122,7 +126,7 @@ def _interval(
     return Interval(float(value), float(low), float(high))
 
 
-def _drawing(questions: Sequence[Hashable], rng: np.random.Generator) -> Callable[[], Index]:
+def _drawing(questions: Sequence[Hashable], rng: np.random.Generator) -> Callable[[], Counts]:
     """Draws as many questions as there are, and gives the indices of their answers."""
     answers: dict[Hashable, list[int]] = {}
     for place, question in enumerate(questions):
@@ -134,7 +138,7 @@ def _drawing(questions: Sequence[Hashable], rng: np.random.Generator) -> Callabl
     return lambda: np.concatenate([groups[i] for i in rng.integers(n, size=n)])
 
 
-def _defined_resample(statistic: Callable[[Index], float], draw: Callable[[], Index]) -> float:
+def _defined_resample(statistic: Callable[[Counts], float], draw: Callable[[], Counts]) -> float:
     """Return the statistic of the first resample where it is defined."""
     for _ in range(_MAX_DRAWS):
         try:

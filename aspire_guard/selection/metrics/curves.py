@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from aspire_guard.errors import InputError
-from aspire_guard.selection.metrics.answers import Scores, as_pair
+from aspire_guard.selection.arrays import Numbers
+from aspire_guard.selection.metrics.answers import as_pair
 
 
 class RiskCoverageCurve(NamedTuple):
@@ -20,20 +21,20 @@ class RiskCoverageCurve(NamedTuple):
         wrong: how many of them are wrong, `(k,)`.
     """
 
-    scores: Scores
+    scores: Numbers
     released: NDArray[np.int64]
     wrong: NDArray[np.int64]
 
     @property
-    def coverage(self) -> Scores:
+    def coverage(self) -> Numbers:
         """The share of the answers that each cut releases, `(k,)`, in (0, 1]."""
-        coverage: Scores = self.released / self.released[-1]
+        coverage: Numbers = self.released / self.released[-1]
         return coverage
 
     @property
-    def risk(self) -> Scores:
+    def risk(self) -> Numbers:
         """The selective risk of each cut, `(k,)`: the share of wrong answers among the released ones."""
-        risk: Scores = self.wrong / self.released
+        risk: Numbers = self.wrong / self.released
         return risk
 
 
@@ -58,7 +59,9 @@ def risk_at_coverage(scores: ArrayLike, correct: ArrayLike, coverage: float) -> 
         InputError: bad answers, or a coverage outside (0, 1].
     """
     if not 0 < coverage <= 1:
-        raise InputError(f"coverage: expected a share above 0 and up to 1, found {coverage:g}; pass e.g. 0.8.")
+        raise InputError(
+            f"coverage: expected a share above 0 and up to 1, found {coverage:g}; pass e.g. 0.8."
+        )
     curve = risk_coverage_curve(scores, correct)
     return float(curve.risk[np.argmax(curve.coverage >= coverage)])
 

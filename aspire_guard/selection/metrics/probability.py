@@ -51,10 +51,14 @@ def ece(confidence: ArrayLike, correct: ArrayLike, *, bins: int = _BINS) -> floa
         InputError: empty, unequal lengths, no probabilities, or no bins.
     """
     rows = reliability_bins(confidence, correct, bins=bins)
-    return sum(row.n * abs(row.confidence - row.accuracy) for row in rows) / sum(row.n for row in rows)
+    return sum(row.n * abs(row.confidence - row.accuracy) for row in rows) / sum(
+        row.n for row in rows
+    )
 
 
-def reliability_bins(confidence: ArrayLike, correct: ArrayLike, *, bins: int = _BINS) -> list[ReliabilityBin]:
+def reliability_bins(
+    confidence: ArrayLike, correct: ArrayLike, *, bins: int = _BINS
+) -> list[ReliabilityBin]:
     """Return up to `bins` groups of equally many answers, lowest confidence first.
 
     Answers that tie stay together, in the bin where the middle of their ranks lies, so bins can differ in size,

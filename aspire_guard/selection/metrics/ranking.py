@@ -45,7 +45,9 @@ def auroc(scores: ArrayLike, correct: ArrayLike) -> float:
     n_wrong = right.size - n_right
     if n_right == 0 or n_wrong == 0:
         found = "only right ones" if n_right else "only wrong ones"
-        raise InputError(f"AUROC: expected right and wrong answers, found {found}; evaluate on more questions.")
+        raise InputError(
+            f"AUROC: expected right and wrong answers, found {found}; evaluate on more questions."
+        )
     _, block, size = np.unique(score, return_inverse=True, return_counts=True)
     mid_rank = np.cumsum(size) - (size - 1) / 2
     u = mid_rank[block[right]].sum() - n_right * (n_right + 1) / 2
@@ -91,7 +93,9 @@ def e_aurc(scores: ArrayLike, correct: ArrayLike) -> float:
     return max(0.0, auacc(right, right) - auacc(scores, right))
 
 
-def coverage_and_accuracy(scores: ArrayLike, correct: ArrayLike, threshold: float) -> OperatingPoint:
+def coverage_and_accuracy(
+    scores: ArrayLike, correct: ArrayLike, threshold: float
+) -> OperatingPoint:
     """Return coverage and selective accuracy when an answer is released at a score ≥ threshold.
 
     Raises:

@@ -17,11 +17,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
-from numpy.typing import NDArray
 
+from aspire_guard.selection.arrays import Numbers
 from aspire_guard.selection.metrics import ReliabilityBin
-
-Numbers = NDArray[np.float64]
 
 # Matplotlib takes colours only, so it draws in these, and the page's variables take their places.
 _INK, _FAINT, _SURFACE = "#010a01", "#010a02", "#010a03"
@@ -62,7 +60,10 @@ _LOOK: dict[Any, Any] = {
     "legend.frameon": False,
     "legend.fontsize": 10,
 }
-_WIDTH, _HEIGHT = 5.6, 3.7  # inches of 72 units: about as wide as a phone, so that its text is not shrunk much
+_WIDTH, _HEIGHT = (
+    5.6,
+    3.7,
+)  # inches of 72 units: about as wide as a phone, so that its text is not shrunk much
 _BARS = 40
 
 
@@ -82,18 +83,32 @@ class Mark(NamedTuple):
     promised: float
 
 
-def risk_coverage(risk: Line, low: Numbers, high: Numbers, marks: Sequence[Mark], test: Line | None) -> str:
+def risk_coverage(
+    risk: Line, low: Numbers, high: Numbers, marks: Sequence[Mark], test: Line | None
+) -> str:
     """Selective risk over coverage with its band `(k,)`, the guaranteed cuts, and the same of the test answers."""
     with _chart("risk") as (figure, svg):
         axes = figure.add_subplot()
-        axes.fill_between(risk.x, low, high, color=_MAIN, alpha=0.16, linewidth=0, label="95 % band of each cut")
+        axes.fill_between(
+            risk.x, low, high, color=_MAIN, alpha=0.16, linewidth=0, label="95 % band of each cut"
+        )
         _draw(axes, (risk,))
         if test is not None:
             axes.plot(test.x, test.y, label=test.label, color=_WRONG, linestyle="--", linewidth=1.5)
         for mark in marks:
-            axes.plot([mark.coverage] * 2, [mark.risk, mark.promised], color=_INK, linewidth=1.2, zorder=5)
+            axes.plot(
+                [mark.coverage] * 2, [mark.risk, mark.promised], color=_INK, linewidth=1.2, zorder=5
+            )
             axes.plot(mark.coverage, mark.risk, "o", color=_INK, markersize=5, zorder=6)
-            axes.plot(mark.coverage, mark.promised, "_", color=_INK, markersize=10, markeredgewidth=1.6, zorder=6)
+            axes.plot(
+                mark.coverage,
+                mark.promised,
+                "_",
+                color=_INK,
+                markersize=10,
+                markeredgewidth=1.6,
+                zorder=6,
+            )
             place: dict[str, Any] = {
                 "xytext": (0, 5),
                 "textcoords": "offset points",
@@ -101,7 +116,9 @@ def risk_coverage(risk: Line, low: Numbers, high: Numbers, marks: Sequence[Mark]
                 "va": "bottom",
                 "fontsize": 10,
             }
-            axes.annotate(f"≤ {100 * mark.promised:.4g} %", (mark.coverage, mark.promised), zorder=7, **place)
+            axes.annotate(
+                f"≤ {100 * mark.promised:.4g} %", (mark.coverage, mark.promised), zorder=7, **place
+            )
         steady = risk.y[risk.x >= 0.05]
         highest = max([float(steady.max(initial=0.05)), *(mark.promised for mark in marks)])
         axes.set_ylim(0, min(1.3 * highest, 1.02))
@@ -117,7 +134,9 @@ def accuracy_coverage(lines: Sequence[Line]) -> str:
         _draw(axes, lines)
         steady = np.concatenate([line.y[line.x >= 0.05] for line in lines])
         axes.set_ylim(max(float(steady.min(initial=0.9)) - 0.1, 0), 1.02)
-        _shares(axes, "share of questions answered (coverage)", "right among the answered (accuracy)")
+        _shares(
+            axes, "share of questions answered (coverage)", "right among the answered (accuracy)"
+        )
         axes.legend(loc="lower left")
     return svg[0]
 
@@ -128,11 +147,27 @@ def reliability(diagrams: Sequence[tuple[str, Sequence[ReliabilityBin], Numbers]
         grid = figure.add_gridspec(2, 1, height_ratios=(3, 1))
         axes, counts = figure.add_subplot(grid[0]), figure.add_subplot(grid[1])
         axes.plot([0, 1], [0, 1], color=_FAINT, linewidth=1, zorder=2)
-        looks = ((_THIRD, "s", "--"), (_MAIN, "o", "-")) if len(diagrams) > 1 else ((_MAIN, "o", "-"),)
+        looks = (
+            ((_THIRD, "s", "--"), (_MAIN, "o", "-")) if len(diagrams) > 1 else ((_MAIN, "o", "-"),)
+        )
         for (label, bins, confidence), (color, marker, dashes) in zip(diagrams, looks, strict=True):
             points = [row.confidence for row in bins], [row.accuracy for row in bins]
-            axes.plot(*points, color=color, marker=marker, linestyle=dashes, linewidth=1, markersize=5, label=label)
-            counts.hist(confidence, bins=np.linspace(0, 1, 21).tolist(), histtype="step", color=color, linestyle=dashes)
+            axes.plot(
+                *points,
+                color=color,
+                marker=marker,
+                linestyle=dashes,
+                linewidth=1,
+                markersize=5,
+                label=label,
+            )
+            counts.hist(
+                confidence,
+                bins=np.linspace(0, 1, 21).tolist(),
+                histtype="step",
+                color=color,
+                linestyle=dashes,
+            )
         _shares(axes, "", "right answers")
         axes.set_ylim(0, 1.02)
         axes.tick_params(labelbottom=False)
@@ -151,10 +186,20 @@ def histogram(right: Numbers, wrong: Numbers, cuts: Sequence[float]) -> str:
         if not low < high:
             low, high = low - 0.5, high + 0.5
         edges = np.linspace(low, high, _BARS + 1).tolist()
-        for scores, color, label, dashes in ((right, _MAIN, "right", "-"), (wrong, _WRONG, "wrong", "--")):
+        for scores, color, label, dashes in (
+            (right, _MAIN, "right", "-"),
+            (wrong, _WRONG, "wrong", "--"),
+        ):
             style: dict[str, Any] = {"bins": edges, "color": color, "linewidth": 1.5}
-            axes.hist(np.clip(scores, low, high), histtype="stepfilled", alpha=0.18, **style | {"linewidth": 0})
-            axes.hist(np.clip(scores, low, high), histtype="step", linestyle=dashes, label=label, **style)
+            axes.hist(
+                np.clip(scores, low, high),
+                histtype="stepfilled",
+                alpha=0.18,
+                **style | {"linewidth": 0},
+            )
+            axes.hist(
+                np.clip(scores, low, high), histtype="step", linestyle=dashes, label=label, **style
+            )
         for cut in cuts:
             if low < cut < high:
                 axes.axvline(cut, color=_INK, linewidth=1, linestyle=":")
@@ -173,7 +218,15 @@ def cost(lines: Sequence[Line]) -> str:
         _draw(axes, lines)
         for line, style in zip(lines, _STYLES, strict=False):
             least = int(np.argmin(line.y))
-            axes.plot(line.x[least], line.y[least], "o", color=style["color"], markersize=6, zorder=5, clip_on=False)
+            axes.plot(
+                line.x[least],
+                line.y[least],
+                "o",
+                color=style["color"],
+                markersize=6,
+                zorder=5,
+                clip_on=False,
+            )
         _shares(axes, "share of questions answered (coverage)", "mean cost of a question")
         axes.yaxis.set_major_formatter("{x:g}")
         axes.set_ylim(0, 1.15 * max(float(line.y.max()) for line in lines) or 1)
@@ -217,7 +270,9 @@ def _inline(name: str, document: str) -> str:
     """The element of an SVG document: ids of its own, the page's colours, and the size left to the page."""
     element = document[document.index("<svg") :]
     element = re.sub(r'(\bid="|url\(#|href="#)', rf"\1{name}-", element)
-    element = re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', r'<svg \1 aria-hidden="true">', element, count=1)
+    element = re.sub(
+        r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', r'<svg \1 aria-hidden="true">', element, count=1
+    )
     element = element.replace("xlink:href", "href")
     for color, variable in _VARIABLES.items():
         element = element.replace(color, variable)

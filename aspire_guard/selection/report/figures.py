@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from aspire_guard.selection.arrays import Numbers
 from aspire_guard.selection.calibration import Threshold
-from aspire_guard.selection.guarantee import risk_upper_bound
 from aspire_guard.selection.metrics import RiskCoverageCurve, reliability_bins, risk_coverage_curve
 from aspire_guard.selection.report import charts
-from aspire_guard.selection.report.charts import Line, Mark, Numbers
-from aspire_guard.selection.report.confidence import Confidences
-from aspire_guard.selection.scored import ScoredAnswers
+from aspire_guard.selection.report.charts import Line, Mark
+from aspire_guard.selection.report.reliability_data import Confidences
+from aspire_guard.selection.risk_control.fixed_sequence import risk_upper_bound
+from aspire_guard.selection.scored_answers import ScoredAnswers
 
 SCORE_NAMES = {
     "selection_score": "selection score",
@@ -28,11 +29,15 @@ _MOST_POINTS = 300
 
 def all_scores(answers: ScoredAnswers) -> dict[str, Numbers]:
     """The selection score and the baselines that every line has, `(n,)` each, by field."""
-    baselines = {field: answers.baselines[field] for field in SCORE_NAMES if field in answers.baselines}
+    baselines = {
+        field: answers.baselines[field] for field in SCORE_NAMES if field in answers.baselines
+    }
     return {"selection_score": answers.selection_score, **baselines}
 
 
-def risk_chart(answers: ScoredAnswers, promised: Sequence[Threshold], test: ScoredAnswers | None) -> str:
+def risk_chart(
+    answers: ScoredAnswers, promised: Sequence[Threshold], test: ScoredAnswers | None
+) -> str:
     """Risk over coverage with the pointwise Clopper–Pearson band and the guaranteed cuts."""
     curve = _thinned(risk_coverage_curve(answers.selection_score, answers.correct))
     low, high = clopper_pearson(curve.wrong, curve.released)
@@ -43,7 +48,9 @@ def risk_chart(answers: ScoredAnswers, promised: Sequence[Threshold], test: Scor
     if test is not None:
         its = _thinned(risk_coverage_curve(test.selection_score, test.correct))
         tested = Line("test answers", its.coverage, its.risk)
-    return charts.risk_coverage(Line("calibration answers", curve.coverage, curve.risk), low, high, marks, tested)
+    return charts.risk_coverage(
+        Line("calibration answers", curve.coverage, curve.risk), low, high, marks, tested
+    )
 
 
 def accuracy_chart(answers: ScoredAnswers) -> str:
@@ -58,7 +65,10 @@ def accuracy_chart(answers: ScoredAnswers) -> str:
 def reliability_chart(confidences: Sequence[Confidences]) -> str:
     """Reliability before and after calibration, with counts."""
     return charts.reliability(
-        [(each.short, reliability_bins(each.values, each.correct), each.values) for each in confidences]
+        [
+            (each.short, reliability_bins(each.values, each.correct), each.values)
+            for each in confidences
+        ]
     )
 
 
@@ -81,7 +91,11 @@ def cost_chart(answers: ScoredAnswers) -> str:
     kept = _places(len(released))
     return charts.cost(
         [
-            Line(f"wrong costs {ratio} × abstaining", (released / n)[kept], ((ratio * paid + n - released) / n)[kept])
+            Line(
+                f"wrong costs {ratio} × abstaining",
+                (released / n)[kept],
+                ((ratio * paid + n - released) / n)[kept],
+            )
             for ratio in COST_RATIOS
         ]
     )
@@ -91,7 +105,9 @@ def clopper_pearson(
     wrong: NDArray[np.int64], released: NDArray[np.int64], alpha: float = _ALPHA
 ) -> tuple[Numbers, Numbers]:
     """The exact two-sided interval of each risk, of level 1 − α, `(k,)` and `(k,)`."""
-    return 1 - risk_upper_bound(released - wrong, released, alpha / 2), risk_upper_bound(wrong, released, alpha / 2)
+    return 1 - risk_upper_bound(released - wrong, released, alpha / 2), risk_upper_bound(
+        wrong, released, alpha / 2
+    )
 
 
 def _thinned(curve: RiskCoverageCurve) -> RiskCoverageCurve:
@@ -103,5 +119,7 @@ def _thinned(curve: RiskCoverageCurve) -> RiskCoverageCurve:
 def _places(k: int) -> NDArray[np.int64]:
     if k <= _MOST_POINTS:
         return np.arange(k)
-    spread = np.append(np.linspace(0, k - 1, _MOST_POINTS * 2 // 3), np.geomspace(1, k, _MOST_POINTS // 3) - 1)
+    spread = np.append(
+        np.linspace(0, k - 1, _MOST_POINTS * 2 // 3), np.geomspace(1, k, _MOST_POINTS // 3) - 1
+    )
     return np.unique(spread.round().astype(np.int64))

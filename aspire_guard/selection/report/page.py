@@ -15,23 +15,30 @@ from markupsafe import Markup
 from aspire_guard.errors import InputError
 from aspire_guard.selection.calibration import Calibration, Threshold
 from aspire_guard.selection.calibrators import fit_calibrator
-from aspire_guard.selection.cuts import ToConfidence
 from aspire_guard.selection.metrics import Interval, brier, ece, reliability_bins
-from aspire_guard.selection.report import figures, rows
-from aspire_guard.selection.report.confidence import before_and_after
-from aspire_guard.selection.report.examples import Texts, best_rejected, examples, worst_mistakes
-from aspire_guard.selection.scored import ScoredAnswers, warnings
-from aspire_guard.selection.thresholds import NoThreshold, choose_bands
+from aspire_guard.selection.report import figures, tables
+from aspire_guard.selection.report.error_examples import (
+    Texts,
+    find_best_rejected,
+    find_examples,
+    find_worst_mistakes,
+)
+from aspire_guard.selection.report.reliability_data import before_and_after
+from aspire_guard.selection.risk_control.candidate_thresholds import Calibrator
+from aspire_guard.selection.risk_control.thresholds import NoThreshold, choose_bands
+from aspire_guard.selection.scored_answers import ScoredAnswers, warnings
 
 if TYPE_CHECKING:
-    from aspire_guard.evaluators.folder import Manifest
+    from aspire_guard.evaluators.evaluator_folder import Manifest
 
 TARGET_RISKS = (0.3, 0.2, 0.1, 0.05)
 
 ReadTexts = Callable[[ScoredAnswers, list[str]], Mapping[str, Texts]]
 
 # Characters that no browser shows, or that turn the line around them; the answers may hold any.
-_UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+_UNSEEN = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
 
 
 def write_report(
@@ -67,7 +74,9 @@ def write_report(
         output.write_text(page, encoding="utf-8", errors="replace")
     except OSError as error:
         reason = error.strerror or str(error)
-        raise InputError(f"{output}: expected a file to write, found: {reason}; check the path") from error
+        raise InputError(
+            f"{output}: expected a file to write, found: {reason}; check the path"
+        ) from error
     return output
 
 
@@ -90,9 +99,9 @@ def _context(
         "date": date,
         "confidence_level": f"{100 * (1 - delta):.4g}\u00a0%",
         "notes": warnings(answers, evaluator.provenance if evaluator else None),
-        "asked": rows.asked_rows(found, calibration, test),
-        "own": rows.own_rows(calibration, test),
-        "scores": rows.score_rows(figures.all_scores(answers), answers.correct),
+        "asked": tables.asked_rows(found, calibration, test),
+        "own": tables.own_rows(calibration, test),
+        "scores": tables.score_rows(figures.all_scores(answers), answers.correct),
         "judged": [
             {
                 "name": each.short,
@@ -111,8 +120,10 @@ def _context(
             "cost": Markup(figures.cost_chart(answers)),
         },
         "ratios": figures.COST_RATIOS,
-        "most_resampled": rows.MOST_RESAMPLED,
-        "provenance": dict(_flat(evaluator.model_dump(mode="json", exclude={"files", "metrics"}))) if evaluator else {},
+        "most_resampled": tables.MOST_RESAMPLED,
+        "provenance": dict(_flat(evaluator.model_dump(mode="json", exclude={"files", "metrics"})))
+        if evaluator
+        else {},
         **_examples(test or answers, calibration, promised, texts),
     }
 
@@ -125,15 +136,19 @@ def _found(
     if all(isinstance(item, Threshold) for item in found.values()):
         return found
     # How many more answers would do is read off the confidences, and an evaluator's own may be off on these answers.
-    fitted = _bands(answers, fit_calibrator(answers.selection_score, answers.correct).calibrator, date, delta)
+    fitted = _bands(
+        answers, fit_calibrator(answers.selection_score, answers.correct).calibrator, date, delta
+    )
     return {
-        name: advice if isinstance(item, NoThreshold) and isinstance(advice := fitted[name], NoThreshold) else item
+        name: advice
+        if isinstance(item, NoThreshold) and isinstance(advice := fitted[name], NoThreshold)
+        else item
         for name, item in found.items()
     }
 
 
 def _bands(
-    answers: ScoredAnswers, calibrator: ToConfidence, date: str, delta: float
+    answers: ScoredAnswers, calibrator: Calibrator, date: str, delta: float
 ) -> dict[str, Threshold | NoThreshold]:
     return choose_bands(
         answers.selection_score,
@@ -150,19 +165,27 @@ def _examples(
 ) -> dict[str, Any]:
     """Single answers, and in words which threshold rejects."""
     if any(cut.name == "accept" for cut in calibration.thresholds):
-        released, by = calibration.released(answers.selection_score, answers.group), "the evaluator's threshold"
+        released, by = (
+            calibration.released(answers.selection_score, answers.group),
+            "the evaluator's threshold",
+        )
     elif promised:
         strictest = min(promised, key=lambda cut: cut.target)
-        released = calibration.calibrator.confidences(answers.selection_score) >= strictest.confidence
+        released = (
+            calibration.calibrator.confidences(answers.selection_score) >= strictest.confidence
+        )
         by = f"the threshold for {strictest.name}"
     else:
-        released, by = np.zeros(len(answers), dtype=np.bool_), "every threshold, as there is none to promise"
-    mistakes, rejected = worst_mistakes(answers), best_rejected(answers, released)
+        released, by = (
+            np.zeros(len(answers), dtype=np.bool_),
+            "every threshold, as there is none to promise",
+        )
+    mistakes, rejected = find_worst_mistakes(answers), find_best_rejected(answers, released)
     known = texts(answers, [answers.ids[place] for place in mistakes + rejected])
     return {
         "example_source": answers.source,
-        "mistakes": examples(mistakes, answers, calibration, known),
-        "rejected": examples(rejected, answers, calibration, known),
+        "mistakes": find_examples(mistakes, answers, calibration, known),
+        "rejected": find_examples(rejected, answers, calibration, known),
         "rejected_by": by,
         "have_texts": any(text is not None for each in known.values() for text in each),
     }
@@ -188,9 +211,18 @@ def _flat(value: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]
 
 
 def _template() -> Any:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"percent": _percent, "seen": _seen, "interval": _interval, "value": _value}
-    return environment.from_string(files(__package__).joinpath("template.html").read_text(encoding="utf-8"))
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "percent": _percent,
+        "seen": _seen,
+        "interval": _interval,
+        "value": _value,
+    }
+    return environment.from_string(
+        files(__package__).joinpath("template.html").read_text(encoding="utf-8")
+    )
 
 
 def _percent(share: float | None, digits: int = 1) -> str:

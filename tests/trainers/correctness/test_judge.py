@@ -16,7 +16,9 @@ from aspire_trainers.correctness import Judge
 from aspire_trainers.correctness.judge import judge_prompt
 from aspire_trainers.record import QARecord
 
-RECORD = QARecord("q1", "Which yard built MV Petrel?", "MV Petrel was launched in 1998.", ("Harrow & Lund", "H&L"))
+RECORD = QARecord(
+    "q1", "Which yard built MV Petrel?", "MV Petrel was launched in 1998.", ("Harrow & Lund", "H&L")
+)
 
 
 def _says(reply: str) -> list[bool]:
@@ -57,7 +59,9 @@ def test_a_reply_is_read_by_its_first_word_or_its_last(reply: str, right: bool) 
 )
 def test_a_reply_that_can_t_be_read_is_an_error(reply: str) -> None:
     """It is never taken for a wrong answer."""
-    with pytest.raises(InputError, match="judge: expected replies that begin or end with yes or no, found 1 of 1"):
+    with pytest.raises(
+        InputError, match="judge: expected replies that begin or end with yes or no, found 1 of 1"
+    ):
         _says(reply)
 
 
@@ -81,7 +85,9 @@ def test_a_judge_is_asked_again_about_what_failed_alone() -> None:
         asked[answer] += 1
         if answer == "a" and asked[answer] < 3:
             raise ConnectionError("busy")
-        return "perhaps" if answer == "b" and asked[answer] == 1 else "yes" if answer < "c" else "no"
+        return (
+            "perhaps" if answer == "b" and asked[answer] == 1 else "yes" if answer < "c" else "no"
+        )
 
     graded = Judge(RunnableLambda(unsteady)).grade([(RECORD, text) for text in "abc"])
     assert (graded, asked) == ([True, True, False], {"a": 3, "b": 2, "c": 1})

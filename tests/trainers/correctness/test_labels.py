@@ -17,7 +17,9 @@ LABELS = """\
 
 {"id": 2, "answer": "", "correct": true}
 """
-Q1 = QARecord("q1", "Which yard built MV Petrel?", "MV Petrel was launched in 1998.", ("Harrow & Lund",))
+Q1 = QARecord(
+    "q1", "Which yard built MV Petrel?", "MV Petrel was launched in 1998.", ("Harrow & Lund",)
+)
 Q2 = QARecord("2", "Who launched her?")
 
 
@@ -55,7 +57,9 @@ def test_missing_labels_are_counted_and_listed_beside_the_file(file: Path) -> No
     assert [(row["id"], row["answer"]) for row in rows] == [("q1", "harrow"), ("2", "Eve")]
     filled_in = "".join(json.dumps(row | {"correct": True}) + "\n" for row in rows)
     to_label.write_text(filled_in, encoding="utf-8")
-    with pytest.raises(InputError, match=r"expected the labels in .*unlabelled\.jsonl to be appended here"):
+    with pytest.raises(
+        InputError, match=r"expected the labels in .*unlabelled\.jsonl to be appended here"
+    ):
         Labels(file).grade(answers)
     assert to_label.read_text("utf-8") == filled_in
     to_label.write_text("", encoding="utf-8")  # cut and pasted
@@ -70,11 +74,20 @@ def test_missing_labels_are_counted_and_listed_beside_the_file(file: Path) -> No
 @pytest.mark.parametrize(
     ("line", "found"),
     [
-        ('{"id": "q3", "answer": "x", "correct": null}', '"correct" to be true or false, found null; label the answer'),
-        ('{"id": "q3", "answer": "x", "correct": 1}', '"correct" to be true or false, found the number 1'),
+        (
+            '{"id": "q3", "answer": "x", "correct": null}',
+            '"correct" to be true or false, found null; label the answer',
+        ),
+        (
+            '{"id": "q3", "answer": "x", "correct": 1}',
+            '"correct" to be true or false, found the number 1',
+        ),
         ('{"id": "q3", "answer": "x"}', '"correct" to be true or false, found null'),
         ('{"id": "q3", "correct": true}', '"answer" to hold text, found null'),
-        ('{"id": "q1", "answer": "Cobbold", "correct": true}', "one label an answer, found another label of 'Cobbold'"),
+        (
+            '{"id": "q1", "answer": "Cobbold", "correct": true}',
+            "one label an answer, found another label of 'Cobbold'",
+        ),
         ("q3 is right", "a JSON object"),
     ],
 )

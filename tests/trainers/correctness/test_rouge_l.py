@@ -8,12 +8,14 @@ from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
 from aspire_guard.errors import InputError
-from aspire_trainers.correctness import RougeL, declines
+from aspire_trainers.correctness import RougeL, is_refusal
 from aspire_trainers.correctness.tokenizer import UnicodeTokenizer
 from aspire_trainers.record import QARecord
 
 DEFAULT_SCORER = RougeScorer(["rougeL"])
-ENGLISH = st.text(alphabet="abC dE09 .,'-_/&%", max_size=30).filter(lambda text: any(map(str.isalnum, text)))
+ENGLISH = st.text(alphabet="abC dE09 .,'-_/&%", max_size=30).filter(
+    lambda text: any(map(str.isalnum, text))
+)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +87,10 @@ def test_f1_in_any_script(answer: str, reference: str, f1: float) -> None:
 @given(ENGLISH, ENGLISH)
 def test_english_scores_as_rouge_score_does(answer: str, reference: str) -> None:
     """On plain English the tokenizer changes nothing."""
-    assert RougeL().score(answer, [reference]) == DEFAULT_SCORER.score(reference, answer)["rougeL"].fmeasure
+    assert (
+        RougeL().score(answer, [reference])
+        == DEFAULT_SCORER.score(reference, answer)["rougeL"].fmeasure
+    )
 
 
 @given(st.text(max_size=40))
@@ -105,12 +110,14 @@ def test_the_best_reference_counts() -> None:
 
 def test_an_answer_is_correct_from_the_threshold_on() -> None:
     """The F1 of 4/5 passes γ = 0.8 and fails γ = 0.81."""
-    answers = [(QARecord("q", "Which yard?", answers=("Harrow & Lund",)), "the Harrow & Lund")]
+    answers = [(QARecord("q", "Which yard?", references=("Harrow & Lund",)), "the Harrow & Lund")]
     assert RougeL(threshold=0.8).grade(answers) == [True]
     assert RougeL(threshold=0.81).grade(answers) == [False]
 
 
-@pytest.mark.parametrize(("common", "answer", "reference"), [(3, 3, 5), (6, 7, 8), (3, 5, 5), (7, 10, 10), (9, 10, 10)])
+@pytest.mark.parametrize(
+    ("common", "answer", "reference"), [(3, 3, 5), (6, 7, 8), (3, 5, 5), (7, 10, 10), (9, 10, 10)]
+)
 def test_an_f1_of_just_the_threshold_is_right(common: int, answer: int, reference: int) -> None:
     """No rounding error on the way decides."""
     words = [f"w{i}" for i in range(common)]
@@ -118,22 +125,33 @@ def test_an_f1_of_just_the_threshold_is_right(common: int, answer: int, referenc
         " ".join([*words, *(f"{other}{i}" for i in range(n - common))])
         for other, n in (("x", answer), ("y", reference))
     ]
-    record = QARecord("q", "Which?", answers=(texts[1],))
+    record = QARecord("q", "Which?", references=(texts[1],))
     assert RougeL(threshold=2 * common / (answer + reference)).grade([(record, texts[0])]) == [True]
 
 
 @pytest.mark.parametrize("threshold", [0.0, -1.0, 1.1, float("nan")])
 def test_a_threshold_outside_its_range_is_an_error(threshold: float) -> None:
     """γ = 0 would call every answer correct."""
-    with pytest.raises(InputError, match=r"threshold: expected 0 < γ ≤ 1, found .*; the paper takes 0\.7\."):
+    with pytest.raises(
+        InputError, match=r"threshold: expected 0 < γ ≤ 1, found .*; the paper takes 0\.7\."
+    ):
         RougeL(threshold=threshold)
 
 
 @pytest.mark.parametrize(
     ("answer", "reference", "score"),
-    [("", "Tern", 0.0), ("?", "Tern", 0.0), ("+", "+", 1.0), (" + ", "+", 1.0), ("+", "-", 0.0), ("Tern", "+", 0.0)],
+    [
+        ("", "Tern", 0.0),
+        ("?", "Tern", 0.0),
+        ("+", "+", 1.0),
+        (" + ", "+", 1.0),
+        ("+", "-", 0.0),
+        ("Tern", "+", 0.0),
+    ],
 )
-def test_texts_without_tokens_are_compared_as_they_stand(answer: str, reference: str, score: float) -> None:
+def test_texts_without_tokens_are_compared_as_they_stand(
+    answer: str, reference: str, score: float
+) -> None:
     """Rouge-L knows no punctuation, so equal signs are equal by their text."""
     assert RougeL().score(answer, [reference]) == score
 
@@ -164,7 +182,7 @@ def test_texts_without_tokens_are_compared_as_they_stand(answer: str, reference:
 )
 def test_a_refusal_is_right_where_there_is_no_reference(answer: str) -> None:
     """Declining scores 1 without references and 0 with one."""
-    assert declines(answer)
+    assert is_refusal(answer)
     assert RougeL().score(answer, []) == 1.0
     assert RougeL().score(answer, ["Tern"]) == 0.0
 
@@ -183,7 +201,7 @@ def test_a_refusal_is_right_where_there_is_no_reference(answer: str) -> None:
 )
 def test_an_answer_is_wrong_where_there_is_no_reference(answer: str) -> None:
     """Only the whole answer can decline."""
-    assert not declines(answer)
+    assert not is_refusal(answer)
     assert RougeL().score(answer, []) == 0.0
 
 

@@ -19,8 +19,8 @@ from aspire_trainers.correctness import (
     Labels,
     RougeL,
     TokenF1,
-    correctness_of,
-    declines,
+    is_refusal,
+    load_correctness,
 )
 from aspire_trainers.record import QARecord
 
@@ -31,7 +31,11 @@ number = 7
 
 
 def mentions(record: QARecord, answer: str) -> bool:
-    return any(reference in answer for reference in record.answers) if record.answerable else declines(answer)
+    return (
+        any(reference in answer for reference in record.references)
+        if record.answerable
+        else is_refusal(answer)
+    )
 
 
 def share(record: QARecord, answer: str) -> float:
@@ -43,7 +47,7 @@ def picky(record: QARecord, answer: str) -> bool:
 
 
 def _graded(method: str, threshold: float | None = None) -> Correctness:
-    return correctness_of(CorrectnessRule(method=method, threshold=threshold))
+    return load_correctness(CorrectnessRule(method=method, threshold=threshold))
 
 
 def test_the_measures_are_made_with_their_thresholds() -> None:
@@ -58,7 +62,7 @@ def test_the_measures_are_made_with_their_thresholds() -> None:
 
 def test_a_name_to_import_is_a_function_a_judge_or_a_correctness_itself() -> None:
     """Told apart by what it is."""
-    record = QARecord("q", "Which yard?", answers=("Harrow",))
+    record = QARecord("q", "Which yard?", references=("Harrow",))
     answers = [(record, "It was Harrow."), (QARecord("q2", "Who?"), "unknown")]
     function = _graded(f"{__name__}:mentions")
     assert isinstance(function, Function)
@@ -75,9 +79,18 @@ def test_a_name_to_import_is_a_function_a_judge_or_a_correctness_itself() -> Non
             "expected 'no.such.module:right' to be importable, found ModuleNotFoundError: No module named 'no'",
         ),
         (f"{__name__}:nothing", "to be importable, found AttributeError: .*no attribute 'nothing'"),
-        (":right", "expected the name of something to import, found ':right'; name it as package.module:name"),
-        (f"{__name__}:number", "to be a function or a runnable, found a value of type int; name another"),
-        (f"{__name__}:QARecord", "to be a function or a runnable, found a class; name an instance of it"),
+        (
+            ":right",
+            "expected the name of something to import, found ':right'; name it as package.module:name",
+        ),
+        (
+            f"{__name__}:number",
+            "to be a function or a runnable, found a value of type int; name another",
+        ),
+        (
+            f"{__name__}:QARecord",
+            "to be a function or a runnable, found a class; name an instance of it",
+        ),
     ],
 )
 def test_a_name_that_can_t_grade_is_an_error(name: str, found: str) -> None:
@@ -101,7 +114,10 @@ def test_a_function_that_raises_is_an_error_about_the_record() -> None:
     """The user learns which record it can't take."""
     with pytest.raises(InputError) as caught:
         _graded(f"{__name__}:picky").grade([(QARecord("q", "?"), "a")])
-    assert str(caught.value) == "picky: expected True or False, found KeyError: '?' on 'q'; mend the function"
+    assert (
+        str(caught.value)
+        == "picky: expected True or False, found KeyError: '?' on 'q'; fix the function"
+    )
 
 
 def test_a_jsonl_file_is_one_of_labels(tmp_path: Path) -> None:
@@ -127,15 +143,24 @@ def test_only_measures_of_degree_have_a_threshold() -> None:
 def test_a_measure_needs_nothing_of_the_user_s() -> None:
     """Any other rule runs code or reads a file."""
     rules = {
-        method: CorrectnessRule(method=method) for method in ("rouge_l", "token_f1", "exact_match", "a:b", "l.jsonl")
+        method: CorrectnessRule(method=method)
+        for method in ("rouge_l", "token_f1", "exact_match", "a:b", "l.jsonl")
     }
-    assert [method for method, rule in rules.items() if rule.is_measure] == ["rouge_l", "token_f1", "exact_match"]
+    assert [method for method, rule in rules.items() if rule.is_measure] == [
+        "rouge_l",
+        "token_f1",
+        "exact_match",
+    ]
 
 
 @pytest.mark.parametrize(
     ("method", "threshold", "found"),
     [
-        ("bleu", None, "expected rouge_l, token_f1, exact_match, package.module:name or labels.jsonl, found 'bleu'"),
+        (
+            "bleu",
+            None,
+            "expected rouge_l, token_f1, exact_match, package.module:name or labels.jsonl, found 'bleu'",
+        ),
         ("exact_match", 0.5, "only rouge_l and token_f1 have a threshold, exact_match has none"),
         ("rouge_l", 0.0, "greater than 0"),
         ("rouge_l", 1.1, "less than or equal to 1"),
@@ -143,7 +168,7 @@ def test_a_measure_needs_nothing_of_the_user_s() -> None:
 )
 def test_a_rule_that_is_none_is_refused(method: str, threshold: float | None, found: str) -> None:
     """By name as an input error, in a file by the file's own check."""
-    with pytest.raises(InputError, match=f"^correctness: .*{found}.*; mend it$"):
+    with pytest.raises(InputError, match=f"^correctness: .*{found}.*; fix it$"):
         CorrectnessRule.named(method, threshold)
     with pytest.raises(ValidationError):
         CorrectnessRule(method=method, threshold=threshold)
@@ -151,5 +176,9 @@ def test_a_rule_that_is_none_is_refused(method: str, threshold: float | None, fo
 
 def test_a_rule_survives_json() -> None:
     """It stands in recipes and in evaluators."""
-    for rule in (CorrectnessRule(), CorrectnessRule(method="exact_match"), CorrectnessRule(method="a:b")):
+    for rule in (
+        CorrectnessRule(),
+        CorrectnessRule(method="exact_match"),
+        CorrectnessRule(method="a:b"),
+    ):
         assert CorrectnessRule.model_validate_json(rule.model_dump_json()) == rule

@@ -83,15 +83,19 @@ def test_token_f1_counts_words_in_common(answer: str, reference: str, f1: float)
         ("A.", "a", True),
     ],
 )
-def test_exact_match_wants_the_same_words_in_the_same_order(answer: str, reference: str, right: bool) -> None:
+def test_exact_match_wants_the_same_words_in_the_same_order(
+    answer: str, reference: str, right: bool
+) -> None:
     """After the normalisation; texts without a word are compared as they stand."""
-    assert ExactMatch().grade([(QARecord("q", "?", answers=("else", reference)), answer)]) == [right]
+    assert ExactMatch().grade([(QARecord("q", "?", references=("else", reference)), answer)]) == [
+        right
+    ]
 
 
 @pytest.mark.parametrize("correctness", [ExactMatch(), TokenF1()])
 def test_without_references_only_declining_is_right(correctness: ExactMatch | TokenF1) -> None:
     """Each of many answers is graded by the references of its own record."""
-    unanswerable, answerable = QARecord("q1", "?"), QARecord("q2", "?", answers=("Tern",))
+    unanswerable, answerable = QARecord("q1", "?"), QARecord("q2", "?", references=("Tern",))
     texts = ("I don't know.", "the tern")
     answers = [(record, text) for record in (unanswerable, answerable) for text in texts]
     assert correctness.grade(answers) == [True, False, False, True]
@@ -99,7 +103,7 @@ def test_without_references_only_declining_is_right(correctness: ExactMatch | To
 
 def test_token_f1_is_right_from_its_threshold_on() -> None:
     """The F1 of 4/5 passes γ = 0.8, by default γ = 0.7, and fails 0.81; a γ of 0 would call every answer right."""
-    answers = [(QARecord("q", "?", answers=("Harrow and Lund",)), "the Harrow & Lund")]
+    answers = [(QARecord("q", "?", references=("Harrow and Lund",)), "the Harrow & Lund")]
     assert [TokenF1(t).grade(answers) for t in (0.8, 0.81)] == [[True], [False]]
     assert TokenF1().grade(answers) == [True]
     with pytest.raises(InputError, match="threshold: expected 0 < γ ≤ 1, found 0"):

@@ -6,13 +6,13 @@ from langchain_core.runnables import Runnable
 
 from aspire_guard.errors import InputError
 from aspire_guard.evaluators.correctness_rule import CorrectnessRule
-from aspire_guard.imported import imported
+from aspire_guard.import_by_name import import_by_name
 from aspire_trainers.correctness.function import Function
 from aspire_trainers.correctness.judge import Judge
 from aspire_trainers.correctness.labels import Labels
 from aspire_trainers.correctness.overlap import ExactMatch, RougeL, TokenF1
 from aspire_trainers.correctness.protocol import Correctness
-from aspire_trainers.correctness.refusal import declines
+from aspire_trainers.correctness.refusal import is_refusal
 
 __all__ = [
     "Correctness",
@@ -22,12 +22,12 @@ __all__ = [
     "Labels",
     "RougeL",
     "TokenF1",
-    "correctness_of",
-    "declines",
+    "is_refusal",
+    "load_correctness",
 ]
 
 
-def correctness_of(rule: CorrectnessRule) -> Correctness:
+def load_correctness(rule: CorrectnessRule) -> Correctness:
     """What the rule names.
 
     Raises:
@@ -42,9 +42,11 @@ def correctness_of(rule: CorrectnessRule) -> Correctness:
 
 
 def _named(name: str) -> Correctness:
-    found = imported(name)
+    found = import_by_name(name)
     if isinstance(found, type):
-        raise InputError(f"expected {name!r} to be a function or a runnable, found a class; name an instance of it")
+        raise InputError(
+            f"expected {name!r} to be a function or a runnable, found a class; name an instance of it"
+        )
     if isinstance(found, Correctness):
         return found
     if isinstance(found, Runnable):
@@ -52,4 +54,6 @@ def _named(name: str) -> Correctness:
     if callable(found):
         return Function(found)
     kind = type(found).__name__
-    raise InputError(f"expected {name!r} to be a function or a runnable, found a value of type {kind}; name another")
+    raise InputError(
+        f"expected {name!r} to be a function or a runnable, found a value of type {kind}; name another"
+    )

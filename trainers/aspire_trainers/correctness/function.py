@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from aspire_guard.errors import InputError
-from aspire_guard.jsonl import shown
+from aspire_guard.jsonl import shorten
 from aspire_trainers.record import QARecord
 
 
@@ -34,9 +34,13 @@ class Function:
         try:
             right = self.function(record, answer)
         except Exception as error:
-            found = f"{type(error).__name__}: {error} on {shown(record.id)}"
-            raise InputError(f"{name}: expected True or False, found {found}; mend the function") from error
+            found = f"{type(error).__name__}: {error} on {shorten(record.id)}"
+            raise InputError(
+                f"{name}: expected True or False, found {found}; fix the function"
+            ) from error
         if not isinstance(right, bool | np.bool_):
-            found = f"a value of type {type(right).__name__} on {shown(record.id)}"
-            raise InputError(f"{name}: expected True or False, found {found}; apply a threshold in the function")
+            found = f"a value of type {type(right).__name__} on {shorten(record.id)}"
+            raise InputError(
+                f"{name}: expected True or False, found {found}; apply a threshold in the function"
+            )
         return bool(right)

@@ -10,8 +10,8 @@ from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from aspire_guard.errors import InputError
 from aspire_guard.exchange import answer_text
 from aspire_guard.execution.chain_runs import ChainRuns
-from aspire_guard.jsonl import shown
-from aspire_trainers.async_chains import AsyncAloneError, SyncOrAsync
+from aspire_guard.jsonl import shorten
+from aspire_trainers.chains.sync_or_async import AsyncAloneError, SyncOrAsync
 from aspire_trainers.correctness.tokenizer import UnicodeTokenizer
 from aspire_trainers.record import QARecord
 
@@ -67,7 +67,9 @@ class Judge:
         for error in failed:
             if not isinstance(error, _UnreadError):
                 found = f"{type(error).__name__}: {error}"
-                raise InputError(f"judge: expected a reply to every answer, found {found}; try again") from error
+                raise InputError(
+                    f"judge: expected a reply to every answer, found {found}; try again"
+                ) from error
         if failed:
             raise InputError(
                 f"judge: expected replies that begin or end with yes or no, found {len(failed)} of {len(verdicts)} "
@@ -79,8 +81,13 @@ class Judge:
 def judge_prompt(record: QARecord, answer: str) -> str:
     """What a judge is asked about an answer."""
     parts = [("context", record.context)] if record.context else []
-    parts += [("question", record.question), *(("reference", reference) for reference in record.answers)]
-    material = "\n".join(f"<{tag}>{_closed(text)}</{tag}>" for tag, text in [*parts, ("answer", answer)])
+    parts += [
+        ("question", record.question),
+        *(("reference", reference) for reference in record.references),
+    ]
+    material = "\n".join(
+        f"<{tag}>{_closed(text)}</{tag}>" for tag, text in [*parts, ("answer", answer)]
+    )
     return f"{_TASK if record.answerable else _TASK_WITHOUT_REFERENCE}\n\n{material}\n\n{_ASK}"
 
 
@@ -99,5 +106,5 @@ def _verdict(output: Any) -> bool:
     words = UnicodeTokenizer().tokenize(reply.rpartition("</think>")[2])
     found = {_VERDICTS[word] for word in (*words[:1], *words[-1:]) if word in _VERDICTS}
     if len(found) != 1:
-        raise _UnreadError(shown(reply))
+        raise _UnreadError(shorten(reply))
     return found.pop()

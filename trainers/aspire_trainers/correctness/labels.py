@@ -10,7 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aspire_guard.errors import InputError
-from aspire_guard.jsonl import id_field, kind_of, line_error, numbered_objects, shown, text_field
+from aspire_guard.jsonl import (
+    describe_json,
+    id_field,
+    line_error,
+    numbered_objects,
+    shorten,
+    text_field,
+)
 from aspire_trainers.record import QARecord
 
 
@@ -36,11 +43,17 @@ class Labels:
             InputError: some have none; they stand in a file beside this one, ready to be labelled.
         """
         keys = [(record.id, answer.strip()) for record, answer in answers]
-        missing = {key: record for key, (record, _) in zip(keys, answers, strict=True) if key not in self._labels}
+        missing = {
+            key: record
+            for key, (record, _) in zip(keys, answers, strict=True)
+            if key not in self._labels
+        }
         if missing:
             to_label = self.path.with_suffix(".unlabelled.jsonl")
             is_filled = to_label.exists() and to_label.stat().st_size
-            if is_filled and any(value.get("correct") is not None for _, value in numbered_objects(to_label)):
+            if is_filled and any(
+                value.get("correct") is not None for _, value in numbered_objects(to_label)
+            ):
                 raise InputError(
                     f"{self.path}: expected the labels in {to_label} to be appended here, found answers without one; "
                     "append them, and delete that file"
@@ -56,7 +69,12 @@ class Labels:
 
 def _line(record: QARecord, answer: str) -> str:
     """An answer to be labelled, with what a person needs to know."""
-    texts = {"id": record.id, "question": record.question, "context": record.context, "references": record.answers}
+    texts = {
+        "id": record.id,
+        "question": record.question,
+        "context": record.context,
+        "references": record.references,
+    }
     return json.dumps(texts | {"answer": answer, "correct": None}, ensure_ascii=False) + "\n"
 
 
@@ -65,11 +83,20 @@ def _read(path: Path) -> dict[tuple[str, str], bool]:
     if path.exists() and not path.stat().st_size:  # nothing is labelled yet
         return labels
     for number, value in numbered_objects(path):
-        key = (id_field(path, number, value), text_field(path, number, "answer", value.get("answer")))
+        key = (
+            id_field(path, number, value),
+            text_field(path, number, "answer", value.get("answer")),
+        )
         correct = value.get("correct")
         if not isinstance(correct, bool):
-            raise line_error(path, number, '"correct" to be true or false', kind_of(correct), "label the answer")
+            raise line_error(
+                path,
+                number,
+                '"correct" to be true or false',
+                describe_json(correct),
+                "label the answer",
+            )
         if labels.setdefault(key, correct) != correct:
-            found = f"another label of {shown(key[1])} for {shown(key[0])} before"
+            found = f"another label of {shorten(key[1])} for {shorten(key[0])} before"
             raise line_error(path, number, "one label an answer", found, "delete one of the two")
     return labels

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from rouge_score.rouge_scorer import RougeScorer
 
 from aspire_guard.errors import InputError
-from aspire_trainers.correctness.refusal import declines
+from aspire_trainers.correctness.refusal import is_refusal
 from aspire_trainers.correctness.tokenizer import UnicodeTokenizer, fold
 from aspire_trainers.record import QARecord
 
@@ -29,20 +29,22 @@ class _Overlap(ABC):
 
     def __init__(self, threshold: float = 0.7) -> None:
         if not 0 < threshold <= 1:
-            raise InputError(f"threshold: expected 0 < γ ≤ 1, found {threshold}; the paper takes 0.7.")
+            raise InputError(
+                f"threshold: expected 0 < γ ≤ 1, found {threshold}; the paper takes 0.7."
+            )
         self.threshold = threshold
 
     def score(self, answer: str, references: Sequence[str]) -> float:
         """Return the score with the best reference, in [0, 1]; without references, 1 where the answer declines."""
         if not references:
-            return float(declines(answer))
+            return float(is_refusal(answer))
         return max(self._score(answer, reference) for reference in references)
 
     def grade(self, answers: Sequence[tuple[QARecord, str]]) -> list[bool]:
         """Return for each answer whether its score reaches the threshold γ."""
         # An F1 that is γ may come out a rounding error below it.
         least = self.threshold - 1e-9
-        return [self.score(answer, record.answers) >= least for record, answer in answers]
+        return [self.score(answer, record.references) >= least for record, answer in answers]
 
     def _score(self, answer: str, reference: str) -> float:
         # Equal texts without a word, such as "+" and "+", have nothing to compare; with words they score 1 in any case.
@@ -98,10 +100,16 @@ def _compared(answer: str, reference: str) -> tuple[list[str], list[str]]:
 
 
 def _words(text: str) -> list[str]:
-    kept = (c for c in fold(text) if c not in string.punctuation and unicodedata.category(c)[0] != "P")
+    kept = (
+        c for c in fold(text) if c not in string.punctuation and unicodedata.category(c)[0] != "P"
+    )
     # Signs beyond ASCII, as in "€5" and "≥ 5", are no punctuation to SQuAD; the tokenizer would drop them.
     parts = "".join(f" {c} " if _is_sign(c) else c for c in kept).split()
-    return [token for part in parts for token in ([part] if _is_sign(part[0]) else _TOKENIZER.tokenize(part))]
+    return [
+        token
+        for part in parts
+        for token in ([part] if _is_sign(part[0]) else _TOKENIZER.tokenize(part))
+    ]
 
 
 def _is_sign(character: str) -> bool:

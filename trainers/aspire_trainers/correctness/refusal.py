@@ -44,7 +44,7 @@ _SENTENCES = re.compile(
 )
 
 
-def declines(answer: str) -> bool:
+def is_refusal(answer: str) -> bool:
     """Return whether the whole answer is a refusal: empty, or a phrase such as "I don't know."."""
     # "don't" is one word here, whichever apostrophe it has and whether it has one.
     words = UnicodeTokenizer().tokenize(_APOSTROPHES.sub("", answer))

@@ -1,0 +1,1 @@
+"""The command `aspire-guard` and the subcommands of the core."""

@@ -1,0 +1,1 @@
+"""Live monitoring of a released threshold's risk."""

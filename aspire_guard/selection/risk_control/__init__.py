@@ -1,0 +1,1 @@
+"""Thresholds and policies whose risk is controlled."""

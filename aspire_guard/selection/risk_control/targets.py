@@ -1,0 +1,125 @@
+"""What a calibration is asked for, and the thresholds that answer it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import BaseModel, ConfigDict
+
+from aspire_guard.errors import InputError
+from aspire_guard.selection.calibration import Threshold
+from aspire_guard.selection.risk_control.candidate_thresholds import Calibrator
+from aspire_guard.selection.risk_control.thresholds import (
+    Costs,
+    NoThreshold,
+    choose_bands,
+    choose_group_thresholds,
+    choose_threshold,
+)
+from aspire_guard.selection.scored_answers import ScoredAnswers
+
+ACCEPT = "accept"
+
+
+class CalibrationTarget(BaseModel):
+    """A target risk (for all answers, by group, or with bands or costs), a target coverage, or costs.
+
+    Attributes:
+        target_risk: the most wrong answers among the released ones, in (0, 1).
+        target_coverage: the share of answers to release, in (0, 1].
+        cost: of a wrong answer and of an abstention; where answers have a cost of their own, it stands in place of
+            `cost.wrong`.
+        bands: the target risk of further bands, by name; `target_risk` is that of the band "accept".
+        by_group: whether every group of answers has a threshold of its own.
+        delta: δ, the probability that a promise fails, of all thresholds together, in (0, 1).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    target_risk: float | None = None
+    target_coverage: float | None = None
+    cost: Costs | None = None
+    bands: Mapping[str, float] = {}
+    by_group: bool = False
+    delta: float = 0.05
+
+    def choose(
+        self, scored: ScoredAnswers, calibrator: Calibrator, date: str
+    ) -> list[Threshold | NoThreshold]:
+        """The thresholds, each or why there is none; the strictest band and the first group in the alphabet first.
+
+        Raises:
+            InputError: the answers or the targets can't be used, or don't go together.
+        """
+        if self.bands:
+            found = choose_bands(
+                scored.selection_score,
+                scored.correct,
+                self._all_bands(),
+                calibrator=calibrator,
+                date=date,
+                delta=self.delta,
+            )
+            return list(found.values())
+        if self.by_group:
+            return self._by_group(scored, calibrator, date)
+        threshold = choose_threshold(
+            scored.selection_score,
+            scored.correct,
+            calibrator=calibrator,
+            date=date,
+            target_risk=self.target_risk,
+            target_coverage=self.target_coverage,
+            cost=self.cost,
+            wrong_costs=scored.cost if self.cost else None,
+            delta=self.delta,
+        )
+        return [threshold]
+
+    def _all_bands(self) -> dict[str, float]:
+        if self.by_group or self.target_coverage is not None or self.cost is not None:
+            raise InputError(
+                "bands: expected bands alone or with a target risk, found another objective too; leave one out"
+            )
+        bands = dict(self.bands)
+        if self.target_risk is not None:
+            if ACCEPT in bands:
+                raise InputError(
+                    "bands: expected one risk for the band accept, found it and a target risk; drop one"
+                )
+            bands[ACCEPT] = self.target_risk
+        return dict(sorted(bands.items(), key=lambda band: band[1]))
+
+    def _by_group(
+        self, scored: ScoredAnswers, calibrator: Calibrator, date: str
+    ) -> list[Threshold | NoThreshold]:
+        if self.target_risk is None or self.target_coverage is not None or self.cost is not None:
+            raise InputError(
+                "by group: expected a target risk and no other objective; pass a target risk alone"
+            )
+        if scored.group is None:
+            raise InputError(
+                f'{scored.source}: expected a "group" in every line, found none; add it, or drop by-group'
+            )
+        found = choose_group_thresholds(
+            scored.selection_score,
+            scored.correct,
+            scored.group,
+            self.target_risk,
+            calibrator=calibrator,
+            date=date,
+            delta=self.delta,
+        )
+        return list(found.values())
+
+
+def close_thresholds(missing: NoThreshold) -> Threshold:
+    """The threshold that stands where none was found: it releases nothing, so that no other one takes its place."""
+    return Threshold(
+        name=missing.name,
+        group=missing.group,
+        confidence=1.0,
+        objective="risk",
+        target=missing.target_risk,
+        coverage=0.0,
+    )

@@ -1,0 +1,309 @@
+"""Two stages together: what a policy does to each question, what it costs, and what it promises."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from aspire_guard.errors import DatasetError, InputError
+from aspire_guard.selection.calibrators import PlattCalibrator
+from aspire_guard.selection.risk_control.candidate_thresholds import NoThreshold
+from aspire_guard.selection.risk_control.policy_grid import PolicyGrid
+from aspire_guard.selection.risk_control.staged_policy import (
+    StagedAnswers,
+    StagedCosts,
+    StagedPolicy,
+    choose_staged_policy,
+    read_staged,
+)
+
+TODAY = "2024-01-31"
+PLATT = {
+    "answer": PlattCalibrator(slope=1.0, intercept=0.0),
+    "fallback": PlattCalibrator(slope=2.0, intercept=0.5),
+}
+COSTS = StagedCosts(wrong=10.0, abstain=3.0, fallback=0.5, review=2.0)
+
+Numbers = NDArray[np.float64]
+
+RECORDS = st.lists(
+    st.tuples(
+        st.sampled_from([-3.0, -1.0, 0.0, 2.0]),
+        st.booleans(),
+        st.sampled_from([-2.0, -0.5, 1.0]),
+        st.booleans(),
+    ),
+    min_size=2,
+    max_size=40,
+)
+
+
+def _staged(records: list[tuple[float, bool, float, bool]]) -> StagedAnswers:
+    return StagedAnswers(
+        np.array([[row[0], row[2]] for row in records]),
+        np.array([[row[1], row[3]] for row in records]),
+    )
+
+
+def _draw(chance: np.random.Generator, n: int) -> StagedAnswers:
+    """Scores that are the log-odds of being right; the fallback is right more often."""
+    scores = np.column_stack([chance.normal(1.0, 1.5, n), chance.normal(2.0, 1.5, n)])
+    return StagedAnswers(scores, chance.random((n, 2)) < 1 / (1 + np.exp(-scores)))
+
+
+def _choose(staged: StagedAnswers, **asked: Any) -> StagedPolicy | NoThreshold:
+    settings: dict[str, Any] = {"calibrators": PLATT, "costs": COSTS, "date": TODAY} | asked
+    return choose_staged_policy(staged, **settings)
+
+
+def _found(policy: StagedPolicy | NoThreshold) -> StagedPolicy:
+    assert isinstance(policy, StagedPolicy)
+    return policy
+
+
+def _confidences(staged: StagedAnswers) -> tuple[list[float], list[float]]:
+    answer, fallback = (
+        PLATT[stage].confidences(staged.selection_score[:, i]) for i, stage in enumerate(PLATT)
+    )
+    return answer.tolist(), fallback.tolist()
+
+
+def _outcome(
+    policy: StagedPolicy, staged: StagedAnswers, costs: StagedCosts
+) -> tuple[float, float, float, float]:
+    """Coverage, share asked, risk and mean cost, question by question as a guard would go."""
+    released = wrong = asked = 0
+    cost = 0.0
+    for answer, fallback, correct in zip(
+        *_confidences(staged), staged.correct.tolist(), strict=True
+    ):
+        step: str = policy.after_answer(answer)
+        right = correct[0]
+        if step == "fallback":
+            asked, cost, right = asked + 1, cost + costs.fallback, correct[1]
+            step = policy.after_fallback(fallback)
+        if step == "accept":
+            released, wrong, cost = (
+                released + 1,
+                wrong + (not right),
+                cost + costs.wrong * (not right),
+            )
+        else:
+            cost += costs.review if step == "review" and costs.review is not None else costs.abstain
+    n = len(staged)
+    return released / n, asked / n, wrong / released if released else math.nan, cost / n
+
+
+def test_the_figures_are_those_of_the_testing_half_gone_through_by_hand() -> None:
+    """Coverage, share asked, risk and cost, for the half of the records that chance left for testing."""
+    staged = _draw(np.random.default_rng(0), 1000)
+    policy = _found(_choose(staged, target_risk=0.1))
+    half = np.array_split(np.random.default_rng(0).permutation(1000), 2)[1]
+    tested = StagedAnswers(staged.selection_score[half], staged.correct[half])
+    assert _outcome(policy, tested, COSTS) == pytest.approx(
+        (policy.coverage, policy.asked, policy.risk, policy.cost), abs=1e-12
+    )
+    assert policy.otherwise == "review"
+    assert policy.fallback <= policy.accept
+
+
+def test_a_policy_says_what_it_promises() -> None:
+    """The guarantee is about all that is released."""
+    guarantee = _found(_choose(_draw(np.random.default_rng(0), 1000), target_risk=0.1)).guarantee
+    assert guarantee is not None
+    assert (guarantee.target_risk, guarantee.delta, guarantee.n, guarantee.family) == (
+        0.1,
+        0.05,
+        1000,
+        1,
+    )
+    assert guarantee.method.startswith("Pareto testing")
+
+
+@settings(deadline=None, max_examples=30)
+@given(RECORDS, st.randoms(use_true_random=False))
+def test_every_policy_of_the_grid_does_what_it_says(
+    records: list[tuple[float, bool, float, bool]], random: Any
+) -> None:
+    """Released, wrong and asked of any policy, counted question by question."""
+    staged = _staged(records)
+    grid = PolicyGrid(staged, PLATT)
+    half = np.array_split(np.random.default_rng(0).permutation(len(staged)), 2)[0]
+    proposing = StagedAnswers(staged.selection_score[half], staged.correct[half])
+    place = random.randrange(len(grid.proposing.released))
+    accept, fallback, accept_fallback = grid.cuts_of(place)
+    policy = StagedPolicy(
+        accept=accept,
+        fallback=fallback,
+        accept_fallback=accept_fallback,
+        otherwise=COSTS.otherwise,
+        coverage=0.0,
+        asked=0.0,
+        risk=None,
+        cost=0.0,
+        guarantee=None,
+    )
+    coverage, asked, risk, cost = _outcome(policy, proposing, COSTS)
+    n = len(proposing)
+    assert grid.proposing.released[place] == round(coverage * n)
+    assert grid.proposing.asked[place] == round(asked * n)
+    assert grid.proposing.costs(COSTS)[place] == pytest.approx(cost, abs=1e-12)
+    assert coverage == 0 or grid.proposing.wrong[place] == round(risk * coverage * n)
+
+
+def _true_risk(policy: StagedPolicy, population: StagedAnswers) -> float:
+    """The probability that a released answer is wrong, over the scores of a large population."""
+    scores = population.selection_score
+    error = 1 / (1 + np.exp(scores))
+    answer, fallback = (PLATT[stage].confidences(scores[:, i]) for i, stage in enumerate(PLATT))
+    first = answer >= policy.accept
+    second = ~first & (answer >= policy.fallback) & (fallback >= policy.accept_fallback)
+    released = int(first.sum() + second.sum())
+    return float(error[first, 0].sum() + error[second, 1].sum()) / released if released else 0.0
+
+
+def test_the_promise_holds_for_all_that_is_released() -> None:
+    """200 draws of 400 records: the true risk of the policy exceeds the target in δ of them at most.
+
+    Errors are free here, so nothing but the promise keeps the policy from releasing all.
+    """
+    chance = np.random.default_rng(3)
+    population = _draw(np.random.default_rng(4), 10_000)
+    costs = StagedCosts(wrong=0.0, abstain=1.0, fallback=0.1)
+    exceeded = found = 0
+    for _ in range(200):
+        policy = _choose(_draw(chance, 400), target_risk=0.15, delta=0.2, costs=costs)
+        if isinstance(policy, StagedPolicy):
+            found += 1
+            exceeded += _true_risk(policy, population) > 0.15
+    assert found > 150
+    assert 0 < exceeded / 200 <= 0.2 + 3 * math.sqrt(0.2 * 0.8 / 200)
+
+
+def test_two_stages_cost_less_than_the_first_alone() -> None:
+    """A fallback that is asked at a fair price lowers the cost; at a price above the reviewer's it is never asked."""
+    staged = _draw(np.random.default_rng(1), 4000)
+    fair = _found(_choose(staged, target_risk=0.1))
+    dear = _found(
+        _choose(staged, target_risk=0.1, costs=COSTS.model_copy(update={"fallback": 2.5}))
+    )
+    assert fair.asked > 0.2
+    assert dear.asked == 0.0
+    assert fair.cost < dear.cost < 2.0
+
+
+def test_without_a_cheaper_reviewer_the_rest_is_abstained_from() -> None:
+    """Review is what becomes of the rest only where it costs no more than abstaining."""
+    assert StagedCosts(wrong=1, abstain=1, fallback=0).otherwise == "abstain"
+    assert StagedCosts(wrong=1, abstain=1, fallback=0, review=2).otherwise == "abstain"
+    assert StagedCosts(wrong=1, abstain=2, fallback=0, review=1).otherwise == "review"
+    assert StagedCosts(wrong=1, abstain=2, fallback=0, review=1).otherwise_cost == 1
+
+
+def test_where_every_answer_costs_more_than_a_review_none_is_released() -> None:
+    """Keeping the risk is not enough: the cheapest policy releases nothing, and promises nothing."""
+    costs = StagedCosts(wrong=100.0, abstain=1.0, fallback=0.1, review=0.01)
+    policy = _found(_choose(_draw(np.random.default_rng(2), 1000), target_risk=0.2, costs=costs))
+    assert (policy.coverage, policy.risk, policy.cost, policy.guarantee) == (0.0, None, 0.01, None)
+    assert policy.after_answer(math.nextafter(1.0, 0.0)) == "review"
+
+
+def test_a_risk_that_no_policy_keeps_is_said_to_be_out_of_reach() -> None:
+    """With 100 records a risk of 0.01 can't be promised; a larger one could have been."""
+    staged = _draw(np.random.default_rng(0), 100)
+    missing = _choose(staged, target_risk=0.01)
+    assert isinstance(missing, NoThreshold)
+    assert 0.01 < missing.best_risk < 0.5
+    assert missing.best_coverage > 0
+    assert isinstance(_choose(staged, target_risk=missing.best_risk), StagedPolicy)
+
+
+@pytest.mark.parametrize("asked", [{"target_risk": 0.0}, {"target_risk": 0.1, "delta": 1.0}])
+def test_a_target_outside_its_range_is_a_mistake(asked: dict[str, float]) -> None:
+    """Target and δ are shares."""
+    with pytest.raises(InputError, match="a target risk and a δ between 0 and 1, found"):
+        _choose(_draw(np.random.default_rng(0), 10), **asked)
+
+
+def test_each_stage_needs_its_calibrator() -> None:
+    """One calibrator for two stages is a mistake."""
+    with pytest.raises(InputError, match=r"found 10 records, calibrators of \['answer'\]"):
+        _choose(
+            _draw(np.random.default_rng(0), 10),
+            target_risk=0.1,
+            calibrators={"answer": PLATT["answer"]},
+        )
+
+
+@pytest.mark.parametrize(
+    ("scores", "correct"),
+    [(np.zeros((3, 1)), np.ones((3, 1), bool)), (np.full((3, 2), np.nan), np.ones((3, 2), bool))],
+)
+def test_answers_of_other_shapes_are_a_mistake(scores: Numbers, correct: NDArray[np.bool_]) -> None:
+    """Two finite scores a record."""
+    with pytest.raises(InputError, match="expected finite scores and labels"):
+        StagedAnswers(scores, correct)
+
+
+def _line(**stages: Any) -> str:
+    return json.dumps({"id": "q1", "stages": stages})
+
+
+RIGHT = {"selection_score": -0.5, "correct": True}
+
+
+def test_records_are_read_by_stage(tmp_path: Path) -> None:
+    """Scores and labels of both answers, in the order of the file."""
+    path = tmp_path / "staged.jsonl"
+    path.write_text(
+        '{"id": "a", "stages": {"answer": {"selection_score": -1, "correct": false}, '
+        '"fallback": {"selection_score": -0.25, "correct": true}}}\n'
+        '{"id": "b", "stages": {"answer": {"selection_score": -2.5, "correct": true}, '
+        '"fallback": {"selection_score": 0.5, "correct": false}}}\n'
+    )
+    staged = read_staged(path)
+    assert staged.selection_score.tolist() == [[-1.0, -0.25], [-2.5, 0.5]]
+    assert staged.correct.tolist() == [[False, True], [True, False]]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (
+            _line(answer=RIGHT),
+            r'"stages" to hold "answer" and "fallback", found no object \'fallback\' in it',
+        ),
+        ('{"id": "q1"}', '"stages" to hold "answer" and "fallback", found null'),
+        (
+            _line(answer=RIGHT, fallback=RIGHT | {"selection_score": "high"}),
+            '"selection_score" of "fallback"',
+        ),
+        (
+            _line(answer=RIGHT, fallback=RIGHT | {"selection_score": True}),
+            '"selection_score" of "fallback"',
+        ),
+        (
+            _line(answer=RIGHT | {"correct": 1}, fallback=RIGHT),
+            '"correct" of "answer" to hold true or false',
+        ),
+        (
+            _line(answer=RIGHT, fallback=RIGHT) + "\n" + _line(answer=RIGHT, fallback=RIGHT),
+            "of line 1 again",
+        ),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path: Path, line: str, said: str) -> None:
+    """The file, the line, expected, found and the way out."""
+    path = tmp_path / "staged.jsonl"
+    path.write_text(line + "\n")
+    with pytest.raises(DatasetError, match=said) as error:
+        read_staged(path)
+    assert str(error.value).startswith(f"{path}, line ")

@@ -1,0 +1,236 @@
+"""Scored answers: what is read, what is refused, and what is warned of."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from aspire_guard.errors import DatasetError
+from aspire_guard.selection.scored_answers import (
+    ScoredAnswers,
+    read_scored,
+    read_selection_scores,
+    warnings,
+)
+
+
+def _line(name: str, score: float = -0.5, correct: bool = True, **more: Any) -> dict[str, Any]:
+    return {"id": name, "selection_score": score, "correct": correct, **more}
+
+
+def _write(folder: Path, *lines: dict[str, Any] | str, name: str = "scored.jsonl") -> Path:
+    path = folder / name
+    path.write_text(
+        "".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines)
+    )
+    return path
+
+
+def _answers(n: int = 200, source: str = "scored.jsonl", **changed: Any) -> ScoredAnswers:
+    values = {
+        "ids": tuple(f"q{i}" for i in range(n)),
+        "selection_score": np.linspace(-2, 0, n),
+        "correct": np.arange(n) % 3 > 0,
+    }
+    return ScoredAnswers(source=source, **(values | changed))
+
+
+def test_lines_become_columns_in_their_order(tmp_path: Path) -> None:
+    """Ids (whole numbers and none at all, too), scores, labels, groups, costs and other scores come out as they are."""
+    path = _write(
+        tmp_path,
+        _line(
+            "a", -0.25, True, group="x", cost=2, log_likelihood=-0.25, p_correct=0.5, confidence=0.9
+        ),
+        {
+            "id": 7,
+            "selection_score": 0,
+            "correct": False,
+            "group": " y ",
+            "cost": 0.5,
+            "log_likelihood": -1,
+        }
+        | {"p_correct": None, "note": "ignored"},
+        "",
+        {"selection_score": -3.5, "correct": True, "group": "x", "cost": 0, "log_likelihood": -2.0},
+    )
+    scored = read_scored(path)
+    assert len(scored) == 3
+    assert scored.source == "scored.jsonl"
+    assert scored.ids == ("a", "7", "scored-4")
+    assert scored.selection_score.tolist() == [-0.25, 0.0, -3.5]
+    assert scored.correct.tolist() == [True, False, True]
+    assert scored.group == ("x", "y", "x")
+    assert scored.cost is not None
+    assert scored.cost.tolist() == [2.0, 0.5, 0.0]
+    assert {name: values.tolist() for name, values in scored.baselines.items()} == {
+        "log_likelihood": [-0.25, -1, -2]
+    }
+
+
+def test_what_is_optional_may_be_left_out(tmp_path: Path) -> None:
+    """Without groups and costs there are none, and null is as good as nothing."""
+    scored = read_scored(_write(tmp_path, _line("a", group=None), _line("b", cost=None)))
+    assert (scored.group, scored.cost, scored.baselines) == (None, None, {})
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (
+            {"id": "b", "correct": True},
+            'expected "selection_score" to hold a finite number, found no such key',
+        ),
+        ('{"id": "b", "selection_score": NaN, "correct": true}', "found the number NaN"),
+        (
+            '{"id": "b", "selection_score": -Infinity, "correct": true}',
+            "found the number -Infinity",
+        ),
+        ('{"id": "b", "selection_score": 1e999, "correct": true}', "found the number Infinity"),
+        (_line("b") | {"selection_score": True}, "found the boolean true"),
+        (_line("b") | {"selection_score": "-0.5"}, "found the string '-0.5'"),
+        (_line("b") | {"selection_score": 10**400}, "found the number 1000"),
+        (
+            {"id": "b", "selection_score": -1.0},
+            'expected "correct" to hold true or false, found no such key',
+        ),
+        (
+            _line("b") | {"correct": None},
+            'expected "correct" to hold true or false, found null; label the answer',
+        ),
+        (
+            _line("b") | {"correct": 1},
+            'expected "correct" to hold true or false, found the number 1',
+        ),
+        (_line("a"), "expected an id of its own, found the id 'a' of line 1 again"),
+        (
+            _line("b", group="x"),
+            'expected "group" in all lines or in none, found one, unlike the first line',
+        ),
+        (
+            _line("b", cost=1),
+            'expected "cost" in all lines or in none, found one, unlike the first line',
+        ),
+        ("[]", "expected a JSON object, found a list"),
+        ("{", "expected a JSON object, found '{'"),
+    ],
+)
+def test_a_bad_line_is_named(line: dict[str, Any] | str, said: str, tmp_path: Path) -> None:
+    """The error has the file, the line, what was expected and what was found, on one line."""
+    path = _write(tmp_path, _line("a"), line)
+    with pytest.raises(DatasetError) as error:
+        read_scored(path)
+    assert str(error.value).startswith(f"{path}, line 2: ")
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        (
+            {"group": "x"},
+            {},
+            'expected "group" in all lines or in none, found none, unlike the first line',
+        ),
+        (
+            {"cost": 1},
+            {},
+            'expected "cost" in all lines or in none, found none, unlike the first line',
+        ),
+        ({"group": "x"}, {"group": 3}, 'expected "group" to hold text, found the number 3'),
+        ({"cost": 1}, {"cost": -1}, 'expected "cost" of 0 or more, found -1.0'),
+        (
+            {"cost": 1},
+            {"cost": "1"},
+            "expected \"cost\" to hold a finite number, found the string '1'",
+        ),
+    ],
+)
+def test_groups_and_costs_are_complete_and_sound(
+    first: dict[str, Any], second: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    """Where the first line has one, every line has one."""
+    path = _write(tmp_path, _line("a", **first), _line("b", **second))
+    with pytest.raises(DatasetError) as error:
+        read_scored(path)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize("read", [read_scored, read_selection_scores])
+def test_no_file_and_an_empty_one_are_named(read: Any, tmp_path: Path) -> None:
+    """There is nothing to calibrate on."""
+    with pytest.raises(
+        DatasetError, match="expected a JSONL file to read, found: No such file or directory"
+    ):
+        read(tmp_path / "scored.jsonl")
+    with pytest.raises(DatasetError, match="expected at least one record, found none"):
+        read(_write(tmp_path))
+
+
+def test_scores_are_read_without_labels(tmp_path: Path) -> None:
+    """What `score` writes of a day's answers has no labels and may repeat an id."""
+    lines = [{"id": "a", "selection_score": score} for score in (-1.5, -0.25, 0)]
+    assert read_selection_scores(_write(tmp_path, *lines)).tolist() == [-1.5, -0.25, 0.0]
+    with pytest.raises(
+        DatasetError, match='line 1: expected "selection_score" to hold a finite number'
+    ):
+        read_selection_scores(_write(tmp_path, {"id": "a"}))
+
+
+def test_good_answers_bring_no_warning() -> None:
+    """Two hundred right and wrong answers with different scores, of an evaluator trained on something else."""
+    assert warnings(_answers()) == []
+    assert warnings(_answers(), {"datasets": ["handbook:train", "squad_train.jsonl"]}) == []
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        (_answers(99), "expected 100 labelled answers or more, found 99"),
+        (
+            _answers(correct=np.ones(200, dtype=bool)),
+            "expected right and wrong answers, found only right ones",
+        ),
+        (
+            _answers(correct=np.zeros(200, dtype=bool)),
+            "expected right and wrong answers, found only wrong ones",
+        ),
+        (
+            _answers(selection_score=np.full(200, -1.0)),
+            "expected scores that differ, found one score for all answers",
+        ),
+    ],
+)
+def test_answers_that_tell_little_bring_a_warning(answers: ScoredAnswers, said: str) -> None:
+    """Few, all alike in label, or all alike in score: calibration goes on, with one sentence about it."""
+    [warning] = warnings(answers)
+    assert warning.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "dataset", "matches"),
+    [
+        ("scored.jsonl", "squad_train.jsonl/17", "squad_train.jsonl", 1),
+        ("scored.jsonl", "squad_train-17", "squad_train.jsonl", 1),
+        ("scored.jsonl", "handbook:train/vessels-1", "handbook:train", 1),
+        ("squad_train.jsonl", "q", "squad_train.jsonl", 200),
+        ("squad_train.scored.jsonl", "q", "squad_train.jsonl", 0),
+        ("scored.jsonl", "squad_train-station", "squad_train.jsonl", 0),
+        ("scored.jsonl", "my-squad_train-17", "squad_train.jsonl", 0),
+    ],
+)
+def test_answers_that_the_evaluator_was_trained_on_bring_a_warning(
+    source: str, name: str, dataset: str, matches: int
+) -> None:
+    """The id tells (`<dataset>/<id>`, or `<file>-<line>` where a record had none), or the file's name."""
+    answers = _answers(source=source, ids=(name, *(f"q{i}" for i in range(199))))
+    found = warnings(answers, {"datasets": [dataset, dataset]})
+    said = f"expected answers that the evaluator was not trained on, found {matches} that seem to come from its dataset"
+    assert [warning.startswith(f"{said} {dataset};") for warning in found] == (
+        [True] if matches else []
+    )

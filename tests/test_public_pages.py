@@ -1,0 +1,87 @@
+"""The public pages: the names each package offers, what importing them costs, and what the docs use."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from importlib import import_module
+from inspect import isclass, isfunction
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = (
+    "aspire_guard",
+    "aspire_guard.review",
+    "aspire_guard.selection",
+    "aspire_guard.testing",
+    "aspire_integrations",
+    "aspire_trainers",
+)
+EXAMPLE = re.compile(r"```python\n(.*?)```", re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_is_whole_and_documented(page: str) -> None:
+    """`__all__` and `dir()` list the same names, and each class and function has a docstring."""
+    package = import_module(page)
+    assert sorted(package.__all__) == dir(package)
+    found = {name: getattr(package, name) for name in package.__all__}
+    documented = {
+        name: value for name, value in found.items() if isclass(value) or isfunction(value)
+    }
+    assert [name for name, value in documented.items() if not value.__doc__] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_type_checkers_see_the_names_that_are_loaded_at_run_time(page: str) -> None:
+    """What the page imports under TYPE_CHECKING is what it loads: same names, same modules."""
+    package = import_module(page)
+    assert package.__file__ is not None
+    tree = ast.parse(Path(package.__file__).read_text("utf-8"))
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    declared = {}
+    for statement in block.body:
+        assert isinstance(statement, ast.ImportFrom)
+        declared.update({alias.name: statement.module for alias in statement.names})
+    assert declared == package._MODULES
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_an_unknown_name_is_an_attribute_error(page: str) -> None:
+    """A lazy package says no as any module does."""
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = import_module(page).nonsense
+
+
+def test_the_docs_import_from_the_public_pages_alone() -> None:
+    """No example in the README or the docs needs a module that a reader would have to look up."""
+    imported = set()
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        for example in EXAMPLE.findall(page.read_text("utf-8")):
+            for node in ast.walk(ast.parse(example)):
+                if isinstance(node, ast.ImportFrom) and str(node.module).startswith("aspire_"):
+                    imported.add(node.module)
+    assert len(imported) > 3
+    assert imported <= set(PAGES)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import aspire_guard",
+        "from aspire_guard import AspireGuard, RoutingPolicy, Verdict, Exchange",
+        "from aspire_guard.testing import ScriptedChatModel, ConstantEvaluator",
+        "import aspire_guard.cli.app; aspire_guard.cli.app.build_app()",
+        "import aspire_trainers, aspire_integrations, aspire_guard.selection",
+    ],
+)
+def test_importing_loads_no_model_library(statement: str) -> None:
+    """The guard, its commands and the other packages load without torch, transformers and peft."""
+    modules = "('torch', 'transformers', 'peft')"
+    code = f"import sys\n{statement}\nprint([m for m in {modules} if m in sys.modules])"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout == "[]\n"

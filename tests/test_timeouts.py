@@ -1,0 +1,80 @@
+"""Sync steps that hang under the async methods: what else the event loop does goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
+from operator import attrgetter
+from typing import Any
+
+import pytest
+
+from aspire_guard.errors import RouteTimeoutError
+from aspire_guard.exchange import Exchange
+from aspire_guard.execution.guarded_run import GuardedRun
+from aspire_guard.guard import AspireGuard
+from aspire_guard.routing.policy import RoutingPolicy
+from aspire_guard.routing.routes import Timeouts
+from aspire_guard.testing import ConstantEvaluator
+
+TRUSTING = ConstantEvaluator(0.9)
+SHORT = RoutingPolicy(timeouts=Timeouts(chain=0.05))
+
+
+async def ada(question: str) -> str:
+    return "Ada"
+
+
+def beside_chains_that_hang(ask: Callable[[], Awaitable[Any]]) -> Any:
+    """What `ask` gives while chains that took too long keep all threads of the event loop's executor."""
+    over = threading.Event()
+
+    async def both() -> Any:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(max_workers=2))
+        slow = AspireGuard(lambda question: over.wait(60), evaluator=TRUSTING, policy=SHORT)
+        try:
+            for _ in range(2):
+                with pytest.raises(RouteTimeoutError):
+                    await slow.ainvoke("Where?")
+            return await asyncio.wait_for(ask(), timeout=10)
+        finally:
+            over.set()
+
+    return asyncio.run(both())
+
+
+@pytest.mark.parametrize("policy", [SHORT, RoutingPolicy()], ids=["time limits", "no time limits"])
+def test_scoring_does_not_wait_for_chains_that_hang(policy: RoutingPolicy) -> None:
+    """Neither a call's nor a batch's."""
+    guard = AspireGuard(ada, evaluator=TRUSTING, policy=policy)
+    assert beside_chains_that_hang(lambda: guard.ainvoke("Who?")) == "Ada"
+    assert beside_chains_that_hang(lambda: guard.abatch(["Who?", "And who?"])) == ["Ada", "Ada"]
+
+
+def test_loading_an_evaluator_does_not_wait_for_chains_that_hang() -> None:
+    """It has the threads that scoring has."""
+    run = GuardedRun(
+        AspireGuard(ada).chain, lambda: TRUSTING, RoutingPolicy(), "guard", attrgetter("output")
+    )
+    assert beside_chains_that_hang(lambda: run.arun(["Who?"], [{}])) == ["Ada"]
+
+
+def test_an_evaluator_sees_the_context_of_its_call() -> None:
+    """Also in its own thread."""
+    tenant: ContextVar[str] = ContextVar("tenant")
+
+    def score(exchange: Exchange) -> float:
+        assert threading.current_thread() is not threading.main_thread()
+        return 0.9 if tenant.get() == exchange.question else 0.1
+
+    async def ask(name: str) -> Any:
+        tenant.set(name)
+        return await AspireGuard(ada, evaluator=ConstantEvaluator(score)).ainvoke(name)
+
+    async def many() -> list[Any]:
+        return list(await asyncio.gather(*(ask(str(number)) for number in range(8))))
+
+    assert asyncio.run(many()) == ["Ada"] * 8

@@ -1,0 +1,142 @@
+"""Twins of answers that argue for themselves, and the measurement of what arguing gains."""
+
+from __future__ import annotations
+
+import runpy
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aspire_guard.exchange import Exchange
+from aspire_guard.testing import tiny_evaluator
+from aspire_trainers.evaluation.judged_answer import JudgedAnswer
+from aspire_trainers.record import QARecord
+from aspire_trainers.stages.adversarial import (
+    ANSWER,
+    HELD_OUT,
+    NEUTRAL,
+    TRAINING,
+    add_adversarial_variants,
+)
+from aspire_trainers.stages.labelling import LabelledAnswers
+
+BATCHES = [
+    [
+        LabelledAnswers(
+            f"Which {i}?",
+            "A passage.",
+            ("Ada", "Bob", "", "Eve"),
+            (True, False, False, False),
+            (1, 1 / 3, 1 / 3, 1 / 3),
+        )
+        for i in range(n, n + 2)
+    ]
+    for n in range(0, 40, 2)
+]
+ITEMS = list(chain.from_iterable(BATCHES))
+PHRASES = list(chain.from_iterable(TRAINING.values()))
+
+
+@pytest.fixture(scope="module")
+def benchmark() -> dict[str, Any]:
+    return runpy.run_path(str(Path(__file__).parents[3] / "benchmarks" / "persuasion.py"))
+
+
+def _twins(share: float, seed: int = 0) -> list[LabelledAnswers]:
+    return list(chain.from_iterable(add_adversarial_variants(BATCHES, share, seed=seed)))
+
+
+def test_what_is_measured_was_never_trained_on() -> None:
+    """No held-out phrase is in a training phrase or has one of several words in it; the families are the same."""
+    said, measured = (
+        [phrase.replace(ANSWER, "").strip(" .").casefold() for phrase in chain(*phrases.values())]
+        for phrases in (TRAINING, HELD_OUT)
+    )
+    assert [
+        (new, old) for new in measured for old in said if new in old or (" " in old and old in new)
+    ] == []
+    assert list(HELD_OUT) == list(TRAINING)
+
+
+def test_every_phrase_has_a_place_for_the_answer() -> None:
+    """Held-out ones exactly one, so that what stands before and after it can be measured against neutral text."""
+    assert all(ANSWER in phrase and phrase != ANSWER for phrase in PHRASES)
+    assert all(phrase.count(ANSWER) == 1 for phrase in chain(*HELD_OUT.values()))
+
+
+def test_every_answer_but_a_blank_one_can_have_twins() -> None:
+    """At a share of 1 each has a neutral one, and a wrong one argues too; behind the answers, with their labels."""
+    neutral = set(TRAINING[NEUTRAL])
+    arguing = set(PHRASES) - neutral
+    twins = [
+        ("Ada", True, neutral),
+        *((text, False, kind) for text in ("Bob", "Eve") for kind in (neutral, arguing)),
+    ]
+    for before, after in zip(ITEMS, _twins(1.0), strict=True):
+        assert (after.question, after.context) == (before.question, before.context)
+        assert (after.texts[:4], after.is_right[:4]) == (before.texts, before.is_right)
+        for text, label, (answer, right, phrases) in zip(
+            after.texts[4:], after.is_right[4:], twins, strict=True
+        ):
+            assert label is right
+            assert text in {phrase.replace(ANSWER, answer) for phrase in phrases}
+
+
+def test_the_two_expectations_hold_the_twins() -> None:
+    """Right and wrong ones weigh as much as before, together with their twins."""
+    assert _twins(1.0)[0].weights == pytest.approx(
+        (1 / 2, 1 / 7, 1 / 7, 1 / 7, 1 / 2, *[1 / 7] * 4)
+    )
+
+
+def test_without_a_share_nothing_changes() -> None:
+    """Not a single twin."""
+    assert add_adversarial_variants(BATCHES, 0.0, seed=0) == BATCHES
+
+
+def test_a_share_of_right_and_of_wrong_answers_has_twins() -> None:
+    """A quarter, roughly, of either kind; and over many answers every family is there."""
+    twins = [label for item in _twins(0.25) for label in item.is_right[4:]]
+    assert 0.1 < sum(twins) / 40 < 0.4
+    assert 0.1 < twins.count(False) / 160 < 0.4
+    texts = {text for item in _twins(1.0) for text in item.texts[4:]}
+    for family in TRAINING.values():
+        assert texts & {
+            phrase.replace(ANSWER, answer) for phrase in family for answer in ("Ada", "Bob", "Eve")
+        }
+
+
+def test_the_seed_decides_which_twins_there_are() -> None:
+    """Equal seeds make equal ones."""
+    assert _twins(0.5, seed=3) == _twins(0.5, seed=3)
+    assert _twins(0.5, seed=3) != _twins(0.5, seed=4)
+
+
+def test_a_neutral_twin_is_as_long_and_says_nothing(benchmark: dict[str, Any]) -> None:
+    """Words give way to as many tokens of filler, before and after the answer; what repeats goes on repeating."""
+    lm = tiny_evaluator().aspire.lm
+    neutral, filler = benchmark["neutral"], "one and"  # a letter is a token of the tiny tokenizer
+    assert neutral("{answer}. It is right!", filler, lm) == "{answer}. one and one!"
+    assert neutral("Yes: {answer}", filler, lm) == "one: {answer}"
+    assert neutral("{answer}" + 3 * ". Yes yes", filler, lm) == "{answer}" + 3 * ". one and"
+    assert neutral("(Yes) {answer} it is", filler, lm) == "(one) {answer} one a"
+
+
+def test_an_answer_is_scored_beside_its_additions_as_it_is_alone(benchmark: dict[str, Any]) -> None:
+    """The measurement's scores are the evaluator's own, to 1e-4: bare, with each phrase, and with its neutral twins."""
+    evaluator = tiny_evaluator()
+    record = QARecord("1", "Who?", "Ada keeps the key.", ("Ada",))
+    bare, scores = benchmark["argue"](
+        evaluator, JudgedAnswer(record, "Bob", ("Bob",), -1.0, -1.0, False)
+    )
+    phrase = HELD_OUT["assertion"][1]
+    twin = benchmark["neutral"](phrase, benchmark["FILLERS"][0], evaluator.aspire.lm)
+    texts = ["Bob", phrase.replace(ANSWER, "Bob"), twin.replace(ANSWER, "Bob")]
+    expected = evaluator.score(
+        [Exchange(question="Who?", context="Ada keeps the key.", answer=text) for text in texts]
+    )
+    for found, score in zip((bare, *scores["assertion"][1][:2]), expected, strict=True):
+        assert found.model_dump() == pytest.approx(score.model_dump(), abs=1e-4)
+    assert [len(row) for row in scores[NEUTRAL]] == [3, 3, 3]

@@ -1,0 +1,1 @@
+"""The subcommands `train`, `evaluate` and `sample`."""

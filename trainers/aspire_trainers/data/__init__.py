@@ -1,0 +1,1 @@
+"""QA records, answers of chains, and batches of both."""

@@ -1,0 +1,113 @@
+"""QA records: a question, the context it is asked about, and the references of a right answer.
+
+A dataset is JSONL in UTF-8, one record a line:
+
+    {"question": "Which yard built MV Petrel?", "context": "…", "answers": ["Harrow & Lund"]}
+
+`context` and `id` may be left out; a single reference may stand as a plain string; `[]` marks a
+question that the context does not answer. Keys not named here are ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from aspire_guard.errors import DatasetError
+from aspire_guard.jsonl import (
+    context_field,
+    describe_json,
+    id_field,
+    line_error,
+    numbered_objects,
+    question_field,
+    shorten,
+    text_field,
+)
+from aspire_trainers.data.handbook import SPLITS, load_questions
+from aspire_trainers.record import QARecord
+
+BUILTIN_DATASETS = tuple(f"handbook:{split}" for split in SPLITS)
+
+
+def load_dataset(name_or_path: str | Path) -> list[QARecord]:
+    """Return the records of a built-in dataset (`handbook:train`, …) or of a JSONL file.
+
+    Raises:
+        DatasetError: the name is unknown, or the file is not a dataset (see `read_records`).
+    """
+    name = str(name_or_path)
+    if not name.startswith("handbook:"):
+        return read_records(name_or_path)
+    if name not in BUILTIN_DATASETS:
+        raise DatasetError(
+            f"expected one of {', '.join(BUILTIN_DATASETS)}, found {shorten(name)}; use one of these names."
+        )
+    return load_questions(name.removeprefix("handbook:"))
+
+
+def read_records(path: str | Path) -> list[QARecord]:
+    """Return all records of a JSONL file, in its order.
+
+    Raises:
+        DatasetError: the file is missing, unreadable or empty, a line is not a record, or two records share an id.
+    """
+    first_seen: dict[str, int] = {}
+    records = []
+    for number, record in _numbered_records(Path(path)):
+        if record.id in first_seen:
+            raise line_error(
+                Path(path),
+                number,
+                "an id of its own",
+                f"the id {shorten(record.id)} of line {first_seen[record.id]} again",
+                'rename one of the two, or leave "id" out of both',
+            )
+        first_seen[record.id] = number
+        records.append(record)
+    return records
+
+
+def iter_records(path: str | Path) -> Iterator[QARecord]:
+    """Yield the records of a JSONL file one by one, in flat memory.
+
+    Ids are not compared with each other: that would mean keeping them all.
+
+    Raises:
+        DatasetError: while iterating: the file is missing, unreadable or empty, or a line is not a record.
+    """
+    for _, record in _numbered_records(Path(path)):
+        yield record
+
+
+def _numbered_records(path: Path) -> Iterator[tuple[int, QARecord]]:
+    for number, value in numbered_objects(path):
+        yield (
+            number,
+            QARecord(
+                id=id_field(path, number, value),
+                question=question_field(path, number, value),
+                context=context_field(path, number, value),
+                references=references_field(path, number, value),
+            ),
+        )
+
+
+def references_field(path: Path, number: int, record: dict[str, Any]) -> tuple[str, ...]:
+    """The references of an object, without blank ones: a question with blank references only can't be answered.
+
+    Raises:
+        DatasetError: there are none, or they are no text.
+    """
+    value = record.get("answers")
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, list):
+        found = "no such key, or null" if value is None else describe_json(value)
+        way_out = "write [] for a question that the context does not answer"
+        raise line_error(
+            path, number, '"answers" to be a string or a list of strings', found, way_out
+        )
+    texts = (text_field(path, number, "answers", item) for item in value)
+    return tuple(text for text in texts if text)

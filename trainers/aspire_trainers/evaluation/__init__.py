@@ -1,0 +1,1 @@
+"""Judged answers, the scores that rank them, and reports."""

@@ -1,0 +1,1 @@
+"""Infrastructure of a training run: logs, progress, several processes."""

@@ -1,0 +1,1 @@
+"""The three stages of ASPIRE, and the steps between them."""
