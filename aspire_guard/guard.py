@@ -1,10 +1,10 @@
-"""AspireGuard: a Runnable around any chain that releases the answers it is confident of, and abstains from the rest."""
+"""AspireGuard, a Runnable around any chain that releases confident answers and abstains from the rest."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializable
 from langchain_core.runnables.base import RunnableLike, coerce_to_runnable
@@ -16,8 +16,8 @@ from pydantic import ConfigDict
 from aspire_guard.errors import ExchangeError
 from aspire_guard.evaluators.protocol import Evaluator
 from aspire_guard.exchange import ExchangeReader, FieldReader
-from aspire_guard.execution.guarded_run import GuardedRun, Take
-from aspire_guard.execution.sanitized_errors import sanitized_errors
+from aspire_guard.execution.guarded_run import GuardedRun, SelectResult
+from aspire_guard.execution.sanitized_errors import sanitize_raised_error
 from aspire_guard.execution.sentence_release import SentenceStream
 from aspire_guard.execution.with_fallbacks import GuardWithFallbacks
 from aspire_guard.langgraph_compat import has_graph
@@ -32,22 +32,25 @@ DEFAULT_POLICY = RoutingPolicy()
 
 
 class AspireGuard(RunnableSerializable[Any, Any]):
-    """Wraps a chain: same input, same output type, but only answers that the evaluator is confident of.
+    """A wrapper around a chain that releases only the answers that the evaluator is confident of.
 
-    An AIMessage carries the verdict in `response_metadata["aspire_guard"]`; every verdict is also
-    dispatched as the custom event `aspire_guard.verdict`. Messages that call tools pass as they are.
+    Input and output types are those of the chain. An AIMessage carries the verdict in
+    `response_metadata["aspire_guard"]`. Every verdict is also dispatched as the custom event
+    `aspire_guard.verdict`. Messages that call tools pass unchanged.
 
     Attributes:
-        chain: what answers.
-        evaluator: what scores the answers; None for the starter evaluator, loaded when first used.
-        policy: what becomes of scored answers.
-        question: where the question is: a key of the input, or a function of the input; None: at the usual places.
-        context: where the context is: a key of the input or else of the output, or a function of both; None: at the
-            usual places.
-        answer: where the answer is: a key of the output, or a function of input and output, whose result is judged
-            as JSON where it is no text; None: at the usual places.
-        release: what `stream` and `astream` wait for: the whole answer, or each of its sentences; with "sentence" a
-            stream is cut where one falls short, and what came before stays released.
+        chain: the chain that answers.
+        evaluator: the evaluator that scores the answers, or None for the starter evaluator, which is loaded when it
+            is first used.
+        policy: the policy that decides on scored answers.
+        question: a key of the input that holds the question, or a function of the input. None stands for the usual
+            places.
+        context: a key of the input, or else of the output, that holds the context, or a function of both. None stands
+            for the usual places.
+        answer: a key of the output that holds the answer, or a function of input and output. A result that is not
+            text is judged as JSON. None stands for the usual places.
+        release: the unit that `stream` and `astream` wait for: the whole answer, or each sentence. With "sentence" a
+            stream is cut at a sentence that falls short, and the sentences before it stay released.
     """
 
     chain: Runnable[Any, Any]
@@ -85,18 +88,22 @@ class AspireGuard(RunnableSerializable[Any, Any]):
         super().__init__(**fields)
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        """The chain's output, or the abstention in the same type.
+        """Run the chain, and return its output or the abstention in the same type.
 
         Raises:
             ExchangeError: no question or answer can be read from the chain's input and output.
             EvaluationError: scoring failed, and the policy says to raise then.
             UnguardedWriteError: the chain writes past the guard into the graph of LangGraph around it.
         """
-        return _only(self._guarded(_output, kwargs).run([input], [ensure_config(config)]))
+        run = self._make_run(_select_output, kwargs)
+        (output,) = _raise_first_error(run.run([input], [ensure_config(config)]))
+        return output
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        """As `invoke`; scoring runs in a thread, off the event loop."""
-        return _only(await self._guarded(_output, kwargs).arun([input], [ensure_config(config)]))
+        """Invoke asynchronously, with scoring in a thread off the event loop; see `invoke`."""
+        run = self._make_run(_select_output, kwargs)
+        (output,) = _raise_first_error(await run.arun([input], [ensure_config(config)]))
+        return output
 
     def batch(
         self,
@@ -106,9 +113,10 @@ class AspireGuard(RunnableSerializable[Any, Any]):
         return_exceptions: bool = False,
         **kwargs: Any,
     ) -> list[Any]:
-        """As `invoke` for each input, with all answers scored in one call of the evaluator."""
-        configs = get_config_list(config, len(inputs))
-        return _all(self._guarded(_output, kwargs).run(inputs, configs), return_exceptions)
+        """Invoke for each input, with all answers scored in one call of the evaluator."""
+        run = self._make_run(_select_output, kwargs)
+        outputs = run.run(inputs, get_config_list(config, len(inputs)))
+        return outputs if return_exceptions else _raise_first_error(outputs)
 
     async def abatch(
         self,
@@ -118,61 +126,67 @@ class AspireGuard(RunnableSerializable[Any, Any]):
         return_exceptions: bool = False,
         **kwargs: Any,
     ) -> list[Any]:
-        """As `batch`; scoring runs in a thread, off the event loop."""
-        configs = get_config_list(config, len(inputs))
-        return _all(await self._guarded(_output, kwargs).arun(inputs, configs), return_exceptions)
+        """Run a batch asynchronously, with scoring in a thread off the event loop; see `batch`."""
+        run = self._make_run(_select_output, kwargs)
+        outputs = await run.arun(inputs, get_config_list(config, len(inputs)))
+        return outputs if return_exceptions else _raise_first_error(outputs)
 
     def stream(
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> Iterator[Any]:
-        """The decided output in one chunk; with `release="sentence"` the released sentences, each once it passed."""
-        if self._by_sentence:
-            with sanitized_errors():
-                yield from SentenceStream(self._guarded(_output, kwargs)).stream(
-                    input, ensure_config(config)
-                )
-        else:
+        """Stream the decided output in one chunk.
+
+        With `release="sentence"` each sentence leaves as soon as it is accepted.
+        """
+        if not self._streams_sentences:
             yield self.invoke(input, config, **kwargs)
+            return
+        sentences = SentenceStream(self._make_run(_select_output, kwargs))
+        with sanitize_raised_error():
+            yield from sentences.stream(input, ensure_config(config))
 
     async def astream(
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[Any]:
-        """As `stream`; scoring runs in a thread, off the event loop."""
-        if self._by_sentence:
-            run = SentenceStream(self._guarded(_output, kwargs))
-            with sanitized_errors():
-                async with aclosing(run.astream(input, ensure_config(config))) as pieces:
-                    async for piece in pieces:
-                        yield piece
-        else:
+        """Stream asynchronously, with scoring in a thread off the event loop; see `stream`."""
+        if not self._streams_sentences:
             yield await self.ainvoke(input, config, **kwargs)
+            return
+        sentences = SentenceStream(self._make_run(_select_output, kwargs))
+        with sanitize_raised_error():
+            async with aclosing(sentences.astream(input, ensure_config(config))) as pieces:
+                async for piece in pieces:
+                    yield piece
 
     def with_fallbacks(
         self, fallbacks: Sequence[Runnable[Any, Any]], **options: Any
     ) -> GuardWithFallbacks:
-        """What is asked where the guard raises; an interrupt of a graph inside it is no failure and passes."""
-        return GuardWithFallbacks.of(self, super().with_fallbacks(fallbacks, **options))
+        """Add runnables to ask if the guard raises.
+
+        An interrupt of a graph inside the guard is no failure, and pauses the graph.
+        """
+        return GuardWithFallbacks.from_langchain(self, super().with_fallbacks(fallbacks, **options))
 
     def judge(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Verdict:
-        """The verdict on the chain's answer to `input`.
+        """Run the chain, and return the verdict on its answer.
 
         Raises:
-            ExchangeError: as `invoke`; or the answer is a message that calls tools.
+            ExchangeError: no question or answer can be read from the chain's input and output, or
+                the answer is a message that calls tools.
             EvaluationError: scoring failed, and the policy says to raise then.
+            UnguardedWriteError: the chain writes past the guard into the graph of LangGraph around it.
         """
-        verdict: Verdict = _only(
-            self._guarded(_verdict, kwargs).run([input], [ensure_config(config)])
-        )
-        return verdict
+        run = self._make_run(_select_verdict, kwargs)
+        (verdict,) = _raise_first_error(run.run([input], [ensure_config(config)]))
+        return cast(Verdict, verdict)
 
     async def ajudge(
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> Verdict:
-        """As `judge`; scoring runs in a thread, off the event loop."""
-        verdict: Verdict = _only(
-            await self._guarded(_verdict, kwargs).arun([input], [ensure_config(config)])
-        )
-        return verdict
+        """Judge asynchronously, with scoring in a thread off the event loop; see `judge`."""
+        run = self._make_run(_select_verdict, kwargs)
+        (verdict,) = _raise_first_error(await run.arun([input], [ensure_config(config)]))
+        return cast(Verdict, verdict)
 
     def judge_batch(
         self,
@@ -180,9 +194,9 @@ class AspireGuard(RunnableSerializable[Any, Any]):
         config: RunnableConfig | list[RunnableConfig] | None = None,
         **kwargs: Any,
     ) -> list[Verdict]:
-        """As `judge` for each input, with all answers scored in one call of the evaluator."""
-        configs = get_config_list(config, len(inputs))
-        return _all(self._guarded(_verdict, kwargs).run(inputs, configs), return_exceptions=False)
+        """Judge for each input, with all answers scored in one call of the evaluator."""
+        run = self._make_run(_select_verdict, kwargs)
+        return _raise_first_error(run.run(inputs, get_config_list(config, len(inputs))))
 
     async def ajudge_batch(
         self,
@@ -190,52 +204,52 @@ class AspireGuard(RunnableSerializable[Any, Any]):
         config: RunnableConfig | list[RunnableConfig] | None = None,
         **kwargs: Any,
     ) -> list[Verdict]:
-        """As `judge_batch`; scoring runs in a thread, off the event loop."""
-        configs = get_config_list(config, len(inputs))
-        return _all(
-            await self._guarded(_verdict, kwargs).arun(inputs, configs), return_exceptions=False
-        )
+        """Judge a batch asynchronously, with scoring in a thread off the event loop."""
+        run = self._make_run(_select_verdict, kwargs)
+        return _raise_first_error(await run.arun(inputs, get_config_list(config, len(inputs))))
 
     @property
     def InputType(self) -> Any:
-        """What the chain takes."""
+        """The chain's input type."""
         return self.chain.InputType
 
     @property
     def OutputType(self) -> Any:
-        """What the chain gives; an abstention has the same type."""
+        """The chain's output type, which an abstention has too."""
         return self.chain.OutputType
 
     def get_input_schema(self, config: RunnableConfig | None = None) -> TypeBaseModel:
-        """The chain's input schema."""
+        """Return the chain's input schema."""
         return self.chain.get_input_schema(config)
 
     def get_output_schema(self, config: RunnableConfig | None = None) -> TypeBaseModel:
-        """The chain's output schema."""
+        """Return the chain's output schema."""
         return self.chain.get_output_schema(config)
 
     def get_input_jsonschema(
         self, config: RunnableConfig | None = None, **kwargs: Any
     ) -> dict[str, Any]:
-        """The chain's input schema, as JSON; graphs have one of their own."""
+        """Return the chain's input schema as JSON."""
+        # Not derived from `get_input_schema`, since graphs have a JSON schema of their own.
         return self.chain.get_input_jsonschema(config, **kwargs)
 
     def get_output_jsonschema(
         self, config: RunnableConfig | None = None, **kwargs: Any
     ) -> dict[str, Any]:
-        """The chain's output schema, as JSON; graphs have one of their own."""
+        """Return the chain's output schema as JSON."""
+        # Not derived from `get_output_schema`, since graphs have a JSON schema of their own.
         return self.chain.get_output_jsonschema(config, **kwargs)
 
     @property
     def config_specs(self) -> list[ConfigurableFieldSpec]:
-        """What can be configured in the chain and in the policy's fallbacks."""
+        """The configurable fields of the chain and of the policy's fallbacks."""
         runnables = [self.chain, *self.policy.fallbacks]
         return get_unique_config_specs(
             spec for runnable in runnables for spec in runnable.config_specs
         )
 
     def get_graph(self, config: RunnableConfig | None = None) -> Graph:
-        """The chain's graph with the guard between its last step and its output."""
+        """Return the chain's graph with the guard between its last step and its output."""
         graph = self.chain.get_graph(config)
         graph.trim_last_node()
         last_step = graph.last_node()
@@ -247,38 +261,38 @@ class AspireGuard(RunnableSerializable[Any, Any]):
         return graph
 
     @property
-    def _by_sentence(self) -> bool:
-        # A function that reads an answer out of an output can't read it out of half of one, and what a graph streams
-        # is no part of its output.
+    def _streams_sentences(self) -> bool:
+        # A function that reads an answer from an output can't read it from half of an output, and
+        # the chunks that a graph streams are not parts of its output.
         return self.release == "sentence" and self.answer is None and not has_graph(self.chain)
 
-    def _guarded(self, take: Take, kwargs: dict[str, Any]) -> GuardedRun:
-        read = ExchangeReader(self.question, self.context, self.answer)
+    def _make_run(self, select_result: SelectResult, kwargs: dict[str, Any]) -> GuardedRun:
+        reader = ExchangeReader(self.question, self.context, self.answer)
         return GuardedRun(
             self.chain,
-            self._loaded_evaluator,
+            self._load_evaluator,
             self.policy,
             self.get_name(),
-            take,
+            select_result,
             kwargs,
-            extract=read.exchange,
+            extract=reader.read,
             evaluator=self.evaluator,
         )
 
-    def _loaded_evaluator(self) -> Evaluator:
+    def _load_evaluator(self) -> Evaluator:
         if self.evaluator is not None:
             return self.evaluator
-        # Here and not above: it brings torch, which a guard with its own evaluator need not have.
+        # Imported here because it brings torch, which a guard with its own evaluator need not have.
         from aspire_guard.evaluators.self_evaluator import SelfEvaluator
 
         return SelfEvaluator.starter()
 
 
-def _output(outcome: Outcome) -> Any:
+def _select_output(outcome: Outcome) -> Any:
     return outcome.output
 
 
-def _verdict(outcome: Outcome) -> Verdict:
+def _select_verdict(outcome: Outcome) -> Verdict:
     if outcome.verdict is None:
         raise ExchangeError(
             "no answer to judge: expected final text, found a message that calls tools; judge the answer that the "
@@ -287,12 +301,9 @@ def _verdict(outcome: Outcome) -> Verdict:
     return outcome.verdict
 
 
-def _only(results: list[Any]) -> Any:
-    return _all(results, return_exceptions=False)[0]
-
-
-def _all(results: list[Any], return_exceptions: bool) -> list[Any]:
-    failure = next((result for result in results if isinstance(result, Exception)), None)
-    if failure is not None and not return_exceptions:
-        raise failure
+def _raise_first_error(results: list[Any]) -> list[Any]:
+    """Raise the first exception among the results, or return the results."""
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
     return results

@@ -1,4 +1,4 @@
-"""Everything this library knows about LangGraph's internals, without importing LangGraph.
+"""Everything that this library knows about LangGraph's internals, without importing LangGraph.
 
 A class of LangGraph is looked up in `sys.modules`: if LangGraph has not been imported, no object
 of that class can exist. Graphs reach their nodes through reserved keys of the config, which
@@ -37,7 +37,7 @@ _RESUME = "__resume__"
 
 
 def has_graph(chain: Runnable[Any, Any]) -> bool:
-    """Tell whether a chain is a graph, such as an agent, or has one as a step."""
+    """Tell whether a chain is a graph, such as an agent, or has a graph as a step."""
     if isinstance(chain, RunnableSequence):
         return any(has_graph(step) for step in chain.steps)
     if isinstance(chain, RunnableBindingBase):

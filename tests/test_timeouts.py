@@ -1,4 +1,4 @@
-"""Sync steps that hang under the async methods: what else the event loop does goes on."""
+"""Sync steps that hang under the async methods, while the event loop's other work goes on."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ async def ada(question: str) -> str:
     return "Ada"
 
 
-def beside_chains_that_hang(ask: Callable[[], Awaitable[Any]]) -> Any:
-    """What `ask` gives while chains that took too long keep all threads of the event loop's executor."""
+def ask_beside_hanging_chains(ask: Callable[[], Awaitable[Any]]) -> Any:
+    """Return the result of `ask` while chains that hang keep all threads of the event loop's executor."""
     over = threading.Event()
 
     async def both() -> Any:
@@ -48,22 +48,22 @@ def beside_chains_that_hang(ask: Callable[[], Awaitable[Any]]) -> Any:
 
 @pytest.mark.parametrize("policy", [SHORT, RoutingPolicy()], ids=["time limits", "no time limits"])
 def test_scoring_does_not_wait_for_chains_that_hang(policy: RoutingPolicy) -> None:
-    """Neither a call's nor a batch's."""
+    """Scoring does not wait for chains that hang, neither for a call nor for a batch."""
     guard = AspireGuard(ada, evaluator=TRUSTING, policy=policy)
-    assert beside_chains_that_hang(lambda: guard.ainvoke("Who?")) == "Ada"
-    assert beside_chains_that_hang(lambda: guard.abatch(["Who?", "And who?"])) == ["Ada", "Ada"]
+    assert ask_beside_hanging_chains(lambda: guard.ainvoke("Who?")) == "Ada"
+    assert ask_beside_hanging_chains(lambda: guard.abatch(["Who?", "And who?"])) == ["Ada", "Ada"]
 
 
 def test_loading_an_evaluator_does_not_wait_for_chains_that_hang() -> None:
-    """It has the threads that scoring has."""
+    """Evaluators load in the threads for scoring, so they don't wait for chains that hang."""
     run = GuardedRun(
         AspireGuard(ada).chain, lambda: TRUSTING, RoutingPolicy(), "guard", attrgetter("output")
     )
-    assert beside_chains_that_hang(lambda: run.arun(["Who?"], [{}])) == ["Ada"]
+    assert ask_beside_hanging_chains(lambda: run.arun(["Who?"], [{}])) == ["Ada"]
 
 
 def test_an_evaluator_sees_the_context_of_its_call() -> None:
-    """Also in its own thread."""
+    """An evaluator sees the context variables of its call, even in its own thread."""
     tenant: ContextVar[str] = ContextVar("tenant")
 
     def score(exchange: Exchange) -> float:

@@ -1,4 +1,4 @@
-"""What is judged, and how it is read out of any chain's input, output and the runs inside it."""
+"""Exchanges to judge, and how they are read from any chain's input, its output and the runs inside it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from aspire_guard.exchange.extraction import (
     INPUT_CONTEXT_KEYS,
     OUTPUT_CONTEXT_KEYS,
     QUESTION_KEYS,
-    answer_in,
-    answer_key,
-    answer_text,
-    context_text,
-    message_text,
-    question_text,
-    reported_log_likelihood,
+    find_answer,
+    find_answer_key,
+    get_message_text,
+    join_passages,
+    read_answer,
+    read_log_likelihood,
+    read_question,
 )
 from aspire_guard.exchange.readers import ExchangeReader, FieldReader
 
@@ -24,11 +24,11 @@ __all__ = [
     "Exchange",
     "ExchangeReader",
     "FieldReader",
-    "answer_in",
-    "answer_key",
-    "answer_text",
-    "context_text",
-    "message_text",
-    "question_text",
-    "reported_log_likelihood",
+    "find_answer",
+    "find_answer_key",
+    "get_message_text",
+    "join_passages",
+    "read_answer",
+    "read_log_likelihood",
+    "read_question",
 ]

@@ -1,4 +1,4 @@
-"""What is judged: a question, the context it was answered from, and the answer."""
+"""The exchange that an evaluator scores: a question, the context it was answered from, and the answer."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Sequence
 from langchain_core.documents import Document
 from pydantic import BaseModel, ConfigDict
 
-from aspire_guard.exchange.extraction import answer_text, find_context, question_text
+from aspire_guard.exchange.extraction import find_context, read_answer, read_question
 
 
 class Exchange(BaseModel):
-    """One question with its answer.
+    """A question with its answer.
 
     Attributes:
-        question: what was asked.
-        context: the passage the answer should rest on; None for a closed-book question.
+        question: the question as text.
+        context: the passage that the answer should rest on, or None for a closed-book question.
         answer: the answer as text, which may be empty.
-        log_likelihood: the mean log-probability of the answer's tokens, in nats, as the model that wrote it reported
-            it; None where it reported none.
+        log_likelihood: the mean log-probability of the answer's tokens, in nats, as reported by the
+            model that wrote it, or None if the model reported no probabilities.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -32,16 +32,20 @@ class Exchange(BaseModel):
     def from_run(
         cls, input: object, output: object, documents: Sequence[Document] = ()
     ) -> Exchange:
-        """The exchange that a chain's input and output hold.
+        """Read the exchange from a chain's input and output.
 
-        The context is looked for in the input, then in the output, then in `documents`: what the
-        retrievers inside the chain returned.
+        The context is looked for in the input, then in the output, then in `documents`.
+
+        Args:
+            input: the chain's input, which holds the question.
+            output: the chain's output, which holds the answer.
+            documents: the documents that the retrievers inside the chain returned.
 
         Raises:
-            ExchangeError: no question is in the input, or no answer in the output.
+            ExchangeError: the input holds no question, or the output no answer.
         """
         return cls(
-            question=question_text(input),
+            question=read_question(input),
             context=find_context(input, output, documents),
-            answer=answer_text(output),
+            answer=read_answer(output),
         )

@@ -1,4 +1,4 @@
-"""Reading an exchange where the caller says: by a key or a function, in place of the usual keys."""
+"""Reading an exchange from the places that the caller names: a key or a function instead of the usual keys."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from pydantic import BaseModel
 from aspire_guard.errors import ExchangeError
 from aspire_guard.exchange.exchange import Exchange
 from aspire_guard.exchange.extraction import (
-    answer_text,
-    context_text,
     describe_shape,
     find_context,
-    message_text,
-    question_text,
+    get_message_text,
+    join_passages,
+    read_answer,
+    read_question,
 )
 
 FieldReader = str | Callable[..., Any]
@@ -28,103 +28,107 @@ FieldReader = str | Callable[..., Any]
 
 @dataclass(frozen=True)
 class ExchangeReader:
-    """Where question, context and answer are; None: at the usual places, as `Exchange.from_run` says.
+    """The places of question, context and answer. None stands for the usual places of `Exchange.from_run`.
 
     Attributes:
         question: a key of the chain's input, or a function of the input.
         context: a key of the input, or else of the output, or a function of both.
-        answer: a key of the chain's output, or a function of input and output. What is no text is judged as JSON.
+        answer: a key of the chain's output, or a function of input and output. A value that is not text is
+            judged as JSON.
     """
 
     question: FieldReader | None = None
     context: FieldReader | None = None
     answer: FieldReader | None = None
 
-    def exchange(self, input: Any, output: Any, documents: Sequence[Document] = ()) -> Exchange:
-        """The exchange that a chain's input and output hold.
+    def read(self, input: Any, output: Any, documents: Sequence[Document] = ()) -> Exchange:
+        """Read the exchange from a chain's input and output.
 
         Raises:
-            ExchangeError: question or answer is not where it should be, or a function raised.
+            ExchangeError: the question or the answer is not where it should be, or a function raised.
         """
         return Exchange(
-            question=question_text(input)
-            if self.question is None
-            else self._question(self.question, input),
-            context=find_context(input, output, documents)
-            if self.context is None
-            else self._context(self.context, input, output),
-            answer=answer_text(output)
-            if self.answer is None
-            else self._answer(self.answer, input, output),
+            question=self._read_question(input),
+            context=self._read_context(input, output, documents),
+            answer=self._read_answer(input, output),
         )
 
-    @staticmethod
-    def _question(reader: FieldReader, input: Any) -> str:
-        value = (
-            _field(input, reader) if isinstance(reader, str) else _called("question", reader, input)
-        )
-        return _required(value, "question", reader, "input", input)
+    def _read_question(self, input: Any) -> str:
+        reader = self.question
+        if reader is None:
+            return read_question(input)
+        text = _convert_to_text(_apply_reader("question", reader, input, input))
+        if text is None or not text.strip():
+            raise _make_missing_error("question", reader, "input", input)
+        return text
 
-    @staticmethod
-    def _context(reader: FieldReader, input: Any, output: Any) -> str | None:
+    def _read_context(self, input: Any, output: Any, documents: Sequence[Document]) -> str | None:
+        reader = self.context
+        if reader is None:
+            return find_context(input, output, documents)
         if not isinstance(reader, str):
-            value = _called("context", reader, input, output)
-        elif (value := _field(input, reader)) is None:
-            value = _field(output, reader)
-        return context_text(value)
+            return join_passages(_call_reader("context", reader, input, output))
+        value = _get_field(input, reader)
+        if value is None:
+            value = _get_field(output, reader)
+        return join_passages(value)
 
-    @staticmethod
-    def _answer(reader: FieldReader, input: Any, output: Any) -> str:
-        value = (
-            _field(output, reader)
-            if isinstance(reader, str)
-            else _called("answer", reader, input, output)
-        )
-        return _required(value, "answer", reader, "output", output)
+    def _read_answer(self, input: Any, output: Any) -> str:
+        reader = self.answer
+        if reader is None:
+            return read_answer(output)
+        text = _convert_to_text(_apply_reader("answer", reader, output, input, output))
+        if text is None:
+            raise _make_missing_error("answer", reader, "output", output)
+        return text
 
 
-def _field(value: Any, key: str) -> Any:
-    """What stands under a key, or in a field; None where there is no such thing."""
+def _apply_reader(name: str, reader: FieldReader, searched: Any, *arguments: Any) -> Any:
+    """Return the field of `searched` that the reader names, or the value that its function returns."""
+    if isinstance(reader, str):
+        return _get_field(searched, reader)
+    return _call_reader(name, reader, *arguments)
+
+
+def _get_field(value: Any, key: str) -> Any:
+    """Return the value under a key or in an attribute, or None if there is no such key or attribute."""
     return value.get(key) if isinstance(value, Mapping) else getattr(value, key, None)
 
 
-def _called(name: str, reader: Callable[..., Any], *values: Any) -> Any:
+def _call_reader(name: str, reader: Callable[..., Any], *arguments: Any) -> Any:
     try:
-        value = reader(*values)
+        value = reader(*arguments)
     except Exception as error:
-        # Only its type, and not as the cause: its message may quote the answer.
+        # Report only its type, and leave it out as the cause: its message may quote the answer.
+        signature = "input" if len(arguments) == 1 else "input and output"
         raise ExchangeError(
             f"expected the function given as {name}= to find the {name}, found that it raised {type(error).__name__}; "
-            f"it is called with {'input' if len(values) == 1 else 'input and output'}"
+            f"it is called with {signature}"
         ) from None
     if inspect.isawaitable(value):
         raise ExchangeError(
-            f"expected the {name} from the function given as {name}=, found an awaitable; make it no async"
+            f"expected the {name} from the function given as {name}=, found an awaitable; make the function sync"
         )
     return value
 
 
-def _required(value: Any, name: str, reader: FieldReader, side: str, whole: Any) -> str:
-    text = None if value is None else _text(value)
-    if text is None or (name == "question" and not text.strip()):
-        expected = (
-            f"under the key {reader!r}" if isinstance(reader, str) else "from the function given"
-        )
-        raise ExchangeError(
-            f"no {name} found in the chain's {side}: expected it {expected}; found {describe_shape(whole)}; "
-            f"fix what you pass as {name}="
-        )
-    return text
+def _make_missing_error(name: str, reader: FieldReader, side: str, searched: Any) -> ExchangeError:
+    is_key = isinstance(reader, str)
+    expected = f"under the key {reader!r}" if is_key else "from the function given"
+    return ExchangeError(
+        f"no {name} found in the chain's {side}: expected it {expected}; found {describe_shape(searched)}; "
+        f"fix what you pass as {name}="
+    )
 
 
-def _text(value: Any) -> str:
-    """A text as it is; of a message its text; anything else as JSON."""
-    if isinstance(value, str):
+def _convert_to_text(value: Any) -> str | None:
+    """Return a string as it is, a message's text, or any other value as JSON. None stays None."""
+    if value is None or isinstance(value, str):
         return value
     if isinstance(value, BaseMessage):
-        return message_text(value)
-    return json.dumps(value, ensure_ascii=False, default=_plain)
+        return get_message_text(value)
+    return json.dumps(value, ensure_ascii=False, default=_convert_to_json_value)
 
 
-def _plain(value: Any) -> Any:
+def _convert_to_json_value(value: Any) -> Any:
     return value.model_dump(mode="json") if isinstance(value, BaseModel) else str(value)

@@ -1,4 +1,4 @@
-"""What is seen inside one run of a chain: retrieved documents, and answers that carry a score or probabilities."""
+"""A recorder of the documents, scores and probabilities that appear inside a run of a chain."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from pydantic import ValidationError
 
 from aspire_guard.errors import ExchangeError
 from aspire_guard.exchange.exchange import Exchange
-from aspire_guard.exchange.extraction import answer_in, message_text, reported_log_likelihood
+from aspire_guard.exchange.extraction import find_answer, get_message_text, read_log_likelihood
 from aspire_guard.verdict import Score, is_number
 
 Extract = Callable[[Any, Any, Sequence[Document]], Exchange]
 
 SELF_SCORE_KEY = "aspire_score"
-_CARRIED = {SELF_SCORE_KEY, "logprobs"}
+_RECORDED_METADATA = {SELF_SCORE_KEY, "logprobs"}
 
 
 class RunRecorder(BaseCallbackHandler):
-    """What is seen inside one run of a chain: retrieved documents, and answers that carry a score or probabilities.
+    """A record of the retrieved documents, and of the answers that carry a score or probabilities.
 
-    Safe to be called from several threads; belongs to one call of the guard.
+    A recorder belongs to one call of the guard and may be called from several threads.
     """
 
     run_inline = True
-    # Chains' events tell nothing, and each would cost every call some microseconds.
+    # The events of chains hold nothing to record, and each would cost every call some microseconds.
     ignore_chain = True
 
     def __init__(self) -> None:
@@ -40,8 +40,12 @@ class RunRecorder(BaseCallbackHandler):
         self._documents: dict[str, Document] = {}
         self._messages: list[BaseMessage] = []
 
-    def forget(self) -> None:
-        """Forget all that was seen, and what a retriever that has begun may still return: another run begins."""
+    def clear(self) -> None:
+        """Drop the record before another run begins.
+
+        A retriever that has started already is forgotten too, so documents that it still returns
+        are not recorded.
+        """
         with self._lock:
             self._retrievers.clear()
             self._documents.clear()
@@ -49,48 +53,61 @@ class RunRecorder(BaseCallbackHandler):
 
     @property
     def documents(self) -> list[Document]:
-        """What the retrievers returned, in the order of their ends, each text once."""
+        """The retrieved documents, in the order in which the retrievers ended, each text once."""
         with self._lock:
             return list(self._documents.values())
 
-    def self_score(
+    def find_self_score(
         self, exchange: Exchange, output: object, fingerprint: str | None
     ) -> Score | None:
-        """The score that the answering model gave the answer as it wrote it; None where there is none to be used.
+        """Find the score that the answering model gave its answer while writing it.
 
-        It is used when it comes from the evaluator with this `fingerprint`, and either stands on the output
-        message itself or on a message from inside the chain, whose text is the answer that is judged.
+        The output message itself may carry the score, or a message from inside the chain whose
+        text is the answer.
+
+        Args:
+            exchange: the exchange to score, as read from `output`.
+            output: the chain's output.
+            fingerprint: the evaluator's fingerprint. Scores of other evaluators are ignored.
+
+        Returns:
+            The score, or None if no message carries a usable score.
         """
         if fingerprint is None:
             return None
-        carriers = self._carriers(output, exchange.answer)
-        return next(
-            (score for carrier in carriers if (score := _carried_score(carrier, fingerprint))), None
-        )
+        for message in self._find_messages_saying(exchange.answer, output):
+            score = _read_self_score(message, fingerprint)
+            if score is not None:
+                return score
+        return None
 
-    def with_reported_likelihood(self, exchange: Exchange, output: object) -> Exchange:
-        """`exchange`, read out of `output`, with the log-likelihood that the answering model reported, if it did.
+    def add_reported_likelihood(self, exchange: Exchange, output: object) -> Exchange:
+        """Return the exchange with the log-likelihood that the answering model reported, if it did.
 
-        As with `self_score`, the output message itself may carry it, or one inside the chain with the same text.
+        As in `find_self_score`, the output message itself may carry it, or a message from inside
+        the chain with the same text.
         """
-        reported = (
-            reported_log_likelihood(carrier) for carrier in self._carriers(output, exchange.answer)
-        )
-        found = next((value for value in reported if value is not None), None)
-        return exchange if found is None else exchange.model_copy(update={"log_likelihood": found})
+        for message in self._find_messages_saying(exchange.answer, output):
+            log_likelihood = read_log_likelihood(message)
+            if log_likelihood is not None:
+                return exchange.model_copy(update={"log_likelihood": log_likelihood})
+        return exchange
 
-    def _carriers(self, output: object, text: str) -> list[BaseMessage]:
-        """The messages that say `text`: the output's own, and those from inside the chain, the last one first."""
-        answer = answer_in(output)
+    def _find_messages_saying(self, text: str, output: object) -> list[BaseMessage]:
+        """Find the messages with this text: the output's own, then those from inside the chain, the last first."""
         with self._lock:
-            seen = list(reversed(self._messages))
-        messages = [answer, *seen] if isinstance(answer, BaseMessage) else seen
-        return [message for message in messages if message_text(message).strip() == text.strip()]
+            messages = list(reversed(self._messages))
+        answer = find_answer(output)
+        if isinstance(answer, BaseMessage):
+            messages.insert(0, answer)
+        return [
+            message for message in messages if get_message_text(message).strip() == text.strip()
+        ]
 
     def on_retriever_start(
         self, serialized: dict[str, Any], query: str, *, run_id: UUID, **kwargs: Any
     ) -> None:
-        """Notes the retriever, so that those inside it are known as such."""
+        """Note the retriever, so that retrievers inside it can be told from outermost retrievers."""
         with self._lock:
             self._retrievers.add(run_id)
 
@@ -102,9 +119,9 @@ class RunRecorder(BaseCallbackHandler):
         parent_run_id: UUID | None = None,
         **kwargs: Any,
     ) -> None:
-        """Keeps what an outermost retriever returned."""
+        """Record the documents that an outermost retriever returned."""
         with self._lock:
-            # A retriever inside another (reranking, fusion) gives candidates, not what the model reads.
+            # A retriever inside another (reranking, fusion) returns candidates, which the model does not read.
             if run_id in self._retrievers and parent_run_id not in self._retrievers:
                 self._documents.update({document.page_content: document for document in documents})
 
@@ -116,44 +133,53 @@ class RunRecorder(BaseCallbackHandler):
         run_id: UUID,
         **kwargs: Any,
     ) -> None:
-        """Nothing to see; without this method LangChain would render the whole prompt for `on_llm_start`."""
+        """Do nothing. Without this method LangChain would render the whole prompt for `on_llm_start`."""
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
-        """Keeps the messages that carry their own score or the probabilities of their tokens."""
-        chats = [
-            chat
-            for chats in response.generations
-            for chat in chats
-            if isinstance(chat, ChatGeneration)
-        ]
+        """Record the messages that carry their own score or the probabilities of their tokens."""
         with self._lock:
-            self._messages.extend(
-                chat.message for chat in chats if _CARRIED & chat.message.response_metadata.keys()
-            )
+            for generations in response.generations:
+                for generation in generations:
+                    if isinstance(generation, ChatGeneration):
+                        self._record_message(generation.message)
+
+    def _record_message(self, message: BaseMessage) -> None:
+        if _RECORDED_METADATA & message.response_metadata.keys():
+            self._messages.append(message)
 
 
 def extract_judged_exchange(
-    extract: Extract, input: Any, output: Any, watch: RunRecorder
+    extract: Extract, input: Any, output: Any, recorder: RunRecorder
 ) -> Exchange | None:
-    """What is to be judged in a chain's output; None where its answer is a message that calls tools.
+    """Extract the exchange to judge from a chain's input and output.
+
+    Args:
+        extract: reads the exchange from input, output and retrieved documents.
+        input: the chain's input.
+        output: the chain's output.
+        recorder: the record of the chain's run.
+
+    Returns:
+        The exchange, or None if the answer is a message that calls tools.
 
     Raises:
         ExchangeError: no question or answer can be read from the chain's input and output.
     """
-    answer = answer_in(output)
-    calling = answer if isinstance(answer, AIMessage) and answer.tool_calls else None
+    answer = find_answer(output)
+    tool_message = answer if isinstance(answer, AIMessage) and answer.tool_calls else None
     try:
-        exchange = extract(input, output, watch.documents)
+        exchange = extract(input, output, recorder.documents)
     except ExchangeError:
-        if calling is None:
+        if tool_message is None:
             raise
         return None
-    if calling is not None and exchange.answer == message_text(calling):
+    # The caller may have named another text of the output as the answer. That text is judged.
+    if tool_message is not None and exchange.answer == get_message_text(tool_message):
         return None
-    return watch.with_reported_likelihood(exchange, output)
+    return recorder.add_reported_likelihood(exchange, output)
 
 
-def _carried_score(message: BaseMessage, fingerprint: str) -> Score | None:
+def _read_self_score(message: BaseMessage, fingerprint: str) -> Score | None:
     carried = message.response_metadata.get(SELF_SCORE_KEY)
     if not isinstance(carried, dict) or carried.get("evaluator") != fingerprint:
         return None

@@ -1,1 +1,1 @@
-"""What drives the flows: the loops, sync, async and streamed, and the work that the flows ask for."""
+"""The loops that drive the flows (sync, async and streamed), and the work that the flows ask for."""

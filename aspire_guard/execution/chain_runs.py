@@ -1,6 +1,7 @@
-"""Runs of a chain or a fallback over one or many inputs, each with a result or an error, within time and with retries.
+"""Runs of a chain or a fallback over one or many inputs, with time limits and retries.
 
-Graph interrupts are no errors: they are raised at once. Commands for the parent graph are errors.
+Each input has a result or an error in its place. Graph interrupts are no errors: they are raised at
+once. Commands for the parent graph are errors.
 """
 
 from __future__ import annotations
@@ -20,25 +21,28 @@ from aspire_guard.execution.sanitized_errors import sanitize_error
 from aspire_guard.langgraph_compat import is_interrupt
 from aspire_guard.timeouts import arun_with_timeout, run_with_timeout
 
-# Pauses between tries, in seconds: they double from the first, with some chance added, up to the longest.
-_FIRST_PAUSE, _CHANCE, _LONGEST_PAUSE = 0.1, 0.1, 10.0
+# The pauses between tries, in seconds. They double from the first up to the longest, plus a random part.
+_FIRST_PAUSE = 0.1
+_RANDOM_PAUSE = 0.1
+_LONGEST_PAUSE = 10.0
 
 
 @dataclass(frozen=True)
 class ChainRuns:
-    """How a runnable is run.
+    """A runnable with the limits that hold for its runs.
 
     Attributes:
-        runnable: what is run.
-        who: what it is called in errors about time.
-        kwargs: passed on to it.
-        timeout: seconds for one try of one input; None for no limit. With a limit each input runs by itself.
+        runnable: the chain or the fallback to run.
+        name: its name in errors about time.
+        kwargs: keyword arguments that are passed on to it.
+        timeout: seconds for one try of one input, or None for no limit. With a limit each input
+            runs by itself.
         retries: further tries after an error.
-        within: seconds for all tries; None for no limit.
+        within: seconds for all tries, or None for no limit.
     """
 
     runnable: Runnable[Any, Any]
-    who: str
+    name: str
     kwargs: dict[str, Any] = field(default_factory=dict)
     timeout: float | None = None
     retries: int = 0
@@ -48,107 +52,128 @@ class ChainRuns:
         self,
         inputs: Sequence[Any],
         configs: Sequence[RunnableConfig],
-        watches: Sequence[RunRecorder] = (),
+        recorders: Sequence[RunRecorder] = (),
     ) -> tuple[list[Any], list[int]]:
-        """For each input the output or the last error in its place, and how often it was tried again.
+        """Run the inputs, and run those that fail again.
 
         Args:
-            inputs: at least one.
-            configs: one for each.
-            watches: one for each, among its config's callbacks, or none; after a failed try it forgets what it saw.
+            inputs: at least one input.
+            configs: a config for each input.
+            recorders: a recorder for each input, among its config's callbacks, or no recorders. A
+                recorder is cleared before each try.
+
+        Returns:
+            The output or the last error of each input, and the number of its retries.
         """
-        tries = _Tries(self, inputs, configs, watches)
+        tries = _Tries(self, inputs, configs, recorders)
+
+        def try_once() -> bool:
+            return tries.finish(self._run_once(*tries.begin()))
+
         if self.retries:
             from tenacity import Retrying
 
-            Retrying(**tries.terms)(lambda: tries.keep(self._once(*tries.next())))
+            Retrying(**tries.make_retry_options())(try_once)
         else:
-            tries.keep(self._once(*tries.next()))
-        return tries.results, tries.again
+            try_once()
+        return tries.results, tries.retry_counts
 
     async def arun(
         self,
         inputs: Sequence[Any],
         configs: Sequence[RunnableConfig],
-        watches: Sequence[RunRecorder] = (),
+        recorders: Sequence[RunRecorder] = (),
     ) -> tuple[list[Any], list[int]]:
-        """As `run`."""
-        tries = _Tries(self, inputs, configs, watches)
+        """Run the inputs asynchronously; see `run`."""
+        tries = _Tries(self, inputs, configs, recorders)
 
-        async def once() -> bool:
-            return tries.keep(await self._aonce(*tries.next()))
+        async def try_once() -> bool:
+            return tries.finish(await self._arun_once(*tries.begin()))
 
         if self.retries:
             from tenacity import AsyncRetrying
 
-            await AsyncRetrying(**tries.terms)(once)
+            await AsyncRetrying(**tries.make_retry_options())(try_once)
         else:
-            await once()
-        return tries.results, tries.again
+            await try_once()
+        return tries.results, tries.retry_counts
 
-    def _once(
+    def _run_once(
         self, inputs: list[Any], configs: list[RunnableConfig], timeout: float | None
     ) -> list[Any]:
         if len(inputs) == 1:
-            return [self._one(timeout, inputs[0], configs[0])]
+            return [self._run_input(timeout, inputs[0], configs[0])]
         if timeout is None:
             return self.runnable.batch(inputs, configs, return_exceptions=True, **self.kwargs)
         with get_executor_for_config(configs[0]) as executor:
-            return list(executor.map(partial(self._one, timeout), inputs, configs))
+            return list(executor.map(partial(self._run_input, timeout), inputs, configs))
 
-    async def _aonce(
+    async def _arun_once(
         self, inputs: list[Any], configs: list[RunnableConfig], timeout: float | None
     ) -> list[Any]:
         if len(inputs) == 1:
-            return [await self._aone(timeout, inputs[0], configs[0])]
+            return [await self._arun_input(timeout, inputs[0], configs[0])]
         if timeout is None:
             return await self.runnable.abatch(
                 inputs, configs, return_exceptions=True, **self.kwargs
             )
         runs = [
-            self._aone(timeout, input, config)
+            self._arun_input(timeout, input, config)
             for input, config in zip(inputs, configs, strict=True)
         ]
         return list(await gather_with_concurrency(configs[0].get("max_concurrency"), *runs))
 
-    def _one(self, timeout: float | None, input: Any, config: RunnableConfig) -> Any:
+    def _run_input(self, timeout: float | None, input: Any, config: RunnableConfig) -> Any:
+        """Return the output, or the error in its place."""
+        work = partial(self.runnable.invoke, input, config, **self.kwargs)
         try:
-            return run_with_timeout(
-                lambda: self.runnable.invoke(input, config, **self.kwargs), timeout, self.who
-            )
+            return run_with_timeout(work, timeout, self.name)
         except Exception as error:
             return error
 
-    async def _aone(self, timeout: float | None, input: Any, config: RunnableConfig) -> Any:
-        # What is sync inside runs in the event loop's executor and keeps its thread there when the time is over: of a
-        # sequence it can't be told which steps are, so they can't be given threads of their own.
+    async def _arun_input(self, timeout: float | None, input: Any, config: RunnableConfig) -> Any:
+        """Return the output, or the error in its place.
+
+        A sync step inside the runnable runs in the event loop's executor, and keeps its thread there
+        when the time is over. Which steps of a sequence are sync can't be told from outside, so they
+        can't be given threads of their own.
+        """
         try:
-            return await arun_with_timeout(
-                _coroutine(self.runnable, input, config, self.kwargs), timeout, self.who
-            )
+            return await arun_with_timeout(self._ainvoke(input, config), timeout, self.name)
         except Exception as error:
             return error
+
+    async def _ainvoke(self, input: Any, config: RunnableConfig) -> Any:
+        # A time limit needs a coroutine, and a runnable's `ainvoke` may return any awaitable.
+        return await self.runnable.ainvoke(input, config, **self.kwargs)
 
 
 class _Tries:
-    """What is still to be tried: all inputs at first, then those whose error may pass."""
+    """The tries of a list of inputs: first of all inputs, then of those that failed.
+
+    Attributes:
+        results: the output or the last error of each input.
+        retry_counts: how often each input was tried again.
+    """
 
     def __init__(
         self,
         runs: ChainRuns,
         inputs: Sequence[Any],
         configs: Sequence[RunnableConfig],
-        watches: Sequence[RunRecorder],
+        recorders: Sequence[RunRecorder],
     ) -> None:
-        self.runs, self.inputs, self.configs, self.watches = runs, inputs, configs, watches
+        self._runs = runs
+        self._inputs = inputs
+        self._configs = configs
+        self._recorders = recorders
+        self._open = list(range(len(inputs)))  # the indices of the inputs to try next
+        self._started = perf_counter()
         self.results: list[Any] = [None] * len(inputs)
-        self.again = [-1] * len(inputs)
-        self.open = list(range(len(inputs)))
-        self.started = perf_counter()
+        self.retry_counts = [-1] * len(inputs)
 
-    @property
-    def terms(self) -> dict[str, Any]:
-        """For tenacity: when it is tried again, and how long after."""
+    def make_retry_options(self) -> dict[str, Any]:
+        """Make tenacity's options: when to try again, and how long to pause before."""
         from tenacity import (
             retry_if_result,
             stop_after_attempt,
@@ -157,55 +182,60 @@ class _Tries:
             wait_random,
         )
 
-        stop: Any = stop_after_attempt(self.runs.retries + 1)
-        if self.runs.within is not None:
-            stop = stop | stop_before_delay(self.runs.within)
-        pause = wait_exponential(multiplier=_FIRST_PAUSE, max=_LONGEST_PAUSE) + wait_random(
-            0, _CHANCE
-        )
+        stop: Any = stop_after_attempt(self._runs.retries + 1)
+        if self._runs.within is not None:
+            stop = stop | stop_before_delay(self._runs.within)
+        growing_pause = wait_exponential(multiplier=_FIRST_PAUSE, max=_LONGEST_PAUSE)
         return {
             "retry": retry_if_result(bool),
             "stop": stop,
-            "wait": pause,
+            "wait": growing_pause + wait_random(0, _RANDOM_PAUSE),
             "retry_error_callback": lambda state: None,
         }
 
-    def next(self) -> tuple[list[Any], list[RunnableConfig], float | None]:
-        """Inputs, configs and the time limit of the next try."""
-        for place in self.open if self.watches else ():
-            self.watches[place].forget()
-        limit = self.runs.timeout
-        if limit is not None and self.runs.within is not None:
-            limit = min(limit, max(0.0, self.runs.within - (perf_counter() - self.started)))
-        return (
-            [self.inputs[place] for place in self.open],
-            [self.configs[place] for place in self.open],
-            limit,
-        )
+    def begin(self) -> tuple[list[Any], list[RunnableConfig], float | None]:
+        """Begin the next try.
 
-    def keep(self, results: list[Any]) -> bool:
-        """Take the results of a try; whether another one may help."""
-        results = [
-            sanitize_error(result) if isinstance(result, Exception) else result
-            for result in results
-        ]
+        Returns:
+            The inputs to try, their configs, and the time limit of each input in seconds.
+        """
+        if self._recorders:
+            for index in self._open:
+                self._recorders[index].clear()
+        inputs = [self._inputs[index] for index in self._open]
+        configs = [self._configs[index] for index in self._open]
+        return inputs, configs, self._get_time_limit()
+
+    def finish(self, results: list[Any]) -> bool:
+        """Store the results of the inputs that were tried, and tell whether to try any of them again.
+
+        Raises:
+            Exception: a graph interrupt among the results.
+        """
+        results = [_sanitize_result(result) for result in results]
         for result in results:
             if isinstance(result, BaseException) and is_interrupt(result):
                 raise result
-        for place, result in zip(self.open, results, strict=True):
-            self.results[place] = result
-            self.again[place] += 1
-        self.open = [
-            place for place, result in zip(self.open, results, strict=True) if _may_pass(result)
-        ]
-        return bool(self.open)
+        failed = []
+        for index, result in zip(self._open, results, strict=True):
+            self.results[index] = result
+            self.retry_counts[index] += 1
+            if _is_retryable(result):
+                failed.append(index)
+        self._open = failed
+        return bool(failed)
+
+    def _get_time_limit(self) -> float | None:
+        timeout, within = self._runs.timeout, self._runs.within
+        if timeout is None or within is None:
+            return timeout
+        seconds_left = within - (perf_counter() - self._started)
+        return min(timeout, max(0.0, seconds_left))
 
 
-def _may_pass(result: Any) -> bool:
+def _sanitize_result(result: Any) -> Any:
+    return sanitize_error(result) if isinstance(result, Exception) else result
+
+
+def _is_retryable(result: Any) -> bool:
     return isinstance(result, Exception) and getattr(result, "retryable", True) is not False
-
-
-async def _coroutine(
-    runnable: Runnable[Any, Any], input: Any, config: RunnableConfig, kwargs: dict[str, Any]
-) -> Any:
-    return await runnable.ainvoke(input, config, **kwargs)

@@ -1,10 +1,10 @@
-"""The work that flows ask for, done for many calls at once: runs, scores, reviews, custom routes."""
+"""The work behind each effect that a flow can ask for: runs, scores, reviews and custom routes."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
@@ -20,7 +20,7 @@ from aspire_guard.errors import ExchangeError, RouteTimeoutError
 from aspire_guard.evaluators.protocol import Evaluator
 from aspire_guard.exchange.run_recorder import RunRecorder
 from aspire_guard.execution.chain_runs import ChainRuns
-from aspire_guard.execution.isolation import child_config, isolated_ambient_config
+from aspire_guard.execution.isolation import isolate_ambient_config, make_child_config
 from aspire_guard.langgraph_compat import is_interrupt
 from aspire_guard.routing.effects import (
     CallCustom,
@@ -36,236 +36,341 @@ from aspire_guard.routing.effects import (
 from aspire_guard.routing.scoring import ScoringResult, score_exchanges
 from aspire_guard.timeouts import run_in_scoring_thread, run_in_thread, run_with_timeout
 
+CHAIN_TAG = "aspire_guard:chain"
+FALLBACK_TAG = "aspire_guard:fallback"
+
 Run = TypeVar("Run", CallbackManagerForChainRun, AsyncCallbackManagerForChainRun)
 
 
 class GuardedCall(Generic[Run]):
-    """One input on its way, with the guard's run for it and the config that its steps run under."""
+    """An input on its way through the guard.
+
+    Attributes:
+        input: the chain's input.
+        config: the config that the guard was called with.
+        run: the guard's run for this input.
+        recorder: the record of the latest run of the chain or a fallback. `begin_child_run` sets it.
+        step_config: the config of that run. `begin_child_run` sets it.
+    """
+
+    recorder: RunRecorder
+    step_config: RunnableConfig
 
     def __init__(self, input: Any, config: RunnableConfig, run: Run) -> None:
-        self.input, self.config = input, config
+        self.input = input
+        self.config = config
         self.run: Run = run
 
-    def inside(self, tag: str) -> None:
-        """Have the next run watched, as a child of the guard's."""
-        self.watch = RunRecorder()
-        self.step_config = child_config(self.config, self.run, self.watch, tag)
+    def begin_child_run(self, tag: str) -> None:
+        """Prepare a recorder and a config for the next run of the chain or a fallback."""
+        self.recorder = RunRecorder()
+        self.step_config = make_child_config(self.config, self.run, self.recorder, tag)
 
     @property
-    def heard(self) -> bool:
-        """Whether anyone listens to the guard's run."""
+    def has_listeners(self) -> bool:
+        """True if any callback handler listens to the guard's run."""
         return bool(self.run.handlers)
+
+
+def choose_ambient_config(calls: Sequence[GuardedCall[Any]]) -> RunnableConfig:
+    """Choose the config that a step finds around it if it ignores the config that it is given.
+
+    A step for a single call finds the call's own config. A step for several calls can't belong to
+    any of them, and finds the config around the guard.
+    """
+    return calls[0].step_config if len(calls) == 1 else isolate_ambient_config()
 
 
 @dataclass(frozen=True)
 class EffectRunner:
-    """Does what the flows of one call of the guard ask for.
+    """The work for the flows of one call of the guard.
+
+    The requests of a step are all of one type, and requests for fallbacks all name the same route.
 
     Attributes:
-        chain: what answers.
-        kwargs: passed on to it.
-        evaluator: what scores.
+        chain: the guarded chain.
+        kwargs: keyword arguments that are passed on to the chain.
+        evaluator: the evaluator that scores the answers.
     """
 
     chain: Runnable[Any, Any]
     kwargs: dict[str, Any]
     evaluator: Evaluator
 
+    def prepare_step(self, calls: Sequence[GuardedCall[Any]], requests: Sequence[Any]) -> None:
+        """Prepare the calls for a step. A run of the chain or a fallback needs a recorder and a config."""
+        if isinstance(requests[0], RunChain):
+            tag = CHAIN_TAG
+        elif isinstance(requests[0], RunFallback):
+            tag = FALLBACK_TAG
+        else:
+            return
+        for call in calls:
+            call.begin_child_run(tag)
+
     def run(self, calls: list[GuardedCall[Any]], requests: list[Any]) -> list[Any]:
-        """One result for each request, in order; all requests are of one kind, and fallbacks all the same one."""
-        asked, started = requests[0], perf_counter()
-        if isinstance(asked, RunChain | RunFallback):
-            results, again = self._runs(requests).run(*_batched(calls))
-            return _generated(calls, asked, results, again, started)
-        if isinstance(asked, ScoreExchange):
-            score, limit = _scoring(self.evaluator, requests)
-            return _scored(partial(run_with_timeout, score, limit, "evaluator"), requests)
-        if isinstance(asked, CallCustom):
-            return [_applied(call, request) for call, request in zip(calls, requests, strict=True)]
-        tickets = [_submitted(request) for request in requests]
-        return [
-            _waited(ticket, request, started)
-            for ticket, request in zip(tickets, requests, strict=True)
-        ]
+        """Do the work of a step.
+
+        Args:
+            calls: the calls that ask for it, prepared by `prepare_step`.
+            requests: the effect that each call asks for.
+
+        Returns:
+            A result for each request, in their order. A chain's error stands in place of a result.
+        """
+        effect = requests[0]
+        if isinstance(effect, RunChain):
+            return self._run_chain(calls, requests)
+        if isinstance(effect, RunFallback):
+            return self._run_fallback(calls, requests)
+        if isinstance(effect, ScoreExchange):
+            return self._score(requests)
+        if isinstance(effect, CallCustom):
+            return self._call_custom(calls, requests)
+        return self._request_review(requests)
 
     async def arun(self, calls: list[GuardedCall[Any]], requests: list[Any]) -> list[Any]:
-        """As `do`."""
-        asked, started = requests[0], perf_counter()
-        if isinstance(asked, RunChain | RunFallback):
-            results, again = await self._runs(requests).arun(*_batched(calls))
-            return _generated(calls, asked, results, again, started)
-        if isinstance(asked, ScoreExchange):
-            score, limit = _scoring(self.evaluator, requests)
-            return await _ascored(score, limit, requests)
-        if isinstance(asked, CallCustom):
-            each = zip(calls, requests, strict=True)
-            return await asyncio.gather(
-                *(run_in_thread(partial(_applied, *one), None, "custom route") for one in each)
-            )
-        return await asyncio.gather(*(_asked(request, started) for request in requests))
+        """Do the work of a step asynchronously; see `run`."""
+        effect = requests[0]
+        if isinstance(effect, RunChain):
+            return await self._arun_chain(calls, requests)
+        if isinstance(effect, RunFallback):
+            return await self._arun_fallback(calls, requests)
+        if isinstance(effect, ScoreExchange):
+            return await self._ascore(requests)
+        if isinstance(effect, CallCustom):
+            return await self._acall_custom(calls, requests)
+        return await self._arequest_review(requests)
 
-    def _runs(self, requests: list[Any]) -> ChainRuns:
-        """How the runnable is run that the requests ask for: the chain, or their fallback."""
-        asked, limit = requests[0], _least(request.timeout for request in requests)
-        if isinstance(asked, RunChain):
-            return ChainRuns(self.chain, "chain", self.kwargs, timeout=limit)
-        within = _least(request.within for request in requests)
-        return ChainRuns(
-            asked.route.runnable,
-            "fallback",
-            timeout=limit,
-            retries=asked.route.retries,
-            within=within,
-        )
+    # RunChain
 
-    def surroundings(
-        self, calls: Sequence[GuardedCall[Any]], requests: Sequence[Any]
-    ) -> RunnableConfig:
-        """What a step finds that ignores the config it is given: its call's own, or, of many calls, none of theirs."""
-        if isinstance(requests[0], RunChain | RunFallback):
-            tag = (
-                "aspire_guard:chain"
-                if isinstance(requests[0], RunChain)
-                else "aspire_guard:fallback"
-            )
-            for call in calls:
-                call.inside(tag)
-        return calls[0].step_config if len(calls) == 1 else isolated_ambient_config()
+    def _run_chain(
+        self, calls: list[GuardedCall[Any]], requests: list[RunChain]
+    ) -> list[ChainRan | Exception]:
+        started = perf_counter()
+        runs = self._make_chain_runs(requests)
+        outputs, retry_counts = runs.run(*_split_calls(calls))
+        return _unwrap_errors(_make_run_results(calls, outputs, retry_counts, started))
+
+    async def _arun_chain(
+        self, calls: list[GuardedCall[Any]], requests: list[RunChain]
+    ) -> list[ChainRan | Exception]:
+        started = perf_counter()
+        runs = self._make_chain_runs(requests)
+        outputs, retry_counts = await runs.arun(*_split_calls(calls))
+        return _unwrap_errors(_make_run_results(calls, outputs, retry_counts, started))
+
+    def _make_chain_runs(self, requests: list[RunChain]) -> ChainRuns:
+        timeout = _find_shortest(request.timeout for request in requests)
+        return ChainRuns(self.chain, "chain", self.kwargs, timeout=timeout)
+
+    # RunFallback
+
+    def _run_fallback(
+        self, calls: list[GuardedCall[Any]], requests: list[RunFallback]
+    ) -> list[ChainRan | EffectFailed]:
+        started = perf_counter()
+        runs = _make_fallback_runs(requests)
+        outputs, retry_counts = runs.run(*_split_calls(calls))
+        return _make_run_results(calls, outputs, retry_counts, started)
+
+    async def _arun_fallback(
+        self, calls: list[GuardedCall[Any]], requests: list[RunFallback]
+    ) -> list[ChainRan | EffectFailed]:
+        started = perf_counter()
+        runs = _make_fallback_runs(requests)
+        outputs, retry_counts = await runs.arun(*_split_calls(calls))
+        return _make_run_results(calls, outputs, retry_counts, started)
+
+    # ScoreExchange
+
+    def _score(self, requests: list[ScoreExchange]) -> list[ScoringResult]:
+        started = perf_counter()
+        exchanges = [request.exchange for request in requests]
+        timeout = _find_shortest(request.timeout for request in requests)
+        score = partial(score_exchanges, self.evaluator, exchanges)
+        try:
+            return run_with_timeout(score, timeout, "evaluator")
+        except RouteTimeoutError as error:
+            return _fail_scoring(error, started, len(requests))
+
+    async def _ascore(self, requests: list[ScoreExchange]) -> list[ScoringResult]:
+        started = perf_counter()
+        exchanges = [request.exchange for request in requests]
+        timeout = _find_shortest(request.timeout for request in requests)
+        score = partial(score_exchanges, self.evaluator, exchanges)
+        try:
+            if timeout is None:
+                return await run_in_scoring_thread(score)
+            return await run_in_thread(score, timeout, "evaluator")
+        except RouteTimeoutError as error:
+            return _fail_scoring(error, started, len(requests))
+
+    # CallCustom
+
+    def _call_custom(
+        self, calls: list[GuardedCall[Any]], requests: list[CallCustom]
+    ) -> list[CustomRan | EffectFailed]:
+        return [
+            _call_custom_function(call, request)
+            for call, request in zip(calls, requests, strict=True)
+        ]
+
+    async def _acall_custom(
+        self, calls: list[GuardedCall[Any]], requests: list[CallCustom]
+    ) -> list[CustomRan | EffectFailed]:
+        threads = [
+            run_in_thread(partial(_call_custom_function, call, request), None, "custom route")
+            for call, request in zip(calls, requests, strict=True)
+        ]
+        return await asyncio.gather(*threads)
+
+    # RequestReview
+
+    def _request_review(self, requests: list[RequestReview]) -> list[Reviewed | EffectFailed]:
+        """Submit all items, then wait for all decisions together."""
+        started = perf_counter()
+        submitted = [_submit_item(request) for request in requests]
+        return [
+            _wait_for_decision(request, review, started)
+            for request, review in zip(requests, submitted, strict=True)
+        ]
+
+    async def _arequest_review(
+        self, requests: list[RequestReview]
+    ) -> list[Reviewed | EffectFailed]:
+        started = perf_counter()
+        return await asyncio.gather(*(_areview_item(request, started) for request in requests))
 
 
-def _batched(
+def _split_calls(
     calls: Sequence[GuardedCall[Any]],
 ) -> tuple[list[Any], list[RunnableConfig], list[RunRecorder]]:
-    return (
-        [call.input for call in calls],
-        [call.step_config for call in calls],
-        [call.watch for call in calls],
+    """Return the arguments for `ChainRuns.run`: the inputs, the configs and the recorders."""
+    inputs = [call.input for call in calls]
+    configs = [call.step_config for call in calls]
+    recorders = [call.recorder for call in calls]
+    return inputs, configs, recorders
+
+
+def _make_fallback_runs(requests: list[RunFallback]) -> ChainRuns:
+    route = requests[0].route
+    return ChainRuns(
+        route.runnable,
+        "fallback",
+        timeout=_find_shortest(request.timeout for request in requests),
+        retries=route.retries,
+        within=_find_shortest(request.within for request in requests),
     )
 
 
-def _generated(
+def _make_run_results(
     calls: Sequence[GuardedCall[Any]],
-    asked: RunChain | RunFallback,
     outputs: list[Any],
-    again: list[int],
+    retry_counts: list[int],
     started: float,
-) -> list[Any]:
-    """What the flows hear: of the chain an output or its error, of a fallback an output or what failed."""
+) -> list[ChainRan | EffectFailed]:
+    """Make the result of each run. The time since `started` is shared evenly among the runs."""
     seconds = (perf_counter() - started) / len(calls)
-    heard: list[Any] = []
-    for call, output, retries in zip(calls, outputs, again, strict=True):
-        if not isinstance(output, Exception):
-            heard.append(ChainRan(output, call.watch, seconds, retries))
+    results: list[ChainRan | EffectFailed] = []
+    for call, output, retries in zip(calls, outputs, retry_counts, strict=True):
+        if isinstance(output, Exception):
+            results.append(EffectFailed(output, seconds, retries))
         else:
-            heard.append(
-                output if isinstance(asked, RunChain) else EffectFailed(output, seconds, retries)
-            )
-    return heard
+            results.append(ChainRan(output, call.recorder, seconds, retries))
+    return results
 
 
-def _scoring(
-    evaluator: Evaluator, requests: list[ScoreExchange]
-) -> tuple[Callable[[], list[ScoringResult]], float | None]:
-    exchanges = [request.exchange for request in requests]
-    return partial(score_exchanges, evaluator, exchanges), _least(
-        request.timeout for request in requests
-    )
+def _unwrap_errors(results: list[ChainRan | EffectFailed]) -> list[ChainRan | Exception]:
+    """Return the results with bare errors, since the error of a chain is thrown into its flow."""
+    return [result.error if isinstance(result, EffectFailed) else result for result in results]
 
 
-def _scored(
-    score: Callable[[], list[ScoringResult]], requests: list[ScoreExchange]
-) -> list[ScoringResult]:
+def _fail_scoring(error: RouteTimeoutError, started: float, count: int) -> list[ScoringResult]:
+    seconds = (perf_counter() - started) / count
+    return [ScoringResult(error=error, seconds=seconds)] * count
+
+
+def _call_custom_function(call: GuardedCall[Any], request: CallCustom) -> CustomRan | EffectFailed:
     started = perf_counter()
+    work = partial(request.route.function, call.input, request.output, request.verdict)
     try:
-        return score()
-    except RouteTimeoutError as error:
-        return [
-            ScoringResult(error=error, seconds=(perf_counter() - started) / len(requests))
-        ] * len(requests)
-
-
-async def _ascored(
-    score: Callable[[], list[ScoringResult]], limit: float | None, requests: list[ScoreExchange]
-) -> list[ScoringResult]:
-    started = perf_counter()
-    try:
-        if limit is None:
-            return await run_in_scoring_thread(score)
-        return await run_in_thread(score, limit, "evaluator")
-    except RouteTimeoutError as error:
-        return [
-            ScoringResult(error=error, seconds=(perf_counter() - started) / len(requests))
-        ] * len(requests)
-
-
-def _applied(call: GuardedCall[Any], request: CallCustom) -> CustomRan | EffectFailed:
-    started = perf_counter()
-    try:
-        work = partial(request.route.function, call.input, request.output, request.verdict)
         output = run_with_timeout(work, request.timeout, "custom route")
         if inspect.isawaitable(output):
             raise ExchangeError(
-                "expected an output from the custom route's function, found an awaitable; make it no async"
+                "expected an output from the custom route's function, found an awaitable; make the function sync"
             )
     except Exception as error:
-        return _failed(error, started)
+        return _make_failure(error, started)
     return CustomRan(output, perf_counter() - started)
 
 
-def _submitted(request: RequestReview) -> Reviewed | EffectFailed:
+async def _areview_item(request: RequestReview, started: float) -> Reviewed | EffectFailed:
+    submitted = await run_in_thread(partial(_submit_item, request), None, "review queue")
+    return await _await_decision(request, submitted, started)
+
+
+def _submit_item(request: RequestReview) -> Reviewed | EffectFailed:
     started = perf_counter()
+    submit = partial(request.queue.submit, request.item)
     try:
-        ticket = run_with_timeout(
-            partial(request.queue.submit, request.item), request.within, "review queue"
-        )
+        ticket = run_with_timeout(submit, request.within, "review queue")
     except Exception as error:
-        return _failed(error, started)
+        return _make_failure(error, started)
     return Reviewed(ticket.id, ticket.decision, perf_counter() - started)
 
 
-def _waited(
-    submitted: Reviewed | EffectFailed, request: RequestReview, started: float
+def _wait_for_decision(
+    request: RequestReview, submitted: Reviewed | EffectFailed, started: float
 ) -> Reviewed | EffectFailed:
-    """The decision on what was submitted; those of a batch are waited for together, from `started` on."""
-    if not _is_open(submitted, request):
+    """Return the decision on a submitted item.
+
+    The time to wait counts from `started` on, so the items of a batch are waited for together.
+    """
+    ticket = _get_open_ticket(request, submitted)
+    if ticket is None:
         return submitted
-    assert isinstance(submitted, Reviewed)
-    assert submitted.ticket is not None
     try:
-        decision = request.queue.wait(submitted.ticket, _rest(request, started))
+        decision = request.queue.wait(ticket, _get_seconds_to_wait(request, started))
     except Exception as error:
-        return _failed(error, started, submitted.ticket)
-    return Reviewed(submitted.ticket, decision, perf_counter() - started)
+        return _make_failure(error, started, ticket)
+    return Reviewed(ticket, decision, perf_counter() - started)
 
 
-async def _asked(request: RequestReview, started: float) -> Reviewed | EffectFailed:
-    submitted = await run_in_thread(partial(_submitted, request), None, "review queue")
-    if not _is_open(submitted, request):
+async def _await_decision(
+    request: RequestReview, submitted: Reviewed | EffectFailed, started: float
+) -> Reviewed | EffectFailed:
+    """Return the decision on a submitted item; see `_wait_for_decision`."""
+    ticket = _get_open_ticket(request, submitted)
+    if ticket is None:
         return submitted
-    assert isinstance(submitted, Reviewed)
-    assert submitted.ticket is not None
     try:
-        decision = await request.queue.await_(submitted.ticket, _rest(request, started))
+        decision = await request.queue.await_(ticket, _get_seconds_to_wait(request, started))
     except Exception as error:
-        return _failed(error, started, submitted.ticket)
-    return Reviewed(submitted.ticket, decision, perf_counter() - started)
+        return _make_failure(error, started, ticket)
+    return Reviewed(ticket, decision, perf_counter() - started)
 
 
-def _is_open(submitted: Reviewed | EffectFailed, request: RequestReview) -> bool:
-    return (
-        isinstance(submitted, Reviewed) and submitted.decision is None and request.wait is not None
-    )
+def _get_open_ticket(request: RequestReview, submitted: Reviewed | EffectFailed) -> str | None:
+    """Return the ticket whose decision is to be waited for, or None if there is nothing to wait for."""
+    if isinstance(submitted, EffectFailed):
+        return None
+    if submitted.decision is not None or request.wait is None:
+        return None
+    return submitted.ticket
 
 
-def _rest(request: RequestReview, started: float) -> float:
+def _get_seconds_to_wait(request: RequestReview, started: float) -> float:
     return max(0.0, (request.wait or 0.0) - (perf_counter() - started))
 
 
-def _failed(error: Exception, started: float, ticket: str | None = None) -> EffectFailed:
+def _make_failure(error: Exception, started: float, ticket: str | None = None) -> EffectFailed:
+    """Make the result of work that ended in an error. An interrupt of a graph is raised instead."""
     if is_interrupt(error):
         raise error
     return EffectFailed(error, perf_counter() - started, ticket=ticket)
 
 
-def _least(limits: Any) -> float | None:
+def _find_shortest(limits: Iterable[float | None]) -> float | None:
+    """Find the shortest time limit, or None if there is no limit."""
     return min((limit for limit in limits if limit is not None), default=None)

@@ -1,4 +1,4 @@
-"""One call of the guard: the loops, sync and async, that drive the flows of its inputs."""
+"""A call of the guard: the loops, sync and async, that drive the flows of its inputs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from langchain_core.runnables.utils import coro_with_context
 from aspire_guard.evaluators.protocol import Evaluator
 from aspire_guard.exchange import Exchange
 from aspire_guard.exchange.run_recorder import Extract
-from aspire_guard.execution.effect_runner import EffectRunner, GuardedCall
+from aspire_guard.execution.effect_runner import EffectRunner, GuardedCall, choose_ambient_config
 from aspire_guard.routing.batching import Batch, batch_flows
 from aspire_guard.routing.effects import ChainRan
 from aspire_guard.routing.flow import Flow, Outcome, answer_flow
@@ -32,35 +32,43 @@ from aspire_guard.timeouts import run_in_scoring_thread
 
 VERDICT_EVENT = "aspire_guard.verdict"
 
-Take = Callable[[Outcome], Any]
+SelectResult = Callable[[Outcome], Any]
 
 
 @dataclass(frozen=True)
 class GuardedRun:
-    """Runs a chain over inputs under guard.
+    """A chain to run under guard.
 
     Attributes:
-        chain: what answers.
-        load_evaluator: gives the evaluator; may take long when first called.
-        policy: what becomes of scored answers.
-        name: the name of the guard's runs where the config has none.
-        take: what is handed out of an outcome; may raise.
-        kwargs: passed on to the chain.
+        chain: the guarded chain.
+        load_evaluator: returns the evaluator. Its first call may take long.
+        policy: what happens to scored answers.
+        name: the name of the guard's runs if the config has no name.
+        select_result: returns the part of an outcome that the caller wants. It may raise.
+        kwargs: keyword arguments that are passed on to the chain.
         extract: reads the exchange from input, output and retrieved documents.
-        evaluator: the evaluator, where it is there already; it saves `arun` the thread that loads it.
+        evaluator: the evaluator, if it is loaded already. It saves `arun` the thread for loading.
     """
 
     chain: Runnable[Any, Any]
     load_evaluator: Callable[[], Evaluator]
     policy: RoutingPolicy
     name: str
-    take: Take
+    select_result: SelectResult
     kwargs: dict[str, Any] = field(default_factory=dict)
     extract: Extract = Exchange.from_run
     evaluator: Evaluator | None = None
 
     def run(self, inputs: Sequence[Any], configs: Sequence[RunnableConfig]) -> list[Any]:
-        """For each input what `take` hands out, or the exception in its place; configs are used up."""
+        """Run the chain over the inputs, and score and route its answers.
+
+        Args:
+            inputs: the chain's inputs.
+            configs: a config for each input. Their run ids are removed from them.
+
+        Returns:
+            The selected result of each input, or the exception in its place.
+        """
         calls = [self._start(input, config) for input, config in zip(inputs, configs, strict=True)]
         try:
             outcomes = self._drive(calls)
@@ -71,7 +79,7 @@ class GuardedRun:
         return [self._finish(call, outcome) for call, outcome in zip(calls, outcomes, strict=True)]
 
     async def arun(self, inputs: Sequence[Any], configs: Sequence[RunnableConfig]) -> list[Any]:
-        """As `run`; the evaluator works in a thread, off the event loop."""
+        """Run asynchronously, with the evaluator in a thread off the event loop; see `run`."""
         calls = [
             await self._astart(input, config) for input, config in zip(inputs, configs, strict=True)
         ]
@@ -87,36 +95,42 @@ class GuardedRun:
         ]
 
     def decide(self, call: GuardedCall[CallbackManagerForChainRun], generated: ChainRan) -> Outcome:
-        """What becomes of an output that the chain gave under `call` already; the call's run is left open."""
+        """Score and route an output that the chain has given already.
+
+        Args:
+            call: the call that the chain ran for. Its run stays open.
+            generated: the chain's output.
+        """
         with set_config_context(call.step_config) as context:
-            return _raised(*context.run(self._drive, [call], generated))
+            (outcome,) = context.run(self._drive, [call], generated)
+        return _raise_if_error(outcome)
 
     async def adecide(
         self, call: GuardedCall[AsyncCallbackManagerForChainRun], generated: ChainRan
     ) -> Outcome:
-        """As `decide`; the evaluator works in a thread, off the event loop."""
+        """Decide asynchronously, with the evaluator in a thread off the event loop; see `decide`."""
         with set_config_context(call.step_config) as context:
-            deciding = context.run(self._adrive, [call], generated)
-            return _raised(*await coro_with_context(deciding, context, create_task=True))
+            driving = context.run(self._adrive, [call], generated)
+            (outcome,) = await coro_with_context(driving, context, create_task=True)
+        return _raise_if_error(outcome)
 
     def _drive(
         self,
         calls: list[GuardedCall[CallbackManagerForChainRun]],
         generated: ChainRan | None = None,
     ) -> list[Outcome | Exception]:
+        """Do what the flows of all calls ask for until each has an outcome or an error."""
         if not calls:
             return []
-        work = EffectRunner(
-            self.chain,
-            self.kwargs,
-            self.load_evaluator() if self.evaluator is None else self.evaluator,
-        )
-        flows = batch_flows([self._flow(call, work.evaluator, generated) for call in calls])
-        with ExitStack() as entered:
-            steps = _Steps(work, calls, flows, entered)
-            asked = steps.next(None)
-            while asked is not None:
-                asked = steps.next(steps.context.run(work.run, *asked))
+        evaluator = self.load_evaluator() if self.evaluator is None else self.evaluator
+        runner = EffectRunner(self.chain, self.kwargs, evaluator)
+        flows = batch_flows([self._make_flow(call, evaluator, generated) for call in calls])
+        with ExitStack() as open_context:
+            steps = _Steps(runner, calls, flows, open_context)
+            step = steps.start()
+            while step is not None:
+                results = steps.context.run(runner.run, step.calls, step.requests)
+                step = steps.resume(results)
             return steps.outcomes
 
     async def _adrive(
@@ -129,17 +143,18 @@ class GuardedRun:
         evaluator = self.evaluator
         if evaluator is None:
             evaluator = await run_in_scoring_thread(self.load_evaluator)
-        work = EffectRunner(self.chain, self.kwargs, evaluator)
-        flows = batch_flows([self._flow(call, work.evaluator, generated) for call in calls])
-        with ExitStack() as entered:
-            steps = _Steps(work, calls, flows, entered)
-            asked = steps.next(None)
-            while asked is not None:
-                doing = steps.context.run(work.arun, *asked)
-                asked = steps.next(await coro_with_context(doing, steps.context, create_task=True))
+        runner = EffectRunner(self.chain, self.kwargs, evaluator)
+        flows = batch_flows([self._make_flow(call, evaluator, generated) for call in calls])
+        with ExitStack() as open_context:
+            steps = _Steps(runner, calls, flows, open_context)
+            step = steps.start()
+            while step is not None:
+                running = steps.context.run(runner.arun, step.calls, step.requests)
+                results = await coro_with_context(running, steps.context, create_task=True)
+                step = steps.resume(results)
             return steps.outcomes
 
-    def _flow(
+    def _make_flow(
         self, call: GuardedCall[Any], evaluator: Evaluator, generated: ChainRan | None
     ) -> Flow:
         return answer_flow(
@@ -153,95 +168,114 @@ class GuardedRun:
 
     def _start(self, input: Any, config: RunnableConfig) -> GuardedCall[CallbackManagerForChainRun]:
         run_id, name = config.pop("run_id", None), config.get("run_name") or self.name
-        run = get_callback_manager_for_config(config).on_chain_start(
-            None, input, name=name, run_id=run_id
-        )
+        manager = get_callback_manager_for_config(config)
+        run = manager.on_chain_start(None, input, name=name, run_id=run_id)
         return GuardedCall(input, config, run)
 
     async def _astart(
         self, input: Any, config: RunnableConfig
     ) -> GuardedCall[AsyncCallbackManagerForChainRun]:
         run_id, name = config.pop("run_id", None), config.get("run_name") or self.name
-        run = await get_async_callback_manager_for_config(config).on_chain_start(
-            None, input, name=name, run_id=run_id
-        )
+        manager = get_async_callback_manager_for_config(config)
+        run = await manager.on_chain_start(None, input, name=name, run_id=run_id)
         return GuardedCall(input, config, run)
 
     def _finish(
         self, call: GuardedCall[CallbackManagerForChainRun], outcome: Outcome | Exception
     ) -> Any:
+        """End the run of a call, and return its result or its error."""
+        run = call.run
         try:
-            result = self._taken(outcome)
-            if call.heard and isinstance(outcome, Outcome) and outcome.verdict is not None:
-                verdict = outcome.verdict.model_dump(mode="json")
-                call.run.get_child().on_custom_event(VERDICT_EVENT, verdict, run_id=call.run.run_id)
+            decided = _raise_if_error(outcome)
+            result = self.select_result(decided)
+            if decided.verdict is not None and call.has_listeners:
+                verdict = decided.verdict.model_dump(mode="json")
+                run.get_child().on_custom_event(VERDICT_EVENT, verdict, run_id=run.run_id)
         except Exception as error:
-            call.run.on_chain_error(error)
+            run.on_chain_error(error)
             return error
-        call.run.on_chain_end(result)
+        run.on_chain_end(result)
         return result
 
     async def _afinish(
         self, call: GuardedCall[AsyncCallbackManagerForChainRun], outcome: Outcome | Exception
     ) -> Any:
+        run = call.run
         try:
-            result = self._taken(outcome)
-            if call.heard and isinstance(outcome, Outcome) and outcome.verdict is not None:
-                verdict = outcome.verdict.model_dump(mode="json")
-                await call.run.get_child().on_custom_event(
-                    VERDICT_EVENT, verdict, run_id=call.run.run_id
-                )
+            decided = _raise_if_error(outcome)
+            result = self.select_result(decided)
+            if decided.verdict is not None and call.has_listeners:
+                verdict = decided.verdict.model_dump(mode="json")
+                await run.get_child().on_custom_event(VERDICT_EVENT, verdict, run_id=run.run_id)
         except Exception as error:
-            await call.run.on_chain_error(error)
+            await run.on_chain_error(error)
             return error
-        await call.run.on_chain_end(result)
+        await run.on_chain_end(result)
         return result
 
-    def _taken(self, outcome: Outcome | Exception) -> Any:
-        return self.take(_raised(outcome))
+
+@dataclass(frozen=True)
+class _Step:
+    """The requests that are answered next, and the calls that they come from."""
+
+    calls: list[GuardedCall[Any]]
+    requests: list[Any]
 
 
 class _Steps:
-    """The flows of one call, led from step to step; `entered` leaves the last step's surroundings.
+    """The flows of a call of the guard, from step to step.
 
     Attributes:
-        context: where the next step runs. What reads its result runs there too, so that it is shown as little.
-        outcomes: of the flows, once they have ended.
+        context: the context that the next step runs in. A flow reads the step's results in the same
+            context, so that the functions that read an answer show it to no stream either.
+        outcomes: the outcome or the error of each flow, after the last step.
     """
 
     def __init__(
         self,
-        work: EffectRunner,
+        runner: EffectRunner,
         calls: list[GuardedCall[Any]],
         flows: Generator[Batch, list[Any], list[Outcome | Exception]],
-        entered: ExitStack,
+        open_context: ExitStack,
     ) -> None:
+        """Prepare the steps. Whoever closes `open_context` leaves the context of the last step."""
         self.context = copy_context()
         self.outcomes: list[Outcome | Exception] = []
-        self._work, self._calls, self._flows, self._entered = work, calls, flows, entered
-        self._surroundings: RunnableConfig | None = None
+        self._runner = runner
+        self._calls = calls
+        self._flows = flows
+        self._open_context = open_context
+        self._ambient_config: RunnableConfig | None = None
 
-    def next(self, results: list[Any] | None) -> tuple[list[GuardedCall[Any]], list[Any]] | None:
-        """Whose requests are next, and which, given the results of the last ones; None at the end."""
+    def start(self) -> _Step | None:
+        """Start the flows and return the first step, or None if they have ended already."""
+        return self._advance(self._flows.__next__)
+
+    def resume(self, results: list[Any]) -> _Step | None:
+        """Give the flows the results of the last step and return the next, or None at the end."""
+        return self._advance(lambda: self.context.run(self._flows.send, results))
+
+    def _advance(self, get_batch: Callable[[], Batch]) -> _Step | None:
         try:
-            asked = (
-                next(self._flows)
-                if results is None
-                else self.context.run(self._flows.send, results)
-            )
+            batch = get_batch()
         except StopIteration as stop:
             self.outcomes = list(stop.value)
             return None
-        calls = [self._calls[place] for place in asked.flows]
-        surroundings = self._work.surroundings(calls, asked.requests)
-        if surroundings is not self._surroundings:
-            self._entered.close()
-            self._surroundings = surroundings
-            self.context = self._entered.enter_context(set_config_context(surroundings))
-        return calls, asked.requests
+        calls = [self._calls[index] for index in batch.flows]
+        self._runner.prepare_step(calls, batch.requests)
+        self._enter_context(choose_ambient_config(calls))
+        return _Step(calls, batch.requests)
+
+    def _enter_context(self, ambient_config: RunnableConfig) -> None:
+        """Have the next step find this config around it. The context stays if the config does."""
+        if ambient_config is self._ambient_config:
+            return
+        self._open_context.close()
+        self._ambient_config = ambient_config
+        self.context = self._open_context.enter_context(set_config_context(ambient_config))
 
 
-def _raised(outcome: Outcome | Exception) -> Outcome:
+def _raise_if_error(outcome: Outcome | Exception) -> Outcome:
     if isinstance(outcome, Exception):
         raise outcome
     return outcome

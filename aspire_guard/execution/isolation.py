@@ -1,4 +1,4 @@
-"""The config that a guarded chain runs under: silent towards streams and graphs, watched by the guard."""
+"""The config that a guarded chain runs under: hidden from streams and graphs, recorded by the guard."""
 
 from __future__ import annotations
 
@@ -22,47 +22,65 @@ try:
 except ImportError:  # private to langchain-core, so it may move
     _streaming = None  # type: ignore[assignment]
 
-# What feeds astream_events, astream_log, stream_events and LangGraph's "messages" mode.
+# The handlers that feed astream_events, astream_log, stream_events and LangGraph's "messages" mode.
 _STREAMING_HANDLERS: tuple[type, ...] = tuple(
     getattr(_streaming, name)
     for name in ("_StreamingCallbackHandler", "_V2StreamingCallbackHandler")
     if hasattr(_streaming, name)
 )
 
-# Handlers of LangChain whose only use is to show a reader each token.
-_SHOWING = {"StreamingStdOutCallbackHandler", "AsyncIteratorCallbackHandler"}
+# Handlers of LangChain whose only use is to show each token to a reader.
+_TOKEN_PRINTERS = {"StreamingStdOutCallbackHandler", "AsyncIteratorCallbackHandler"}
 
 
-def child_config(
+def make_child_config(
     config: RunnableConfig,
     run: ParentRunManager | AsyncParentRunManager,
-    watch: RunRecorder,
-    tag: str = "aspire_guard:chain",
+    recorder: RunRecorder,
+    tag: str,
 ) -> RunnableConfig:
-    """`config` for a guarded chain or a fallback: a child of the guard's run, seen by `watch` and by no stream."""
+    """Make the config for a run of the chain or a fallback inside the guard's run.
+
+    The recorder sees the run, and no stream does.
+
+    Args:
+        config: the config that the guard was called with.
+        run: the guard's run, the parent of the run to come.
+        recorder: the recorder of the run to come.
+        tag: the tag of the run to come in a trace.
+    """
     callbacks: BaseCallbackManager = run.get_child(tag)
-    callbacks.add_handler(watch, inherit=True)
+    callbacks.add_handler(recorder, inherit=True)
     return isolate_config(patch_config(config, callbacks=callbacks))
 
 
-def isolated_ambient_config() -> RunnableConfig:
-    """The config around this call without its streams, for what runs in there and ignores the config it is given."""
+def isolate_ambient_config() -> RunnableConfig:
+    """Return the config around this call without its streams.
+
+    It is meant for steps that ignore the config that they are given.
+    """
     config = ensure_config()
-    return isolate_config(patch_config(config, callbacks=get_callback_manager_for_config(config)))
+    # The manager is new, so removing handlers from it leaves the caller's callbacks alone.
+    callbacks = get_callback_manager_for_config(config)
+    return isolate_config(patch_config(config, callbacks=callbacks))
 
 
 def isolate_config(config: RunnableConfig) -> RunnableConfig:
-    """`config`, whose callbacks are a manager of its own, with nothing left that shows a run while it goes on.
+    """Remove everything from a config that shows a run while it goes on.
 
-    That is what feeds astream_events, astream_log, stream_events and LangGraph's modes, a subgraph's included, and
-    the handlers that show a reader each token. All other handlers stay, tracers among them. Of a graph around the run
-    neither the state nor a task is in reach.
+    The handlers behind astream_events, astream_log, stream_events and LangGraph's modes (those of
+    subgraphs too) are removed, and the handlers that show each token to a reader. All other
+    handlers stay, such as tracers. The run can reach neither the state nor a task of a graph
+    around it.
+
+    Args:
+        config: a config whose callbacks are a manager of its own. The manager is changed in place.
     """
     callbacks = config.get("callbacks")
     if isinstance(callbacks, BaseCallbackManager):
         for handler in {*callbacks.handlers, *callbacks.inheritable_handlers}:
-            kind: Any = type(handler)
-            if _shows_tokens(kind):
+            handler_type: Any = type(handler)
+            if _shows_tokens(handler_type):
                 callbacks.remove_handler(handler)
     if "configurable" not in config:
         return config
@@ -70,7 +88,7 @@ def isolate_config(config: RunnableConfig) -> RunnableConfig:
 
 
 @lru_cache(maxsize=256)
-def _shows_tokens(handler: Any) -> bool:
-    return issubclass(handler, _STREAMING_HANDLERS) or any(
-        base.__name__ in _SHOWING for base in handler.__mro__
-    )
+def _shows_tokens(handler_type: Any) -> bool:
+    if issubclass(handler_type, _STREAMING_HANDLERS):
+        return True
+    return any(base.__name__ in _TOKEN_PRINTERS for base in handler_type.__mro__)

@@ -1,4 +1,4 @@
-"""The errors of a guarded chain, replaced if they would carry what the chain said past the guard."""
+"""Replacements for the errors of a guarded chain that would carry its answer past the guard."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from aspire_guard.langgraph_compat import is_parent_command
 
 
 def sanitize_error(error: Exception) -> Exception:
-    """Return the error itself, or another in its place if it quotes or writes the chain's answer.
+    """Return the error itself, or a replacement if it quotes or writes the chain's answer.
 
-    A parser's error quotes the text it could not parse, and a command for the parent graph holds
-    an update of the state.
+    A parser's error quotes the text that it could not parse, and a command for the parent graph
+    holds an update of the state.
     """
     if isinstance(error, OutputParserException):
         return OutputParserException(
@@ -31,8 +31,8 @@ def sanitize_error(error: Exception) -> Exception:
 
 
 @contextmanager
-def sanitized_errors() -> Iterator[None]:
-    """Raise what `sanitize_error` makes of an error inside the block."""
+def sanitize_raised_error() -> Iterator[None]:
+    """Pass each error that is raised inside the block through `sanitize_error`."""
     try:
         yield
     except Exception as error:

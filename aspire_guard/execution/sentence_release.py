@@ -1,7 +1,8 @@
-"""Sentence release: a streamed answer leaves sentence by sentence, each one scored as the end of the answer so far.
+"""Sentence release: a streamed answer leaves sentence by sentence, each scored as the end of the answer so far.
 
-When one falls short, nothing more is released and the abstention ends the stream, unless the message turns out to call
-tools: then it is no answer, and passes. What was released stays released.
+If a sentence falls short, nothing more is released and the abstention ends the stream. If the
+message turns out to call tools, it is no answer, and all of it passes. Sentences that have left stay
+released.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, closing
-from dataclasses import dataclass, field
+from contextvars import Context
+from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 from typing import Any
@@ -26,141 +28,319 @@ from langchain_core.runnables.config import (
 from langchain_core.runnables.utils import coro_with_context
 
 from aspire_guard.evaluators.protocol import Evaluator, IncrementalEvaluator
-from aspire_guard.exchange import Exchange, message_text
-from aspire_guard.execution.effect_runner import GuardedCall
+from aspire_guard.exchange import Exchange, get_message_text
+from aspire_guard.execution.effect_runner import CHAIN_TAG, GuardedCall
 from aspire_guard.execution.guarded_run import VERDICT_EVENT, GuardedRun
 from aspire_guard.routing.abstain import attach
+from aspire_guard.routing.bands import ResolvedBands
 from aspire_guard.routing.decision_log import decide_by_score
 from aspire_guard.routing.effects import ChainRan
 from aspire_guard.routing.routes import Abstain
-from aspire_guard.routing.scoring import score_exchanges
+from aspire_guard.routing.scoring import ScoringResult, score_exchanges
 from aspire_guard.timeouts import run_in_scoring_thread
 from aspire_guard.verdict import Score, Verdict
 
-# A mark that ends a sentence, with the quotes and brackets after it; a full stop may be a decimal point, so it
-# counts only once white space follows.
+# A mark that ends a sentence, with the quotes and brackets after it. A full stop may be a decimal
+# point, so it counts only once white space follows.
 SENTENCE_END = re.compile(r"[.!?][\"'”’)\]]*(?=\s)|[。！？][”’」』）]*")
 
-_NOTHING = object()
+_MISSING = object()
 
 
-@dataclass
-class _Gate:
-    """One answer on its way out: what is held back, what was released, and how it was scored."""
+@dataclass(frozen=True)
+class SentenceStream:
+    """A stream of a chain's answer, sentence by sentence.
+
+    Evaluators work in the context of the chain, which no stream sees, because the runnables that
+    they call must not be shown either.
+
+    Attributes:
+        run: the guarded chain.
+    """
 
     run: GuardedRun
-    call: GuardedCall[Any]
-    group: str | None
-    started: float = field(default_factory=perf_counter)
-    whole: Any = _NOTHING
-    held: str = ""
-    said: str = ""
-    message: AIMessageChunk | None = None
-    verdict: Verdict | None = None
-    extend: Callable[[str], Score] | None = None
 
-    def take(self, chunk: Any) -> str:
-        """Hold a chunk back; the finished sentences that are to be judged now, which may be none."""
-        if self.whole is not _NOTHING or not isinstance(chunk, str | AIMessageChunk):
-            self.whole = chunk if self.whole is _NOTHING else _added(self.whole, chunk)
+    def stream(self, input: Any, config: RunnableConfig) -> Iterator[Any]:
+        """Stream the released pieces of the answer, in the type of the chain's chunks."""
+        run_id, name = config.pop("run_id", None), config.get("run_name") or self.run.name
+        manager = get_callback_manager_for_config(config)
+        run = manager.on_chain_start(None, input, name=name, run_id=run_id)
+        output: Any = None
+        try:
+            pieces: Iterator[Any] = self._stream_decided(input, config, run)
+            for handler in _find_stream_handlers(run):
+                pieces = handler.tap_output_iter(run.run_id, pieces)
+            for piece in pieces:
+                output = piece if output is None else output + piece
+                yield piece
+        except BaseException as error:
+            run.on_chain_error(error)
+            raise
+        run.on_chain_end(output)
+
+    async def astream(self, input: Any, config: RunnableConfig) -> AsyncGenerator[Any, None]:
+        """Stream asynchronously, with the evaluator in a thread off the event loop; see `stream`."""
+        run_id, name = config.pop("run_id", None), config.get("run_name") or self.run.name
+        manager = get_async_callback_manager_for_config(config)
+        run = await manager.on_chain_start(None, input, name=name, run_id=run_id)
+        output: Any = None
+        try:
+            async with aclosing(self._astream_decided(input, config, run)) as decided:
+                pieces: AsyncIterator[Any] = decided
+                for handler in _find_stream_handlers(run):
+                    pieces = handler.tap_output_aiter(run.run_id, pieces)
+                async for piece in pieces:
+                    output = piece if output is None else output + piece
+                    yield piece
+        except BaseException as error:
+            await run.on_chain_error(error)
+            raise
+        await run.on_chain_end(output)
+
+    def _stream_decided(self, input: Any, config: RunnableConfig, run: Any) -> Iterator[Any]:
+        """Stream the released sentences, then the end of the answer, and report the verdict."""
+        started = perf_counter()
+        gate = self._open_gate(input, config, run, self.run.load_evaluator())
+        yield from self._stream_sentences(gate)
+        if gate.is_text:
+            yield from gate.make_ending()
+        else:
+            outcome = self.run.decide(gate.call, gate.make_generated(started))
+            gate.verdict = outcome.verdict
+            yield outcome.output
+        if gate.verdict is not None:
+            verdict = gate.verdict.model_dump(mode="json")
+            child_config = patch_config(config, callbacks=run.get_child())
+            dispatch_custom_event(VERDICT_EVENT, verdict, config=child_config)
+
+    async def _astream_decided(
+        self, input: Any, config: RunnableConfig, run: Any
+    ) -> AsyncGenerator[Any, None]:
+        started = perf_counter()
+        evaluator = await run_in_scoring_thread(self.run.load_evaluator)
+        gate = self._open_gate(input, config, run, evaluator)
+        async with aclosing(self._astream_sentences(gate)) as sentences:
+            async for sentence in sentences:
+                yield sentence
+        if gate.is_text:
+            for piece in gate.make_ending():
+                yield piece
+        else:
+            outcome = await self.run.adecide(gate.call, gate.make_generated(started))
+            gate.verdict = outcome.verdict
+            yield outcome.output
+        if gate.verdict is not None:
+            verdict = gate.verdict.model_dump(mode="json")
+            child_config = patch_config(config, callbacks=run.get_child())
+            await adispatch_custom_event(VERDICT_EVENT, verdict, config=child_config)
+
+    def _open_gate(
+        self, input: Any, config: RunnableConfig, run: Any, evaluator: Evaluator
+    ) -> _Gate:
+        call: GuardedCall[Any] = GuardedCall(input, config, run)
+        call.begin_child_run(CHAIN_TAG)
+        return _Gate(self.run, call, evaluator)
+
+    def _stream_sentences(self, gate: _Gate) -> Iterator[Any]:
+        """Run the chain up to its end or up to a sentence that falls short, and release the others."""
+        chain, config = self.run.chain, gate.call.step_config
+        with set_config_context(config) as context:
+            chunks: Any = context.run(chain.stream, gate.call.input, config, **self.run.kwargs)
+            with closing(chunks):
+                while (chunk := context.run(next, chunks, _MISSING)) is not _MISSING:
+                    piece = gate.hold_back(chunk)
+                    if piece and context.run(gate.try_release, piece):
+                        yield gate.make_chunk(piece)
+                    if gate.can_stop_chain:
+                        break
+            rest = gate.get_unjudged_rest()
+            if rest is not None and context.run(gate.try_release, rest):
+                yield gate.make_chunk(rest)
+
+    async def _astream_sentences(self, gate: _Gate) -> AsyncGenerator[Any, None]:
+        chain, config = self.run.chain, gate.call.step_config
+        with set_config_context(config) as context:
+            chunks: Any = context.run(chain.astream, gate.call.input, config, **self.run.kwargs)
+            async with aclosing(chunks):
+                while (chunk := await _get_next(chunks, context)) is not _MISSING:
+                    piece = gate.hold_back(chunk)
+                    if piece and await _atry_release(gate, piece, context):
+                        yield gate.make_chunk(piece)
+                    if gate.can_stop_chain:
+                        break
+            rest = gate.get_unjudged_rest()
+            if rest is not None and await _atry_release(gate, rest, context):
+                yield gate.make_chunk(rest)
+
+
+async def _atry_release(gate: _Gate, piece: str, context: Context) -> bool:
+    """Release a piece if its score allows it, with the evaluator in a thread off the event loop."""
+    # A context can be entered only once at a time, so the thread works in a copy.
+    return await run_in_scoring_thread(partial(context.copy().run, gate.try_release, piece))
+
+
+async def _get_next(chunks: Any, context: Context) -> Any:
+    """Return the next chunk, or `_MISSING` at the end, from a chain that runs in `context`."""
+
+    async def get_next() -> Any:
+        return await anext(chunks, _MISSING)
+
+    return await coro_with_context(get_next(), context, create_task=True)
+
+
+def _find_stream_handlers(run: Any) -> list[Any]:
+    """Find the handlers that are shown the chunks of a run, as by LangChain's own runnables."""
+    return [handler for handler in run.handlers if hasattr(handler, "tap_output_iter")]
+
+
+class _Gate:
+    """An answer on its way out: what is held back, what has left, and the latest verdict.
+
+    Attributes:
+        call: the call of the guard that the chain runs for.
+        verdict: the verdict on the answer up to the last piece that was scored, or None if no piece
+            has been scored.
+        score_next_piece: the function of an incremental evaluator that scores the answer with its
+            next piece, once the first piece has been scored.
+    """
+
+    def __init__(self, run: GuardedRun, call: GuardedCall[Any], evaluator: Evaluator) -> None:
+        self.call = call
+        self.verdict: Verdict | None = None
+        self._run = run
+        self._evaluator = evaluator
+        self._group = run.policy.group(call.config.get("metadata", {}))
+        self._held_text = ""
+        self._released_text = ""
+        # The sum of the message chunks without their texts, or None if the chunks are strings.
+        self._message: AIMessageChunk | None = None
+        # The sum of the chunks from the first on that is neither a string nor a message.
+        self._non_text: Any = _MISSING
+        self.score_next_piece: Callable[[str], Score] | None = None
+
+    def hold_back(self, chunk: Any) -> str:
+        """Hold a chunk back, and return the finished sentences to score now, or an empty string."""
+        if not self.is_text or not isinstance(chunk, str | AIMessageChunk):
+            self._non_text = chunk if self.is_text else _add_chunks(self._non_text, chunk)
             return ""
         if isinstance(chunk, AIMessageChunk):
-            rest = chunk.model_copy(update={"content": ""})
-            self.message = rest if self.message is None else self.message + rest
-        self.held += chunk if isinstance(chunk, str) else message_text(chunk)
-        if self.is_cut or self.calls_tools:
+            self._held_text += get_message_text(chunk)
+            without_text = chunk.model_copy(update={"content": ""})
+            self._message = without_text if self._message is None else self._message + without_text
+        else:
+            self._held_text += chunk
+        if self._is_cut or self._calls_tools:
             return ""
-        ends = [found.end() for found in SENTENCE_END.finditer(self.held)]
-        return self.held[: ends[-1]] if ends else ""
+        ends = [match.end() for match in SENTENCE_END.finditer(self._held_text)]
+        return self._held_text[: ends[-1]] if ends else ""
 
-    @property
-    def generated(self) -> ChainRan | None:
-        """An output that is no text, once the chain has ended: it can only be judged whole; None where it is text."""
-        if self.whole is _NOTHING:
-            return None
-        return ChainRan(self.whole, self.call.watch, perf_counter() - self.started)
+    def try_release(self, piece: str) -> bool:
+        """Score the answer up to the end of a piece, and release the piece if the score allows it.
 
-    @property
-    def calls_tools(self) -> bool:
-        """Whether the message is no final answer; a call that can't be read is none, as in a message that is whole."""
-        return self.message is not None and bool(self.message.tool_calls)
+        Args:
+            piece: the beginning of the text that is held back.
 
-    def judge(self, piece: str, evaluator: Evaluator) -> bool:
-        """Whether a piece may leave, by the score of the answer up to its end."""
-        exchange = self.run.extract(self.call.input, self.said + piece, self.call.watch.documents)
-        scorer = evaluator
+        Returns:
+            True if the piece may leave.
+
+        Raises:
+            EvaluationError: scoring failed, and the policy says to raise then.
+        """
+        result = self._score(piece)
+        if result.error is not None and self._run.policy.on_error == "raise":
+            raise result.error
+        already_released = bool(self._released_text)
+        self.verdict = decide_by_score(self._bands, result, partly_released=already_released)
+        if not self.verdict.accepted:
+            return False
+        self._released_text += piece
+        self._held_text = self._held_text[len(piece) :]
+        return True
+
+    def _score(self, piece: str) -> ScoringResult:
+        answer = self._released_text + piece
+        exchange = self._run.extract(self.call.input, answer, self.call.recorder.documents)
+        evaluator = self._evaluator
         if isinstance(evaluator, IncrementalEvaluator):
-            scorer = _AnswerScorer(self, evaluator, piece)
-        (evaluated,) = score_exchanges(scorer, [exchange])
-        if evaluated.error is not None and self.run.policy.on_error == "raise":
-            raise evaluated.error
-        self.verdict = decide_by_score(
-            self.run.policy.cuts(evaluator, self.group), evaluated, partly_released=bool(self.said)
-        )
-        if self.verdict.accepted:
-            self.said, self.held = self.said + piece, self.held[len(piece) :]
-            return True
-        return False
+            evaluator = _PieceScorer(self, evaluator, piece)
+        (result,) = score_exchanges(evaluator, [exchange])
+        return result
 
-    def abstention(self, evaluator: Evaluator) -> str:
-        """What the stream ends with when it is cut."""
-        assert self.verdict is not None
-        routes = self.run.policy.cuts(evaluator, self.group).routes(self.verdict.score)
-        route = next(
-            (route for route in routes if isinstance(route, Abstain)),
-            Abstain(self.run.policy.abstention),
-        )
-        text = route.message if isinstance(route.message, str) else route.message(self.verdict)
-        return f" {text}" if self.said else text
-
-    @property
-    def rest(self) -> str | None:
-        """What is still to be judged when the chain has ended; None where nothing is."""
-        if (
-            self.whole is not _NOTHING
-            or self.is_cut
-            or self.calls_tools
-            or (self.said and not self.held.strip())
-        ):
+    def get_unjudged_rest(self) -> str | None:
+        """Return the text to score when the chain has ended, or None if there is no such text."""
+        if not self.is_text or self._is_cut or self._calls_tools:
             return None
-        return self.held
+        if self._released_text and not self._held_text.strip():
+            return None
+        return self._held_text
+
+    def make_ending(self) -> Iterator[Any]:
+        """Make the chunks after the last released sentence.
+
+        A message that calls tools ends with all that was held back. An answer ends with the
+        abstention if it was cut, and a message with its token counts and the verdict.
+        """
+        if self._message is not None and self._calls_tools:
+            self.verdict = None  # a message that calls tools is no answer, so it has no verdict
+            yield self._message.model_copy(update={"content": self._held_text})
+            return
+        if self._is_cut:
+            yield self.make_chunk(self._make_abstention())
+        if self._message is not None:
+            assert self.verdict is not None
+            token_counts = self._message.usage_metadata
+            end = AIMessageChunk(content="", id=self._message.id, usage_metadata=token_counts)
+            yield attach(end, self.verdict)
+
+    def make_chunk(self, text: str) -> Any:
+        """Make a chunk of the chain's type."""
+        if self._message is None:
+            return text
+        return AIMessageChunk(content=text, id=self._message.id)
+
+    def make_generated(self, started: float) -> ChainRan:
+        """Make the result of a chain whose output is not text and can only be judged as a whole.
+
+        Args:
+            started: the value of `perf_counter` when the stream began.
+        """
+        return ChainRan(self._non_text, self.call.recorder, perf_counter() - started)
 
     @property
-    def is_cut(self) -> bool:
-        """Whether a sentence fell short."""
+    def is_text(self) -> bool:
+        """True unless the chain has streamed a chunk that is neither a string nor a message."""
+        return self._non_text is _MISSING
+
+    @property
+    def can_stop_chain(self) -> bool:
+        """True if a text fell short. A message that fell short may still turn out to call tools."""
+        return self._is_cut and self._message is None
+
+    @property
+    def _is_cut(self) -> bool:
         return self.verdict is not None and not self.verdict.accepted
 
     @property
-    def is_over(self) -> bool:
-        """Whether the chain need not go on: a text fell short; a message that did may still turn out to call tools."""
-        return self.is_cut and self.message is None
+    def _calls_tools(self) -> bool:
+        # A call that can't be read does not count, as in a message that comes whole.
+        return self._message is not None and bool(self._message.tool_calls)
 
-    def ending(self, evaluator: Evaluator) -> Iterator[Any]:
-        """What comes after the last released sentence: of a message that calls tools, all the rest.
+    @property
+    def _bands(self) -> ResolvedBands:
+        return self._run.policy.cuts(self._evaluator, self._group)
 
-        Of an answer, the abstention where it was cut, and of a message its token counts and the verdict.
-        """
-        if self.message is not None and self.calls_tools:
-            self.verdict = None  # on no answer, no verdict
-            yield self.message.model_copy(update={"content": self.held})
-            return
-        if self.is_cut:
-            yield self.chunk(self.abstention(evaluator))
-        if self.message is not None:
-            assert self.verdict is not None
-            end = AIMessageChunk(
-                content="", id=self.message.id, usage_metadata=self.message.usage_metadata
-            )
-            yield attach(end, self.verdict)
-
-    def chunk(self, text: str) -> Any:
-        """A text in the type of the chain's chunks."""
-        return text if self.message is None else AIMessageChunk(content=text, id=self.message.id)
+    def _make_abstention(self) -> str:
+        assert self.verdict is not None
+        routes = self._bands.routes(self.verdict.score)
+        abstentions = [route for route in routes if isinstance(route, Abstain)]
+        message = abstentions[0].message if abstentions else self._run.policy.abstention
+        text = message if isinstance(message, str) else message(self.verdict)
+        return f" {text}" if self._released_text else text
 
 
 @dataclass
-class _AnswerScorer:
-    """An evaluator of one answer, which reads the prompt once and then only new pieces."""
+class _PieceScorer:
+    """An evaluator of a growing answer, which reads the prompt once and then only the new pieces."""
 
     gate: _Gate
     evaluator: IncrementalEvaluator
@@ -169,147 +349,22 @@ class _AnswerScorer:
     guarantee: str | None = None
 
     def score(self, exchanges: Sequence[Exchange]) -> list[Score]:
+        """Score the answer up to the end of the piece."""
         (exchange,) = exchanges
-        if self.gate.extend is None:
-            self.gate.extend = self.evaluator.score_incrementally(
+        gate = self.gate
+        if gate.score_next_piece is None:
+            gate.score_next_piece = self.evaluator.score_incrementally(
                 exchange.question, exchange.context
             )
-        return [self.gate.extend(self.piece)]
+        return [gate.score_next_piece(self.piece)]
 
 
-@dataclass(frozen=True)
-class SentenceStream:
-    """Streams a chain's answer sentence by sentence.
+def _add_chunks(output: Any, chunk: Any) -> Any:
+    """Add a chunk to the output so far.
 
-    Evaluators work in the chain's silenced context: what they run themselves must not be heard either.
-
-    Attributes:
-        run: the chain, its evaluator and policy, and how an exchange is read.
+    A chunk that can't be added holds all that came before, as with parsers that stream JSON.
     """
-
-    run: GuardedRun
-
-    def stream(self, input: Any, config: RunnableConfig) -> Iterator[Any]:
-        """Released pieces of the answer, of the type of the chain's chunks."""
-        run_id, name = config.pop("run_id", None), config.get("run_name") or self.run.name
-        run = get_callback_manager_for_config(config).on_chain_start(
-            None, input, name=name, run_id=run_id
-        )
-        final: Any = None
-        try:
-            pieces: Iterator[Any] = self._pieces(input, config, run)
-            for handler in _tapping(run):
-                pieces = handler.tap_output_iter(run.run_id, pieces)
-            for piece in pieces:
-                final = piece if final is None else final + piece
-                yield piece
-        except BaseException as error:
-            run.on_chain_error(error)
-            raise
-        run.on_chain_end(final)
-
-    async def astream(self, input: Any, config: RunnableConfig) -> AsyncGenerator[Any, None]:
-        """As `stream`; scoring runs in a thread, off the event loop."""
-        run_id, name = config.pop("run_id", None), config.get("run_name") or self.run.name
-        run = await get_async_callback_manager_for_config(config).on_chain_start(
-            None, input, name=name, run_id=run_id
-        )
-        final: Any = None
-        try:
-            async with aclosing(self._apieces(input, config, run)) as own:
-                pieces: AsyncIterator[Any] = own
-                for handler in _tapping(run):
-                    pieces = handler.tap_output_aiter(run.run_id, pieces)
-                async for piece in pieces:
-                    final = piece if final is None else final + piece
-                    yield piece
-        except BaseException as error:
-            await run.on_chain_error(error)
-            raise
-        await run.on_chain_end(final)
-
-    def _pieces(self, input: Any, config: RunnableConfig, run: Any) -> Iterator[Any]:
-        gate, evaluator = self._gate(input, config, run), self.run.load_evaluator()
-        inside = gate.call.step_config
-        with set_config_context(inside) as context:
-            chunks: Any = context.run(self.run.chain.stream, input, inside, **self.run.kwargs)
-            with closing(chunks):
-                for chunk in iter(lambda: context.run(next, chunks, _NOTHING), _NOTHING):
-                    if (piece := gate.take(chunk)) and context.run(gate.judge, piece, evaluator):
-                        yield gate.chunk(piece)
-                    if gate.is_over:
-                        break
-            if (rest := gate.rest) is not None and context.run(gate.judge, rest, evaluator):
-                yield gate.chunk(rest)
-        if (generated := gate.generated) is not None:
-            outcome = self.run.decide(gate.call, generated)
-            gate.verdict = outcome.verdict
-            yield outcome.output
-        else:
-            yield from gate.ending(evaluator)
-        if gate.verdict is not None:
-            child = patch_config(config, callbacks=run.get_child())
-            dispatch_custom_event(VERDICT_EVENT, gate.verdict.model_dump(mode="json"), config=child)
-
-    async def _apieces(
-        self, input: Any, config: RunnableConfig, run: Any
-    ) -> AsyncGenerator[Any, None]:
-        gate, evaluator = (
-            self._gate(input, config, run),
-            await run_in_scoring_thread(self.run.load_evaluator),
-        )
-        inside = gate.call.step_config
-        with set_config_context(inside) as context:
-            stream: Any = context.run(self.run.chain.astream, input, inside, **self.run.kwargs)
-            async with aclosing(stream):
-                while (chunk := await _next(stream, context)) is not _NOTHING:
-                    if piece := gate.take(chunk):
-                        passes = await run_in_scoring_thread(
-                            partial(context.copy().run, gate.judge, piece, evaluator)
-                        )
-                        if passes:
-                            yield gate.chunk(piece)
-                    if gate.is_over:
-                        break
-            rest = gate.rest
-            if rest is not None and await run_in_scoring_thread(
-                partial(context.copy().run, gate.judge, rest, evaluator)
-            ):
-                yield gate.chunk(rest)
-        if (generated := gate.generated) is not None:
-            outcome = await self.run.adecide(gate.call, generated)
-            gate.verdict = outcome.verdict
-            yield outcome.output
-        else:
-            for piece in gate.ending(evaluator):
-                yield piece
-        if gate.verdict is not None:
-            child = patch_config(config, callbacks=run.get_child())
-            await adispatch_custom_event(
-                VERDICT_EVENT, gate.verdict.model_dump(mode="json"), config=child
-            )
-
-    def _gate(self, input: Any, config: RunnableConfig, run: Any) -> _Gate:
-        call: GuardedCall[Any] = GuardedCall(input, config, run)
-        call.inside("aspire_guard:chain")
-        return _Gate(self.run, call, self.run.policy.group(config.get("metadata", {})))
-
-
-def _added(whole: Any, chunk: Any) -> Any:
-    """Two chunks as one. Those that can't be added hold all that came before: so JSON parsers stream."""
     try:
-        return whole + chunk
+        return output + chunk
     except TypeError:
         return chunk
-
-
-async def _next(stream: Any, context: Any) -> Any:
-    async def one() -> Any:
-        return await anext(stream, _NOTHING)
-
-    return await coro_with_context(one(), context, create_task=True)
-
-
-def _tapping(run: Any) -> list[Any]:
-    """The handlers that are shown what a run streams, as LangChain's own runnables show it."""
-    return [handler for handler in run.handlers if hasattr(handler, "tap_output_iter")]

@@ -196,10 +196,10 @@ class AspireCallbackHandler(BaseCallbackHandler):
             return
         try:
             exchange = extract_judged_exchange(
-                self._reading.exchange, run.input if input is None else input, output, run.watch
+                self._reading.read, run.input if input is None else input, output, run.watch
             )
         except Exception:
             return
         if exchange is not None:
-            carried = run.watch.self_score(exchange, output, find_fingerprint(self._evaluator))
+            carried = run.watch.find_self_score(exchange, output, find_fingerprint(self._evaluator))
             self._scoring.put(Waiting(run, exchange, carried))

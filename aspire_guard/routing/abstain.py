@@ -15,10 +15,10 @@ from aspire_guard.exchange import (
     INPUT_CONTEXT_KEYS,
     OUTPUT_CONTEXT_KEYS,
     QUESTION_KEYS,
-    answer_in,
-    answer_key,
-    answer_text,
-    message_text,
+    find_answer,
+    find_answer_key,
+    get_message_text,
+    read_answer,
 )
 from aspire_guard.verdict import Verdict
 
@@ -43,14 +43,14 @@ def abstain(output: Any, message: str, answer: str | None = None) -> Any:
     Raises:
         ExchangeError: the output has no place for the abstention.
     """
-    usual = answer_text(output) if answer is None or answer_in(output) is not None else ""
+    usual = read_answer(output) if answer is None or find_answer(output) is not None else ""
     rejected = {text.strip() for text in (answer or "", usual)} - {""}
     if isinstance(output, AIMessage):
         return _abstained(output, message)
     if isinstance(output, str):
         return message
     if isinstance(output, Mapping):
-        key = answer_key(output)
+        key = find_answer_key(output)
         if key is not None:
             cleared = _cleared(output, rejected, message)
             # A state's answer is the last of its messages.
@@ -91,9 +91,9 @@ def attach(output: Any, verdict: Verdict) -> Any:
     if isinstance(output, AIMessage):
         metadata = {**output.response_metadata, VERDICT_KEY: verdict.model_dump(mode="json")}
         return output.model_copy(update={"response_metadata": metadata})
-    if isinstance(output, Mapping) and isinstance(answer_in(output), AIMessage):
-        key = answer_key(output)
-        message = attach(answer_in(output), verdict)
+    if isinstance(output, Mapping) and isinstance(find_answer(output), AIMessage):
+        key = find_answer_key(output)
+        message = attach(find_answer(output), verdict)
         return {
             **output,
             key: [*output[key][:-1], message] if isinstance(output[key], list) else message,
@@ -113,7 +113,7 @@ def _without(value: Any, rejected: AbstractSet[str], message: str) -> Any:
     if isinstance(value, str):
         return message if value.strip() in rejected else value
     if isinstance(value, AIMessage):
-        if not any(text in message_text(value) for text in rejected):
+        if not any(text in get_message_text(value) for text in rejected):
             return value
         # Its tools were called: without the calls their results, further on, would belong to nothing.
         return _abstained(value, message).model_copy(update={"tool_calls": value.tool_calls})

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from aspire_guard.errors import ExchangeError, RouteTimeoutError
 from aspire_guard.evaluators.protocol import Evaluator, find_fingerprint
-from aspire_guard.exchange import Exchange, answer_in
+from aspire_guard.exchange import Exchange, find_answer
 from aspire_guard.exchange.run_recorder import Extract, extract_judged_exchange
 from aspire_guard.langgraph_compat import is_interrupt
 from aspire_guard.review.item import Decision, ReviewItem
@@ -136,7 +136,7 @@ class _Way:
             return Outcome(generated.output, verdict=None)
         fingerprint = find_fingerprint(self.evaluator)
         evaluated = ScoringResult(
-            generated.watch.self_score(exchange, generated.output, fingerprint)
+            generated.watch.find_self_score(exchange, generated.output, fingerprint)
         )
         if evaluated.score is None:
             evaluated = yield from self._evaluate(exchange)
@@ -245,9 +245,9 @@ class _Way:
             self.record.failed("custom", reply.error, seconds=reply.seconds)
             return None
         self.record.done("custom", reply.seconds)
-        answer = answer_in(reply.output)
+        answer = find_answer(reply.output)
         verdict = self.record.verdict(
-            best, "custom", released=best is not None and answer == answer_in(best.output)
+            best, "custom", released=best is not None and answer == find_answer(best.output)
         )
         return Outcome(attach(reply.output, verdict), verdict)
 

@@ -20,7 +20,7 @@ from langchain_core.prompts import ChatPromptTemplate, HumanMessagePromptTemplat
 from pydantic import Field
 
 from aspire_guard.errors import InputError
-from aspire_guard.exchange import message_text
+from aspire_guard.exchange import get_message_text
 from aspire_guard.exchange.run_recorder import SELF_SCORE_KEY
 from aspire_guard.lm.template import neutralize_markers
 
@@ -149,7 +149,7 @@ class _LayoutPrompt(ChatPromptTemplate):
 def _last_human_text(messages: Sequence[BaseMessage]) -> str:
     text = next(
         (
-            message_text(message)
+            get_message_text(message)
             for message in reversed(messages)
             if isinstance(message, HumanMessage)
         ),

@@ -18,7 +18,7 @@ from aspire_guard.errors import ExchangeError, InputError
 from aspire_guard.evaluators.callable import CallableEvaluator
 from aspire_guard.evaluators.protocol import Evaluator
 from aspire_guard.exchange import Exchange
-from aspire_guard.exchange.extraction import describe_shape, messages_in
+from aspire_guard.exchange.extraction import describe_shape, parse_messages
 from aspire_guard.verdict import Score
 
 try:
@@ -95,7 +95,7 @@ class AspireDecisionModel(BaseDecisionModel):
 
 def _exchange(state: State) -> Exchange:
     try:
-        whole = state if isinstance(state, Mapping) else {"messages": messages_in(state)}
+        whole = state if isinstance(state, Mapping) else {"messages": parse_messages(state)}
         return Exchange.from_run(whole, whole)
     except ExchangeError:
         raise ExchangeError(

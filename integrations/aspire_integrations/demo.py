@@ -17,7 +17,7 @@ from langchain_core.runnables import Runnable, RunnablePassthrough
 from rich.console import Console
 from rich.text import Text
 
-from aspire_guard.exchange import answer_text
+from aspire_guard.exchange import read_answer
 from aspire_guard.guard import AspireGuard
 from aspire_guard.routing.abstain import VERDICT_KEY
 from aspire_guard.verdict import Verdict
@@ -265,7 +265,7 @@ class _Bystander(BaseCallbackHandler):
         self, outputs: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
     ) -> None:
         if parent_run_id == self.guard_run:
-            self.answer = answer_text(outputs)
+            self.answer = read_answer(outputs)
 
     def on_retriever_end(self, documents: Sequence[Document], **kwargs: Any) -> None:
         self.passages.extend(

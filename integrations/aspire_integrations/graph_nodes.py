@@ -14,7 +14,7 @@ from langchain_core.messages import AIMessage, AnyMessage
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langgraph.graph.message import add_messages
 
-from aspire_guard.exchange import answer_in, answer_text
+from aspire_guard.exchange import find_answer, read_answer
 from aspire_integrations.graph_review import holding, reviewed
 
 
@@ -60,6 +60,6 @@ def review_node(state: GuardedState) -> dict[str, Any]:
 
 
 def _message(output: Any) -> AIMessage:
-    answer = answer_in(output)
-    message = answer if isinstance(answer, AIMessage) else AIMessage(answer_text(output))
+    answer = find_answer(output)
+    message = answer if isinstance(answer, AIMessage) else AIMessage(read_answer(output))
     return message if message.id else message.model_copy(update={"id": str(uuid4())})

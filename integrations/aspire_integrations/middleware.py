@@ -29,7 +29,13 @@ from langgraph.runtime import Runtime
 from langgraph.types import Command, TracePolicy, omit_payload
 
 from aspire_guard.evaluators.protocol import Evaluator
-from aspire_guard.exchange import Exchange, answer_text, context_text, message_text, question_text
+from aspire_guard.exchange import (
+    Exchange,
+    get_message_text,
+    join_passages,
+    read_answer,
+    read_question,
+)
 from aspire_guard.execution.guarded_run import GuardedRun
 from aspire_guard.routing.policy import RoutingPolicy
 from aspire_integrations.graph_review import Held, holding, reviewed
@@ -146,7 +152,7 @@ class _ModelCall:
             raise result
         if self.given is not None and (result is _UNJUDGED or result is self.given.result[-1]):
             return self.given
-        message = result if isinstance(result, AIMessage) else AIMessage(answer_text(result))
+        message = result if isinstance(result, AIMessage) else AIMessage(read_answer(result))
         own = None if self.given is None else self.given.result[-1].id
         # The id of the model's own message, which a stream or a later step may know it by.
         message = message.model_copy(update={"id": own or message.id or str(uuid4())})
@@ -166,7 +172,9 @@ def _exchange(messages: list[BaseMessage], output: Any, documents: Sequence[Docu
         default=0,
     )
     read = [
-        message_text(message) for message in messages[asked:] if isinstance(message, ToolMessage)
+        get_message_text(message)
+        for message in messages[asked:]
+        if isinstance(message, ToolMessage)
     ]
-    context = context_text([*read, *documents])
-    return Exchange(question=question_text(messages), context=context, answer=answer_text(output))
+    context = join_passages([*read, *documents])
+    return Exchange(question=read_question(messages), context=context, answer=read_answer(output))

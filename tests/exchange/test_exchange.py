@@ -1,4 +1,4 @@
-"""What is read out of a chain's input and output."""
+"""Reading an exchange from the usual places of a chain's input and output."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import pytest
 from langchain_core.documents import Document
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_core.prompts import ChatPromptTemplate
-from pydantic import ValidationError
 
 from aspire_guard.errors import ExchangeError
 from aspire_guard.exchange import Exchange
@@ -27,7 +26,6 @@ QUESTION = "Who keeps the key?"
             AIMessage("Hello!"),
             HumanMessage(QUESTION),
         ],
-        [("system", "Be brief."), ("human", QUESTION)],
         [{"role": "user", "content": QUESTION}],
         HumanMessage(
             [
@@ -42,7 +40,6 @@ QUESTION = "Who keeps the key?"
         {"query": QUESTION},
         {"input": QUESTION},
         {"messages": [HumanMessage(QUESTION)]},
-        {"input": [HumanMessage(QUESTION)]},
         {"input": "something else", "question": QUESTION},
     ],
 )
@@ -57,7 +54,6 @@ def test_question(input: Any) -> None:
         "Ada",
         AIMessage("Ada"),
         AIMessage([{"type": "reasoning", "reasoning": "hm"}, {"type": "text", "text": "Ada"}]),
-        {"answer": "Ada"},
         {"output": "Ada"},
         {"result": AIMessage("Ada")},
         {"answer": "Ada", "result": "Bob"},
@@ -84,7 +80,6 @@ def test_an_empty_answer_is_an_answer() -> None:
         ({}, {"source_documents": [Document("One.")]}, "One."),
         ({"context": "One."}, {"context": "Two."}, "One."),
         ({}, {}, "Seen."),
-        ({"context": ""}, {}, "Seen."),
         ({"context": []}, {"source_documents": []}, "Seen."),
     ],
 )
@@ -134,10 +129,3 @@ def test_no_answer() -> None:
         "'answer', 'output', 'result', 'messages'; found a dict with the keys 'text'; end the chain with one of these, "
         "for example with StrOutputParser(), or tell the guard where the answer is: answer='...', a key or a function"
     )
-
-
-def test_an_exchange_can_not_be_changed() -> None:
-    """What was judged stays what was judged."""
-    exchange = Exchange(question=QUESTION, answer="Ada")
-    with pytest.raises(ValidationError):
-        exchange.answer = "Bob"

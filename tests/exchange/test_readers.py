@@ -1,4 +1,4 @@
-"""What is judged, where the caller says where it is."""
+"""Reading an exchange from the places that the caller names."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REFUSING = ConstantEvaluator(confidence=0.0)
 
 
 class Keeper(BaseModel):
-    """Who keeps it."""
+    """The keeper of the key."""
 
     name: str
     since: int
@@ -65,8 +65,8 @@ INPUT = {"asked": "Who?", "notes": [Document("Ada keeps it."), "So?"]}
     ],
 )
 def test_keys_and_functions(reading: ExchangeReader, output: Any, exchange: Exchange) -> None:
-    """A key of input or output, a field of an object, or a function; what is no text is judged as JSON."""
-    assert reading.exchange(INPUT, output) == exchange
+    """A reader can be a key, a field of an object or a function, and other values than text become JSON."""
+    assert reading.read(INPUT, output) == exchange
 
 
 @pytest.mark.parametrize(
@@ -89,9 +89,9 @@ def test_keys_and_functions(reading: ExchangeReader, output: Any, exchange: Exch
 def test_what_is_not_there_is_an_error_that_quotes_nothing(
     reading: ExchangeReader, error: str
 ) -> None:
-    """It names what was expected and the shape of what was found."""
+    """The error names the expected place and the shape of the value, and never quotes it."""
     with pytest.raises(ExchangeError) as raised:
-        reading.exchange(INPUT, KEEPER)
+        reading.read(INPUT, KEEPER)
     assert str(raised.value).startswith(error)
     assert "Zanq" not in str(raised.value)
 
@@ -112,7 +112,7 @@ def test_structured_output_from_a_real_parser() -> None:
 
 
 def test_structured_output_that_nobody_says_how_to_judge_is_an_error() -> None:
-    """At the first call, with what was found and the way out."""
+    """The first call raises an error that says what was found and the way out."""
     guard = AspireGuard(RunnableLambda(lambda question: KEEPER), evaluator=TRUSTING)
     with pytest.raises(
         ExchangeError, match=r"found a value of type Keeper; .*answer='\.\.\.', a key or a function"
@@ -121,7 +121,7 @@ def test_structured_output_that_nobody_says_how_to_judge_is_an_error() -> None:
 
 
 def test_a_rejected_object_has_the_abstention_in_its_field() -> None:
-    """The field that was judged; an object without a text to replace needs a custom route."""
+    """The abstention replaces the judged field, and an object without a text needs a custom route."""
     chain: RunnableLambda[Any, Any] = RunnableLambda(lambda question: KEEPER)
     assert (
         AspireGuard(chain, evaluator=REFUSING, answer="name").invoke("Who?").name

@@ -1,4 +1,4 @@
-"""Sentence release: what passes leaves at once, and the stream is cut where a sentence falls short."""
+"""Sentence release: accepted sentences leave at once, and a sentence that falls short cuts the stream."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DOUBTS_THE_END = ConstantEvaluator(lambda exchange: 0.0 if "Zanq" in exchange.an
 SYNC_AND_ASYNC = pytest.mark.parametrize("way", ["sync", "async"])
 
 
-def streamed(
+def collect_chunks(
     guard: Runnable[Any, Any], way: str, asked: Any = "Who?", config: Any = None
 ) -> list[Any]:
     async def chunks() -> list[Any]:
@@ -40,7 +40,7 @@ def streamed(
     return asyncio.run(chunks()) if way == "async" else list(guard.stream(asked, config))
 
 
-def by_sentence(chain: Any, evaluator: Any, **options: Any) -> AspireGuard:
+def guard_by_sentence(chain: Any, evaluator: Any, **options: Any) -> AspireGuard:
     return AspireGuard(chain, evaluator=evaluator, release="sentence", **options)
 
 
@@ -88,13 +88,13 @@ class Garbling(ScriptedChatModel):
     ],
 )
 def test_where_a_sentence_ends(text: str, ends: list[int]) -> None:
-    """At its mark and what closes behind it; not at a decimal point, nor at a mark that may yet become one."""
+    """A sentence ends at its mark and the closing quotes after it, but not at a decimal point."""
     assert [found.end() for found in SENTENCE_END.finditer(text)] == ends
 
 
 @SYNC_AND_ASYNC
 def test_sentences_leave_as_they_pass(way: str) -> None:
-    """Each is scored with all that came before it."""
+    """Each sentence is scored together with all sentences before it."""
     seen: list[Exchange] = []
 
     def note(exchange: Exchange) -> float:
@@ -102,25 +102,25 @@ def test_sentences_leave_as_they_pass(way: str) -> None:
         return 1.0
 
     pieces = ["Ada keeps it.", " It is 3.5 m long.", " Zanq."]
-    assert streamed(by_sentence(TEXT, ConstantEvaluator(note)), way) == pieces
+    assert collect_chunks(guard_by_sentence(TEXT, ConstantEvaluator(note)), way) == pieces
     assert [exchange.answer for exchange in seen] == ["".join(pieces[:n]) for n in (1, 2, 3)]
 
 
 @SYNC_AND_ASYNC
 def test_the_stream_is_cut_where_one_falls_short(way: str) -> None:
-    """What came before stays; the abstention is the last chunk; the rest is nowhere."""
-    assert streamed(by_sentence(TEXT, DOUBTS_THE_END), way) == [
+    """The sentences before the cut stay, the abstention is the last chunk, and the rest is nowhere."""
+    assert collect_chunks(guard_by_sentence(TEXT, DOUBTS_THE_END), way) == [
         "Ada keeps it.",
         " It is 3.5 m long.",
         f" {ABSTENTION}",
     ]
-    assert streamed(by_sentence(TEXT, ConstantEvaluator(0.0)), way) == [ABSTENTION]
+    assert collect_chunks(guard_by_sentence(TEXT, ConstantEvaluator(0.0)), way) == [ABSTENTION]
 
 
 @SYNC_AND_ASYNC
 def test_a_message_is_streamed_under_one_id_with_its_verdict(way: str) -> None:
     """The chunks add up to one message, whose metadata tell that a part of it was released."""
-    chunks = streamed(by_sentence(MODEL, DOUBTS_THE_END), way)
+    chunks = collect_chunks(guard_by_sentence(MODEL, DOUBTS_THE_END), way)
     assert all(isinstance(chunk, AIMessageChunk) for chunk in chunks)
     whole = chunks[0]
     for chunk in chunks[1:]:
@@ -130,16 +130,6 @@ def test_a_message_is_streamed_under_one_id_with_its_verdict(way: str) -> None:
     verdict = whole.response_metadata["aspire_guard"]
     assert (verdict["accepted"], verdict["released"], verdict["route"]) == (False, True, "abstain")
     assert "the stream was cut" in verdict["reason"]
-
-
-@SYNC_AND_ASYNC
-def test_calls_of_tools_pass(way: str) -> None:
-    """They are no answer."""
-    chunks = streamed(
-        by_sentence(ScriptedChatModel(AIMessage("", tool_calls=[CALL])), ConstantEvaluator(0.0)),
-        way,
-    )
-    assert [call for chunk in chunks for call in chunk.tool_calls] == [CALL]
 
 
 @SYNC_AND_ASYNC
@@ -155,11 +145,13 @@ def test_calls_of_tools_pass(way: str) -> None:
 def test_calls_of_tools_pass_after_what_is_said_before_them(
     way: str, confidences: tuple[float, float], contents: list[str]
 ) -> None:
-    """Nothing is said in the place of a sentence that fell short, and there is no verdict: it was no answer."""
+    """A message that calls tools is no answer, so it leaves whole and without a verdict."""
     model = ScriptedChatModel(AIMessage("Let me look. One moment.", tool_calls=[CALL]))
     evaluator = ConstantEvaluator(lambda exchange: confidences["moment" in exchange.answer])
     listener = Listener()
-    chunks = streamed(by_sentence(model, evaluator), way, config={"callbacks": [listener]})
+    chunks = collect_chunks(
+        guard_by_sentence(model, evaluator), way, config={"callbacks": [listener]}
+    )
     assert [chunk.content for chunk in chunks] == contents
     assert [chunk.tool_calls for chunk in chunks] == [*[[]] * (len(chunks) - 1), [CALL]]
     assert len({chunk.id for chunk in chunks}) == 1
@@ -168,8 +160,8 @@ def test_calls_of_tools_pass_after_what_is_said_before_them(
 
 @SYNC_AND_ASYNC
 def test_a_call_that_cannot_be_read_is_none(way: str) -> None:
-    """So the message is an answer, as it is in `invoke`."""
-    chunks = streamed(by_sentence(Garbling(says="Zanq"), ConstantEvaluator(0.0)), way)
+    """A message whose tool call can't be read is an answer, as it is in `invoke`."""
+    chunks = collect_chunks(guard_by_sentence(Garbling(says="Zanq"), ConstantEvaluator(0.0)), way)
     assert "".join(chunk.content for chunk in chunks) == ABSTENTION
     assert not any(chunk.tool_call_chunks for chunk in chunks)
 
@@ -181,10 +173,10 @@ def test_a_call_that_cannot_be_read_is_none(way: str) -> None:
 def test_a_text_that_falls_short_stops_its_model(
     chain: Runnable[Any, Any], way: str, ends: bool
 ) -> None:
-    """If async, as LangChain's sync chains can't be stopped; a message is read to its end, where it may call tools."""
+    """An async text chain is stopped, but a message is read to its end, since it may call tools."""
     listener = Listener()
-    chunks = streamed(
-        by_sentence(chain, ConstantEvaluator(0.0)), way, config={"callbacks": [listener]}
+    chunks = collect_chunks(
+        guard_by_sentence(chain, ConstantEvaluator(0.0)), way, config={"callbacks": [listener]}
     )
     assert ABSTENTION in str(chunks[0])
     assert (" Zanq." in listener.tokens) is ends
@@ -192,18 +184,18 @@ def test_a_text_that_falls_short_stops_its_model(
 
 @SYNC_AND_ASYNC
 def test_an_evaluator_that_fails_cuts_the_stream_or_raises(way: str) -> None:
-    """As the policy says."""
+    """An evaluator that fails cuts the stream, or raises if the policy says so."""
     broken = ConstantEvaluator(float("nan"))
-    assert streamed(by_sentence(TEXT, broken), way) == [ABSTENTION]
+    assert collect_chunks(guard_by_sentence(TEXT, broken), way) == [ABSTENTION]
     with pytest.raises(EvaluationError):
-        streamed(by_sentence(TEXT, broken, policy=RoutingPolicy(on_error="raise")), way)
+        collect_chunks(guard_by_sentence(TEXT, broken, policy=RoutingPolicy(on_error="raise")), way)
 
 
 def test_only_what_is_released_is_in_the_events() -> None:
     """astream_events shows the released sentences, and nothing of the one that fell short."""
 
     async def events() -> list[Any]:
-        guard = by_sentence(TEXT, DOUBTS_THE_END)
+        guard = guard_by_sentence(TEXT, DOUBTS_THE_END)
         return [event async for event in guard.astream_events("Who?", version="v2")]
 
     shown = str(asyncio.run(events()))
@@ -213,9 +205,11 @@ def test_only_what_is_released_is_in_the_events() -> None:
 
 @SYNC_AND_ASYNC
 def test_an_evaluator_that_runs_a_chain_is_not_heard(way: str) -> None:
-    """What it is given to judge is in no events of a chain around the guard, sync or async."""
+    """The runs of an evaluator are in no events of a chain around the guard, sync or async."""
     judge = RunnableLambda(lambda answer: 0.0 if "Zanq" in answer else 1.0)
-    guard = by_sentence(TEXT, ConstantEvaluator(lambda exchange: judge.invoke(exchange.answer)))
+    guard = guard_by_sentence(
+        TEXT, ConstantEvaluator(lambda exchange: judge.invoke(exchange.answer))
+    )
 
     async def asking(question: str) -> list[Any]:
         return [chunk async for chunk in guard.astream(question)]
@@ -233,9 +227,9 @@ def test_an_evaluator_that_runs_a_chain_is_not_heard(way: str) -> None:
 
 
 def test_the_self_evaluator_scores_a_growing_answer_as_a_finished_one() -> None:
-    """Its verdict at the end is the one that it gives on the whole answer."""
+    """The last verdict on a growing answer is the verdict on the whole answer."""
     evaluator = tiny_evaluator(threshold=0.0)
-    chunks = streamed(by_sentence(MODEL, evaluator), "sync")
+    chunks = collect_chunks(guard_by_sentence(MODEL, evaluator), "sync")
     (score,) = evaluator.score([Exchange(question="Who?", answer=ANSWER)])
     verdict = chunks[-1].response_metadata["aspire_guard"]
     assert verdict["confidence"] == pytest.approx(score.confidence, abs=1e-4)
@@ -261,6 +255,8 @@ def test_a_stream_that_is_left_midway_leaves_no_task(release: Any, timeouts: Tim
         task.cancel()
         await asyncio.wait({task})
         assert task.cancelled()
+        # LangChain may close an inner generator in a task of its own, which ends at once.
+        await asyncio.sleep(0.01)
         return len(asyncio.all_tasks())
 
     assert asyncio.run(leave()) == 1

@@ -17,7 +17,6 @@ from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableLambda, RunnablePassthrough
 
 from aspire_guard.errors import EvaluationError, ExchangeError
-from aspire_guard.evaluators.protocol import Evaluator
 from aspire_guard.exchange import Exchange
 from aspire_guard.guard import AspireGuard
 from aspire_guard.routing.policy import RoutingPolicy
@@ -52,11 +51,11 @@ class RerankingRetriever(BaseRetriever):
         return self.candidates.invoke(query, {"callbacks": run_manager.get_child()})[:1]
 
 
-def answers(text: Any) -> RunnableLambda[Any, Any]:
+def make_chain(text: Any) -> RunnableLambda[Any, Any]:
     return RunnableLambda(lambda input: text)
 
 
-def recording(seen: list[Exchange]) -> ConstantEvaluator:
+def make_recording_evaluator(seen: list[Exchange]) -> ConstantEvaluator:
     def confidence(exchange: Exchange) -> float:
         seen.append(exchange)
         return 1.0
@@ -64,21 +63,16 @@ def recording(seen: list[Exchange]) -> ConstantEvaluator:
     return ConstantEvaluator(confidence)
 
 
-def test_the_constant_evaluator_is_an_evaluator() -> None:
-    """The public test double satisfies the protocol."""
-    assert isinstance(TRUSTING, Evaluator)
-
-
 def test_a_string_chain() -> None:
-    """str out: the answer where it is trusted, the abstention where it is not."""
-    assert AspireGuard(answers("Ada"), evaluator=TRUSTING).invoke("Who?") == "Ada"
-    assert AspireGuard(answers("Ada"), evaluator=REFUSING).invoke("Who?") == ABSTENTION
+    """A string chain returns a trusted answer, and the abstention in place of any other."""
+    assert AspireGuard(make_chain("Ada"), evaluator=TRUSTING).invoke("Who?") == "Ada"
+    assert AspireGuard(make_chain("Ada"), evaluator=REFUSING).invoke("Who?") == ABSTENTION
 
 
 def test_a_message_chain() -> None:
-    """AIMessage out, under its own id, with the verdict in its metadata."""
+    """A message keeps its id and carries the verdict in its metadata."""
     message = AIMessage("Ada", id="m1", response_metadata={"model": "m"})
-    released = AspireGuard(answers(message), evaluator=TRUSTING).invoke([HumanMessage("Who?")])
+    released = AspireGuard(make_chain(message), evaluator=TRUSTING).invoke([HumanMessage("Who?")])
     assert (released.content, released.id, released.response_metadata["model"]) == (
         "Ada",
         "m1",
@@ -87,7 +81,7 @@ def test_a_message_chain() -> None:
     assert released.response_metadata["aspire_guard"]["accepted"] is True
     assert message.response_metadata == {"model": "m"}
 
-    held = AspireGuard(answers(message), evaluator=REFUSING).invoke([HumanMessage("Who?")])
+    held = AspireGuard(make_chain(message), evaluator=REFUSING).invoke([HumanMessage("Who?")])
     assert (held.content, held.id, list(held.response_metadata)) == (
         ABSTENTION,
         "m1",
@@ -97,24 +91,26 @@ def test_a_message_chain() -> None:
 
 
 def test_a_dict_chain() -> None:
-    """dict out: an accepted one as it is, of a rejected one the answer is replaced."""
+    """An accepted dict comes out unchanged, and the answer of a rejected dict is replaced."""
     output = {"answer": "Ada", "source_documents": [Document("Ada keeps it.")]}
-    assert AspireGuard(answers(output), evaluator=TRUSTING).invoke("Who?") == output
-    assert AspireGuard(answers(output), evaluator=REFUSING).invoke("Who?") == {
+    assert AspireGuard(make_chain(output), evaluator=TRUSTING).invoke("Who?") == output
+    assert AspireGuard(make_chain(output), evaluator=REFUSING).invoke("Who?") == {
         **output,
         "answer": ABSTENTION,
     }
 
 
 def test_a_message_in_a_dict_carries_the_verdict() -> None:
-    """The message under the answer key is treated as one that stands alone."""
-    released = AspireGuard(answers({"answer": AIMessage("Ada")}), evaluator=TRUSTING).invoke("Who?")
+    """A message under the answer key is treated like a message that is the whole output."""
+    released = AspireGuard(make_chain({"answer": AIMessage("Ada")}), evaluator=TRUSTING).invoke(
+        "Who?"
+    )
     assert released["answer"].response_metadata["aspire_guard"]["route"] == "accept"
 
 
 def test_judge_gives_the_verdict() -> None:
-    """judge and ajudge tell what invoke decides by."""
-    guard = AspireGuard(answers("Ada"), evaluator=REFUSING)
+    """judge and ajudge return the verdict that invoke decides by."""
+    guard = AspireGuard(make_chain("Ada"), evaluator=REFUSING)
     for verdict in (guard.judge("Who?"), asyncio.run(guard.ajudge("Who?"))):
         assert (verdict.accepted, verdict.confidence, verdict.threshold) == (False, 0.25, 0.5)
 
@@ -123,27 +119,16 @@ def test_the_policy_sets_threshold_and_abstention() -> None:
     """One evaluator serves stricter and looser guards."""
     loose = RoutingPolicy(threshold=0.25, abstention="Pass.")
     strict = RoutingPolicy(threshold=0.26, abstention="Pass.")
-    assert AspireGuard(answers("Ada"), evaluator=REFUSING, policy=loose).invoke("Who?") == "Ada"
-    assert AspireGuard(answers("Ada"), evaluator=REFUSING, policy=strict).invoke("Who?") == "Pass."
-
-
-@pytest.mark.parametrize("evaluator", [TRUSTING, REFUSING])
-@pytest.mark.parametrize("output", ["Ada", AIMessage("Ada", id="m1"), {"answer": "Ada"}])
-def test_async_is_sync(evaluator: ConstantEvaluator, output: Any) -> None:
-    """ainvoke gives what invoke gives, apart from the seconds it took."""
-    guard = AspireGuard(answers(output), evaluator=evaluator)
-    same = [guard.invoke("Who?"), asyncio.run(guard.ainvoke("Who?"))]
-    for result in same:
-        if isinstance(result, AIMessage):
-            verdict = result.response_metadata["aspire_guard"]
-            verdict["timings"], verdict["steps"][0]["seconds"] = None, None
-    assert same[0] == same[1]
+    assert AspireGuard(make_chain("Ada"), evaluator=REFUSING, policy=loose).invoke("Who?") == "Ada"
+    assert (
+        AspireGuard(make_chain("Ada"), evaluator=REFUSING, policy=strict).invoke("Who?") == "Pass."
+    )
 
 
 def test_a_message_that_calls_tools_passes() -> None:
-    """It comes out as it went in, unscored; judging it is an error that says so."""
+    """A message that calls tools passes unscored, and judging it is an error."""
     message = AIMessage("", tool_calls=[{"name": "look_up", "args": {"key": 1}, "id": "1"}])
-    guard = AspireGuard(answers(message), evaluator=REFUSING)
+    guard = AspireGuard(make_chain(message), evaluator=REFUSING)
     assert guard.invoke("Who?") is message
     assert asyncio.run(guard.ainvoke("Who?")) is message
     with pytest.raises(
@@ -153,7 +138,7 @@ def test_a_message_that_calls_tools_passes() -> None:
 
 
 def test_a_retrieval_chain_is_judged_on_what_it_retrieved() -> None:
-    """dict in, str out: the context is what the retriever inside returned."""
+    """The context is the documents that the retriever inside the chain returned."""
     seen: list[Exchange] = []
     retrieve = RunnableLambda(lambda input: input["question"]) | PassageRetriever(
         passages=["Ada keeps it.", "So?"]
@@ -164,7 +149,7 @@ def test_a_retrieval_chain_is_judged_on_what_it_retrieved() -> None:
         | FakeListChatModel(responses=["Ada"])
         | StrOutputParser()
     )
-    guard = AspireGuard(chain, evaluator=recording(seen))
+    guard = AspireGuard(chain, evaluator=make_recording_evaluator(seen))
     assert guard.invoke({"question": "Who?"}) == "Ada"
     assert asyncio.run(guard.ainvoke({"question": "Who?"})) == "Ada"
     assert seen == [Exchange(question="Who?", context="Ada keeps it.\n\nSo?", answer="Ada")] * 2
@@ -174,35 +159,10 @@ def test_only_the_outermost_retriever_counts() -> None:
     """Candidates that a reranking retriever drops were never read by the model."""
     seen: list[Exchange] = []
     retriever = RerankingRetriever(candidates=PassageRetriever(passages=["Read.", "Dropped."]))
-    AspireGuard(retriever | answers("Ada"), evaluator=recording(seen)).invoke("Who?")
-    assert seen[0].context == "Read."
-
-
-def test_the_input_is_not_changed() -> None:
-    """A caller may use its input again."""
-    question = {"question": "Who?", "context": ["Ada keeps it."]}
-    AspireGuard(answers("Ada"), evaluator=REFUSING).invoke(question)
-    assert question == {"question": "Who?", "context": ["Ada keeps it."]}
-
-
-def test_it_composes_on_both_sides() -> None:
-    """A guard is a step like any other, also under with_config."""
-    guard = AspireGuard(FakeListChatModel(responses=["Ada"]), evaluator=REFUSING).with_config(
-        tags=["guarded"]
+    AspireGuard(retriever | make_chain("Ada"), evaluator=make_recording_evaluator(seen)).invoke(
+        "Who?"
     )
-    assert (PROMPT | guard | StrOutputParser()).invoke(
-        {"context": "", "question": "Who?"}
-    ) == ABSTENTION
-
-
-def test_types_and_schemas_are_the_chains() -> None:
-    """What the chain takes and gives, the guard takes and gives."""
-    chain = PROMPT | FakeListChatModel(responses=["Ada"]) | StrOutputParser()
-    guard = AspireGuard(chain, evaluator=TRUSTING)
-    assert (guard.InputType, guard.OutputType) == (chain.InputType, chain.OutputType)
-    assert guard.get_input_jsonschema() == chain.get_input_jsonschema()
-    assert guard.get_output_jsonschema() == chain.get_output_jsonschema()
-    assert guard.config_specs == chain.config_specs
+    assert seen[0].context == "Read."
 
 
 def test_the_graph_shows_the_guard_after_the_chain() -> None:
@@ -219,15 +179,8 @@ def test_the_graph_shows_the_guard_after_the_chain() -> None:
     ]
 
 
-def test_a_function_is_a_chain() -> None:
-    """As everywhere in LangChain, a plain function will do."""
-    assert (
-        AspireGuard(lambda question: f"{question}!", evaluator=TRUSTING).invoke("Who?") == "Who?!"
-    )
-
-
 def test_it_is_not_serialisable() -> None:
-    """A guard holds a model, so LangChain's serialisation leaves it out."""
+    """A guard holds a model, so LangChain must not serialise it."""
     assert AspireGuard.is_lc_serializable() is False
 
 
@@ -244,10 +197,9 @@ def test_the_chains_error_is_the_guards() -> None:
         asyncio.run(guard.ainvoke("Who?"))
 
 
-@pytest.mark.parametrize("confidence", [float("nan"), 1.5])
-def test_an_evaluator_that_fails_holds_the_answer_back(confidence: float) -> None:
+def test_an_evaluator_that_fails_holds_the_answer_back() -> None:
     """By default the guard abstains, and the verdict tells why without quoting the answer."""
-    guard = AspireGuard(answers("zanzibar"), evaluator=ConstantEvaluator(confidence))
+    guard = AspireGuard(make_chain("zanzibar"), evaluator=ConstantEvaluator(float("nan")))
     assert guard.invoke("Where?") == ABSTENTION
     verdict = asyncio.run(guard.ajudge("Where?"))
     assert (verdict.accepted, verdict.confidence, verdict.score) == (False, None, None)
@@ -258,34 +210,32 @@ def test_an_evaluator_that_fails_holds_the_answer_back(confidence: float) -> Non
     assert "zanzibar" not in verdict.model_dump_json()
 
 
-@pytest.mark.parametrize("given", [0.9, None, {"confidence": 0.9}])
-def test_what_is_no_score_holds_the_answer_back(given: Any) -> None:
-    """Of a batch the others are judged as ever, and the verdict names the type that was found."""
+def test_what_is_no_score_holds_the_answer_back() -> None:
+    """The other answers of a batch are judged, and the verdict names the type that was found."""
 
     class Careless(ConstantEvaluator):
         def score(self, exchanges: Sequence[Exchange]) -> list[Any]:
             scores = super().score(exchanges)
             return [
-                given if exchange.answer == "Ada" else score
+                {"confidence": 0.9} if exchange.answer == "Ada" else score
                 for exchange, score in zip(exchanges, scores, strict=True)
             ]
 
     guard = AspireGuard(RunnableLambda(lambda name: name), evaluator=Careless(confidence=0.9))
     assert guard.batch(["Ada", "Bob"]) == [ABSTENTION, "Bob"]
     assert guard.judge("Ada").error == (
-        "expected a confidence in [0, 1] and a selection score; "
-        f"found {type(given).__name__}; fix the evaluator"
+        "expected a confidence in [0, 1] and a selection score; found dict; fix the evaluator"
     )
 
 
 def test_an_evaluator_that_fails_can_raise() -> None:
-    """With on_error="raise" the caller gets the error, its cause attached."""
+    """With on_error="raise" the caller gets the error with its cause."""
 
     def out_of_memory(exchange: Exchange) -> float:
         raise MemoryError("no memory")
 
     guard = AspireGuard(
-        answers("Ada"),
+        make_chain("Ada"),
         evaluator=ConstantEvaluator(out_of_memory),
         policy=RoutingPolicy(on_error="raise"),
     )

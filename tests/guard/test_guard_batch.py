@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,7 +43,7 @@ def upper(question: str) -> str:
 CHAIN = RunnableLambda(upper)
 
 
-def both_ways(
+def batch_both_ways(
     guard: AspireGuard, inputs: list[Any], config: Any = None, **kwargs: Any
 ) -> list[list[Any]]:
     return [
@@ -56,25 +55,16 @@ def both_ways(
 def test_a_batch_is_scored_in_one_call() -> None:
     """Outputs keep their order, each decided on its own."""
     evaluator = CountingEvaluator()
-    for outputs in both_ways(AspireGuard(CHAIN, evaluator=evaluator), ["a", "b", "a"]):
+    for outputs in batch_both_ways(AspireGuard(CHAIN, evaluator=evaluator), ["a", "b", "a"]):
         assert outputs == ["A", ABSTENTION, "A"]
     assert evaluator.calls == [["A", "B", "A"]] * 2
-
-
-def test_an_empty_batch_is_empty() -> None:
-    """Nothing is asked of the chain or the evaluator."""
-    evaluator = CountingEvaluator()
-    guard = AspireGuard(CHAIN, evaluator=evaluator)
-    assert both_ways(guard, []) == [[], []]
-    assert guard.judge_batch([]) == []
-    assert evaluator.calls == []
 
 
 def test_exceptions_are_returned_on_request() -> None:
     """The other answers are scored as if the broken one were not there."""
     evaluator = CountingEvaluator()
     guard = AspireGuard(CHAIN, evaluator=evaluator)
-    for outputs in both_ways(guard, ["a", "broken", "b"], return_exceptions=True):
+    for outputs in batch_both_ways(guard, ["a", "broken", "b"], return_exceptions=True):
         assert [outputs[0], repr(outputs[1]), outputs[2]] == [
             "A",
             "ConnectionError('model is down')",
@@ -112,28 +102,7 @@ def test_each_input_has_its_own_config() -> None:
     )
     guard = AspireGuard(chain, evaluator=ConstantEvaluator(1.0))
     configs: list[RunnableConfig] = [{"metadata": {"tenant": "x"}}, {"metadata": {"tenant": "y"}}]
-    assert both_ways(guard, ["a", "b"], configs) == [["x", "y"], ["x", "y"]]
-
-
-def test_max_concurrency_is_kept() -> None:
-    """With a limit of two, no third run of the chain goes on beside them."""
-    lock, running, most = threading.Lock(), 0, 0
-    meet = threading.Barrier(2)
-
-    def watch(question: str) -> str:
-        nonlocal running, most
-        with lock:
-            running += 1
-            most = max(most, running)
-        meet.wait(timeout=10)
-        with lock:
-            running -= 1
-        return "A"
-
-    AspireGuard(RunnableLambda(watch), evaluator=ConstantEvaluator(1.0)).batch(
-        ["a"] * 6, {"max_concurrency": 2}
-    )
-    assert most == 2
+    assert batch_both_ways(guard, ["a", "b"], configs) == [["x", "y"], ["x", "y"]]
 
 
 def test_judge_batch_gives_one_verdict_each() -> None:

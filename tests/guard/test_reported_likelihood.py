@@ -12,7 +12,7 @@ from langchain_core.runnables import Runnable, RunnableLambda
 
 from aspire_guard.errors import InputError
 from aspire_guard.evaluators.self_evaluator import SelfEvaluator, selection_score
-from aspire_guard.exchange import Exchange, reported_log_likelihood
+from aspire_guard.exchange import Exchange, read_log_likelihood
 from aspire_guard.guard import AspireGuard
 from aspire_guard.observe import AspireCallbackHandler, Observation
 from aspire_guard.testing import ConstantEvaluator, ScriptedChatModel, tiny_evaluator
@@ -20,82 +20,79 @@ from aspire_guard.testing import ConstantEvaluator, ScriptedChatModel, tiny_eval
 ABSTENTION = "I can't answer this question."
 
 
-def reported(*values: Any) -> dict[str, Any]:
+def make_logprobs(*values: Any) -> dict[str, Any]:
     return {"logprobs": {"content": [{"token": "x", "logprob": value} for value in values]}}
 
 
-def model(*values: float) -> Runnable[Any, Any]:
+def make_model(*values: float) -> Runnable[Any, Any]:
     return ScriptedChatModel(
-        AIMessage("Ada\n", response_metadata=reported(*values) if values else {})
+        AIMessage("Ada\n", response_metadata=make_logprobs(*values) if values else {})
     )
 
 
-def evaluator(likelihood: str, threshold: float = 0.0) -> SelfEvaluator:
+def make_evaluator(likelihood: str, threshold: float = 0.0) -> SelfEvaluator:
     tiny = tiny_evaluator(threshold=threshold)
     manifest = tiny.manifest.model_copy(update={"likelihood": likelihood})
     return SelfEvaluator(tiny.aspire, manifest, tiny.calibration)
 
 
-OF_CHAIN, OWN = evaluator("chain"), evaluator("own")
+OF_CHAIN, OWN = make_evaluator("chain"), make_evaluator("own")
 EXCHANGE = Exchange(question="Who?", answer="Ada")
 
 
 @pytest.mark.parametrize(
     ("metadata", "mean"),
     [
-        (reported(-0.5, -0.25), -0.375),
+        (make_logprobs(-0.5, -0.25), -0.375),
         ({}, None),
-        ({"logprobs": None}, None),
         ({"logprobs": {"content": None, "refusal": None}}, None),
-        (reported(), None),
-        (reported(-0.5, float("-inf")), None),
-        (reported(-0.5, None), None),
+        (make_logprobs(-0.5, float("-inf")), None),
+        (make_logprobs(-0.5, None), None),
         ({"logprobs": {"content": [{"token": "x"}]}}, None),
-        ({"logprobs": {"content": -0.5}}, None),
         ({"logprobs": [-0.5]}, None),
     ],
 )
 def test_the_mean_is_read_out_of_a_message(metadata: dict[str, Any], mean: float | None) -> None:
-    """As OpenAI-compatible servers report it; what is not there, or stands there otherwise, is unknown."""
-    assert reported_log_likelihood(AIMessage("Ada", response_metadata=metadata)) == mean
+    """The mean is read in the notation of OpenAI-compatible servers, and is None in any other notation."""
+    assert read_log_likelihood(AIMessage("Ada", response_metadata=metadata)) == mean
 
 
 def test_the_chunks_of_a_stream_add_up() -> None:
     """LangChain joins their lists, so the mean is that of all tokens."""
     one, two = (
-        AIMessageChunk(content="A", response_metadata=reported(value)) for value in (-0.5, -1.0)
+        AIMessageChunk(content="A", response_metadata=make_logprobs(value))
+        for value in (-0.5, -1.0)
     )
-    assert reported_log_likelihood(one + two) == -0.75
+    assert read_log_likelihood(one + two) == -0.75
 
 
 @pytest.mark.parametrize(
     "chain",
     [
-        model(-0.5, -0.25),
-        model(-0.5, -0.25) | StrOutputParser(),
-        model(-0.5, -0.25) | StrOutputParser() | (lambda text: {"answer": text.strip()}),
+        make_model(-0.5, -0.25),
+        make_model(-0.5, -0.25) | StrOutputParser() | (lambda text: {"answer": text.strip()}),
     ],
-    ids=["the message", "a parser's text", "a text in a dict"],
+    ids=["the message", "a text in a dict"],
 )
 def test_the_guard_scores_with_what_the_chain_s_model_reports(chain: Runnable[Any, Any]) -> None:
-    """By `judge` and its async twin, to an evaluator that was fitted to a chain's likelihoods."""
+    """An evaluator that was fitted to a chain's likelihoods gets the reported likelihood, sync and async."""
     guard = AspireGuard(chain, evaluator=OF_CHAIN)
     for verdict in guard.judge("Who?"), asyncio.run(guard.ajudge("Who?")):
         assert verdict.score is not None
         assert verdict.score.log_likelihood == -0.375
 
 
-@pytest.mark.parametrize("chain", [model(-0.5, -0.25), model(-0.5, -0.25) | StrOutputParser()])
-def test_every_evaluator_is_given_what_the_chain_s_model_reports(chain: Runnable[Any, Any]) -> None:
-    """One without a fingerprint too, as a function that reads the exchange."""
+def test_every_evaluator_is_given_what_the_chain_s_model_reports() -> None:
+    """An evaluator without a fingerprint gets the reported likelihood too."""
     evaluator = ConstantEvaluator(
         lambda exchange: -exchange.log_likelihood if exchange.log_likelihood else 0.0
     )
+    chain = make_model(-0.5, -0.25) | StrOutputParser()
     assert AspireGuard(chain, evaluator=evaluator).judge("Who?").confidence == 0.375
 
 
 def test_a_chain_s_likelihood_stands_in_for_the_own_one() -> None:
-    """g = (1 − α)·log f_norm + α·log P(z_c) with the reported log f_norm, or with the own one where that was fitted."""
+    """g = (1 − α)·log f_norm + α·log P(z_c) with the reported log f_norm, or the evaluator's own if it was fitted."""
     exchange = EXCHANGE.model_copy(update={"log_likelihood": -0.375})
     (of_chain,), (own,) = OF_CHAIN.score([exchange]), OWN.score([exchange])
     assert own == OWN.score([EXCHANGE])[0]
@@ -107,11 +104,14 @@ def test_a_chain_s_likelihood_stands_in_for_the_own_one() -> None:
 
 @pytest.mark.parametrize(
     "chain",
-    [model(), model(-0.5) | StrOutputParser() | RunnableLambda(lambda text: f"Bob, not {text}")],
+    [
+        make_model(),
+        make_model(-0.5) | StrOutputParser() | RunnableLambda(lambda text: f"Bob, not {text}"),
+    ],
     ids=["reports none", "of another text"],
 )
 def test_without_a_report_the_answer_is_not_released(chain: Runnable[Any, Any]) -> None:
-    """Another likelihood would be on another scale than the threshold: the verdict says what is missing."""
+    """Another likelihood would not be on the threshold's scale, so the verdict says what is missing."""
     guard = AspireGuard(chain, evaluator=OF_CHAIN)
     verdict = guard.judge("Who?")
     assert not verdict.released
@@ -121,7 +121,7 @@ def test_without_a_report_the_answer_is_not_released(chain: Runnable[Any, Any]) 
 
 
 def test_an_evaluator_fitted_to_a_chain_does_not_answer_itself() -> None:
-    """Its own answers have no reported likelihood, and a growing one has none either."""
+    """Neither its own answers nor a growing answer have a reported likelihood."""
     for call in (OF_CHAIN.answer, OF_CHAIN.score_incrementally):
         with pytest.raises(
             InputError, match="fitted to those that a chain's model reports of whole answers"
@@ -130,8 +130,8 @@ def test_an_evaluator_fitted_to_a_chain_does_not_answer_itself() -> None:
 
 
 def test_the_observer_scores_with_what_the_chain_s_model_reports() -> None:
-    """In shadow mode as under guard."""
+    """The observer scores with the reported likelihood, as the guard does."""
     seen: list[Observation] = []
     with AspireCallbackHandler(OF_CHAIN, on_score=seen.append) as handler:
-        (model(-0.5, -0.25) | StrOutputParser()).invoke("Who?", {"callbacks": [handler]})
+        (make_model(-0.5, -0.25) | StrOutputParser()).invoke("Who?", {"callbacks": [handler]})
     assert [one.score.log_likelihood for one in seen if one.score] == [-0.375]

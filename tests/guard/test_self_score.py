@@ -35,17 +35,15 @@ class NeverAsked(FingerprintedEvaluator):
         raise AssertionError("scored again")
 
 
-def model(evaluator: str = "evaluator-1", score: Any = None) -> Runnable[Any, Any]:
+def make_model(evaluator: str = "evaluator-1", score: Any = None) -> Runnable[Any, Any]:
     carried = {"evaluator": evaluator, "score": OWN.model_dump() if score is None else score}
     message = AIMessage("Ada\n", response_metadata={"aspire_score": carried})
     return GenericFakeChatModel(messages=iter([message] * 4))
 
 
-@pytest.mark.parametrize(
-    "chain", [model(), model() | StrOutputParser(), model() | StrOutputParser() | str.strip]
-)
+@pytest.mark.parametrize("chain", [make_model(), make_model() | StrOutputParser() | str.strip])
 def test_a_carried_score_is_used(chain: Runnable[Any, Any]) -> None:
-    """From the output message, or from the model's message inside where a parser has dropped it."""
+    """The score is read from the output message, or from the model's message if a parser dropped it."""
     guard = AspireGuard(chain, evaluator=NeverAsked(0.0))
     assert guard.judge("Who?").score == OWN
     verdict = asyncio.run(guard.ajudge("Who?"))
@@ -56,15 +54,15 @@ def test_a_carried_score_is_used(chain: Runnable[Any, Any]) -> None:
 @pytest.mark.parametrize(
     "chain",
     [
-        model(evaluator="evaluator-2"),
-        model(score={"confidence": 0.875}),
-        model(score={"selection_score": 0.0, "confidence": float("nan")}),
-        model() | StrOutputParser() | RunnableLambda(lambda text: f"Bob, not {text}"),
+        make_model(evaluator="evaluator-2"),
+        make_model(score={"confidence": 0.875}),
+        make_model(score={"selection_score": 0.0, "confidence": float("nan")}),
+        make_model() | StrOutputParser() | RunnableLambda(lambda text: f"Bob, not {text}"),
     ],
     ids=["another evaluator's", "incomplete", "not a number", "of another text"],
 )
 def test_any_other_score_is_not_used(chain: Runnable[Any, Any]) -> None:
-    """The evaluator is asked instead."""
+    """The evaluator is asked if the carried score can't be used."""
     assert (
         AspireGuard(chain, evaluator=FingerprintedEvaluator(0.125)).judge("Who?").confidence
         == 0.125
@@ -72,7 +70,8 @@ def test_any_other_score_is_not_used(chain: Runnable[Any, Any]) -> None:
 
 
 def test_an_evaluator_without_fingerprint_is_always_asked() -> None:
-    """It can't know whose score the message carries."""
+    """Without a fingerprint an evaluator can't tell whose score a message carries, so it is asked."""
     assert (
-        AspireGuard(model(), evaluator=ConstantEvaluator(0.125)).judge("Who?").confidence == 0.125
+        AspireGuard(make_model(), evaluator=ConstantEvaluator(0.125)).judge("Who?").confidence
+        == 0.125
     )

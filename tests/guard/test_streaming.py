@@ -1,4 +1,4 @@
-"""No token of a rejected answer leaves the guard, on any surface; without the cure each surface leaks."""
+"""No token of a rejected answer leaves the guard on any surface, and without the cure each surface leaks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from langgraph.config import get_stream_writer
 from langgraph.graph import START, StateGraph
 from langgraph.graph.message import add_messages
 
-from aspire_guard.exchange import answer_in, answer_text
+from aspire_guard.exchange import find_answer, read_answer
 from aspire_guard.execution import isolation
 from aspire_guard.guard import AspireGuard
 from aspire_guard.testing import ConstantEvaluator, ScriptedChatModel
@@ -69,7 +69,7 @@ class OnePassage(BaseRetriever):
 
 
 def heedless(question: str) -> Any:
-    """Runs a model without handing on a config, and tells a graph's stream writer of it."""
+    """Run a model without passing on a config, and write its answer to a graph's stream writer."""
     said = str(MODEL.invoke(question).text)
     with suppress(RuntimeError, KeyError):  # not inside a graph
         get_stream_writer()(said)
@@ -88,7 +88,7 @@ def a_graph() -> Runnable[Any, Any]:
     return StateGraph(Conversation).add_node("answer", answer).add_edge(START, "answer").compile()
 
 
-# What is guarded, and what it is asked.
+# The guarded chains, and their inputs.
 CHAINS: dict[str, tuple[Callable[[], Runnable[Any, Any]], Any]] = {
     "prompt-model-parser": (lambda: PROMPT | MODEL | StrOutputParser(), {"question": "Where?"}),
     "RAG": (
@@ -113,7 +113,7 @@ class Asked(TypedDict):
 
 
 class Subject:
-    """A guarded chain, what it is asked, and a graph with the guard as its only node."""
+    """A guarded chain, its input, and a graph with the guard as its only node."""
 
     def __init__(self, chain: str, evaluator: ConstantEvaluator) -> None:
         make, self.asked = CHAINS[chain]
@@ -122,10 +122,10 @@ class Subject:
     @cached_property
     def graph(self) -> Any:
         def to_messages(output: Any) -> dict[str, Any]:
-            answer = answer_in(output)
+            answer = find_answer(output)
             return {
                 "messages": [
-                    answer if isinstance(answer, AIMessage) else AIMessage(answer_text(output))
+                    answer if isinstance(answer, AIMessage) else AIMessage(read_answer(output))
                 ]
             }
 
@@ -138,7 +138,7 @@ class Subject:
 subject = cache(Subject)
 
 
-async def _gathered(stream: AsyncIterator[Any]) -> list[Any]:
+async def _gather(stream: AsyncIterator[Any]) -> list[Any]:
     return [item async for item in stream]
 
 
@@ -147,7 +147,7 @@ def stream(of: Subject) -> list[Any]:
 
 
 def astream(of: Subject) -> list[Any]:
-    return asyncio.run(_gathered(of.guard.astream(of.asked)))
+    return asyncio.run(_gather(of.guard.astream(of.asked)))
 
 
 def transform(of: Subject) -> list[Any]:
@@ -158,7 +158,7 @@ def atransform(of: Subject) -> list[Any]:
     async def chunks() -> AsyncIterator[Any]:
         yield of.asked
 
-    return asyncio.run(_gathered(of.guard.atransform(chunks())))
+    return asyncio.run(_gather(of.guard.atransform(chunks())))
 
 
 def in_a_sequence(of: Subject) -> list[Any]:
@@ -166,11 +166,11 @@ def in_a_sequence(of: Subject) -> list[Any]:
 
 
 def astream_events(version: Any) -> Surface:
-    return lambda of: asyncio.run(_gathered(of.guard.astream_events(of.asked, version=version)))
+    return lambda of: asyncio.run(_gather(of.guard.astream_events(of.asked, version=version)))
 
 
 def astream_log(of: Subject) -> list[Any]:
-    return asyncio.run(_gathered(of.guard.astream_log(of.asked)))
+    return asyncio.run(_gather(of.guard.astream_log(of.asked)))
 
 
 def batch_in_events(of: Subject) -> list[Any]:
@@ -179,7 +179,7 @@ def batch_in_events(of: Subject) -> list[Any]:
     async def outer(question: str) -> Any:
         return await of.guard.abatch([of.asked, of.asked])
 
-    return asyncio.run(_gathered(RunnableLambda(outer).astream_events("Where?", version="v2")))
+    return asyncio.run(_gather(RunnableLambda(outer).astream_events("Where?", version="v2")))
 
 
 def graph_mode(mode: str) -> Surface:
@@ -188,12 +188,12 @@ def graph_mode(mode: str) -> Surface:
 
 def agraph_mode(mode: str) -> Surface:
     return lambda of: asyncio.run(
-        _gathered(of.graph.astream({"asked": of.asked}, stream_mode=mode, subgraphs=True))
+        _gather(of.graph.astream({"asked": of.asked}, stream_mode=mode, subgraphs=True))
     )
 
 
 def graph_events(of: Subject) -> list[Any]:
-    return asyncio.run(_gathered(of.graph.astream_events({"asked": of.asked}, version="v2")))
+    return asyncio.run(_gather(of.graph.astream_events({"asked": of.asked}, version="v2")))
 
 
 def graph_stream_events_v3(of: Subject) -> list[Any]:
@@ -202,7 +202,7 @@ def graph_stream_events_v3(of: Subject) -> list[Any]:
 
 def graph_astream_events_v3(of: Subject) -> list[Any]:
     async def events() -> list[Any]:
-        return await _gathered(await of.graph.astream_events({"asked": of.asked}, version="v3"))
+        return await _gather(await of.graph.astream_events({"asked": of.asked}, version="v3"))
 
     return asyncio.run(events())
 
@@ -216,7 +216,7 @@ def stdout_handler(of: Subject) -> list[Any]:
 
 Surface = Callable[[Subject], list[Any]]
 
-# These wait for the decision; the others are those on which LangChain and LangGraph look into a run that goes on.
+# These surfaces wait for the decision. On the others LangChain and LangGraph look into a run that goes on.
 BUFFERED: dict[str, Surface] = {
     "stream": stream,
     "astream": astream,
@@ -249,8 +249,8 @@ CASES: tuple[Case, ...] = get_args(Case)
 
 
 @cache
-def shown(surface: str, chain: str, case: Case) -> str:
-    """All that a surface shows of a guarded chain."""
+def show(surface: str, chain: str, case: Case) -> str:
+    """Return everything that a surface shows of a guarded chain."""
     of = subject(chain, TRUSTING if case == "accepted" else REFUSING)
     with pytest.MonkeyPatch.context() as patch:
         if case == "rejected, no cure":
@@ -258,13 +258,13 @@ def shown(surface: str, chain: str, case: Case) -> str:
         return str(SURFACES[surface](of))
 
 
-def leaked(surface: str, chain: str, case: Case) -> int:
-    """How many of the answer's tokens a surface shows."""
-    return sum(token in shown(surface, chain, case) for token in TOKENS)
+def count_leaked_tokens(surface: str, chain: str, case: Case) -> int:
+    """Count the answer's tokens that a surface shows."""
+    return sum(token in show(surface, chain, case) for token in TOKENS)
 
 
 def take_out_the_cure(patch: pytest.MonkeyPatch, surface: str) -> None:
-    """As a guard without it would do: the chain's stream is passed on, or its callbacks are left as they are."""
+    """Make the guard pass on the chain's stream, or leave the callbacks of its config as they are."""
 
     def stream(
         self: AspireGuard, input: Any, config: RunnableConfig | None = None, **kwargs: Any
@@ -287,33 +287,39 @@ def take_out_the_cure(patch: pytest.MonkeyPatch, surface: str) -> None:
 @pytest.mark.parametrize("chain", CHAINS)
 @pytest.mark.parametrize("surface", SURFACES)
 def test_a_rejected_answer_is_shown_nowhere(surface: str, chain: str) -> None:
-    """Not a token of it; the abstention comes in its place."""
-    assert leaked(surface, chain, "rejected") == 0
-    assert "custom" in surface or ABSTENTION in shown(surface, chain, "rejected")
+    """A surface shows no token of a rejected answer, and the abstention in its place."""
+    assert count_leaked_tokens(surface, chain, "rejected") == 0
+    assert "custom" in surface or ABSTENTION in show(surface, chain, "rejected")
 
 
 @pytest.mark.parametrize("chain", CHAINS)
 @pytest.mark.parametrize("surface", SURFACES)
 def test_an_accepted_answer_is_shown(surface: str, chain: str) -> None:
-    """Whole, on every surface but the one that a node writes to itself."""
-    assert leaked(surface, chain, "accepted") == (0 if "custom" in surface else len(TOKENS))
+    """Every surface shows the whole answer, except the stream that a node itself writes to."""
+    assert count_leaked_tokens(surface, chain, "accepted") == (
+        0 if "custom" in surface else len(TOKENS)
+    )
 
 
 @pytest.mark.parametrize("surface", SURFACES)
 def test_without_the_cure_the_surface_leaks(surface: str) -> None:
-    """The tests above can fail: without it, every token of a rejected answer is shown, of one chain at least."""
-    assert max(leaked(surface, chain, "rejected, no cure") for chain in CHAINS) == len(TOKENS)
+    """Without the cure each surface shows every token of a rejected answer, for at least one chain."""
+    assert max(count_leaked_tokens(surface, chain, "rejected, no cure") for chain in CHAINS) == len(
+        TOKENS
+    )
 
 
 def test_the_matrix() -> None:
-    """Prints how many chunks of which answers each surface shows, with `pytest -s`: of rejected ones none."""
-    rejected = cured = 0
+    """With `pytest -s`, print how many tokens of which answers each surface shows: no token of a rejected answer."""
+    totals = dict.fromkeys(CASES, 0)
     print(f"\n{'':30}" + "".join(f"{chain:>22}" for chain in CHAINS))
     for surface in SURFACES:
-        counts = [[leaked(surface, chain, case) for case in CASES] for chain in CHAINS]
-        print(f"{surface:30}" + "".join(f"{'/'.join(map(str, row)):>22}" for row in counts))
-        shown_of = dict(zip(CASES, map(sum, zip(*counts, strict=True)), strict=True))
-        rejected += shown_of["rejected"]
-        cured += shown_of["rejected, no cure"]
+        cells = []
+        for chain in CHAINS:
+            counts = [count_leaked_tokens(surface, chain, case) for case in CASES]
+            cells.append("/".join(map(str, counts)))
+            for case, count in zip(CASES, counts, strict=True):
+                totals[case] += count
+        print(f"{surface:30}" + "".join(f"{cell:>22}" for cell in cells))
     print(f"tokens shown of {len(TOKENS)}: {' / '.join(CASES)}")
-    assert rejected == 0 < cured
+    assert totals["rejected"] == 0 < totals["rejected, no cure"]

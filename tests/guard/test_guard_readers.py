@@ -1,4 +1,4 @@
-"""Answers where the user says: judged, replaced, and shown as little as any other until they are released."""
+"""Answers in places that the user names are judged, replaced and hidden like any other answer."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CALL = ToolCall(name="look", args={"thing": "key"}, id="1")
 
 
 class Keeper(BaseModel):
-    """Who keeps the key."""
+    """The keeper of the key."""
 
     name: str
 
@@ -44,22 +44,22 @@ class Report(BaseModel):
     summary: str
 
 
-def gives(output: Any) -> RunnableLambda[Any, Any]:
-    """A chain that always gives this."""
+def make_chain(output: Any) -> RunnableLambda[Any, Any]:
+    """Make a chain that always returns this output."""
     return RunnableLambda(lambda _: output)
 
 
 def test_the_named_answer_is_replaced_beside_the_usual_one() -> None:
-    """Neither stays, whichever of them was judged."""
+    """Both answers are replaced, whichever of them was judged."""
     guard = AspireGuard(
-        gives({"final": "Bob", "output": "log", "n": 1}), evaluator=LOW, answer="final"
+        make_chain({"final": "Bob", "output": "log", "n": 1}), evaluator=LOW, answer="final"
     )
     assert guard.invoke("Who?") == {"final": ABSTENTION, "output": ABSTENTION, "n": 1}
 
 
 @pytest.mark.parametrize("answer", [None, "structured_response"])
 def test_nothing_parsed_from_a_rejected_answer_leaves(answer: FieldReader | None) -> None:
-    """An agent's structured response says what its last message says, so both go."""
+    """An agent's structured response repeats its last message, so both are removed."""
     agent = create_agent(
         ScriptedChatModel('{"name": "Bob"}'), [], response_format=ProviderStrategy(Keeper)
     )
@@ -71,10 +71,10 @@ def test_nothing_parsed_from_a_rejected_answer_leaves(answer: FieldReader | None
 
 
 def test_an_answer_that_cannot_be_replaced_is_not_released() -> None:
-    """The abstention found a place, but not the answer's: an error says what to do, and the answer stays inside."""
+    """If the abstention can't take the answer's place, an error says what to do, and quotes nothing."""
     output = Report(keeper=Keeper(name="Bob"), summary="Bob")
     guard = AspireGuard(
-        gives(output), evaluator=LOW, answer=lambda input, output: output.keeper.name
+        make_chain(output), evaluator=LOW, answer=lambda input, output: output.keeper.name
     )
     with pytest.raises(
         ExchangeError, match="still reads the same one afterwards; give the policy a Custom route"
@@ -84,20 +84,20 @@ def test_an_answer_that_cannot_be_replaced_is_not_released() -> None:
 
 
 def test_a_named_answer_is_judged_beside_a_message_that_calls_tools() -> None:
-    """The message passes where it is the answer, and not where another text is."""
+    """A message that calls tools passes only if it is the answer, not if the named text is."""
     output = {"final": "Bob", "messages": [HumanMessage("Who?"), AIMessage("", tool_calls=[CALL])]}
     assert (
-        AspireGuard(gives(output), evaluator=LOW, answer="final").invoke("Who?")["final"]
+        AspireGuard(make_chain(output), evaluator=LOW, answer="final").invoke("Who?")["final"]
         == ABSTENTION
     )
     calling = {"messages": output["messages"]}
-    assert AspireGuard(gives(calling), evaluator=LOW, answer="final").invoke("Who?") == calling
+    assert AspireGuard(make_chain(calling), evaluator=LOW, answer="final").invoke("Who?") == calling
 
 
 def test_a_named_answer_has_its_own_score() -> None:
-    """Not the one that a model gave to another text of the same output."""
+    """A score that a model gave to another text of the same output is not used."""
     evaluator = tiny_evaluator()
-    other = gives("zzz other text")
+    other = make_chain("zzz other text")
     beside = AspireGuard(
         {"answer": AspireChatModel(evaluator), "final": other}, evaluator=evaluator, answer="final"
     )
@@ -106,7 +106,7 @@ def test_a_named_answer_has_its_own_score() -> None:
 
 
 def test_what_reads_an_answer_shows_it_to_no_stream() -> None:
-    """A parser that the function calls is a run like any other; its events stay inside."""
+    """The events of a parser that the function calls stay inside the guard."""
     parser = StrOutputParser()
     guard = AspireGuard(
         ScriptedChatModel("Bob keeps it."),
@@ -126,20 +126,20 @@ def test_what_reads_an_answer_shows_it_to_no_stream() -> None:
 
 
 class _Later:
-    """What a call of an async function gives."""
+    """The result of calling an async function."""
 
     def __await__(self) -> Generator[None, None, str]:
         yield
         return "Bob"
 
 
-def _later(*values: Any) -> _Later:
+def _call_async(*values: Any) -> _Later:
     return _Later()
 
 
 def test_an_async_function_reads_no_answer() -> None:
-    """What it gives is no text but a promise of one."""
-    guard = AspireGuard(gives("Bob"), evaluator=HIGH, answer=_later)
+    """An async function returns an awaitable instead of a text."""
+    guard = AspireGuard(make_chain("Bob"), evaluator=HIGH, answer=_call_async)
     with pytest.raises(
         ExchangeError, match="from the function given as answer=, found an awaitable"
     ):
@@ -148,11 +148,13 @@ def test_an_async_function_reads_no_answer() -> None:
 
 def test_an_async_custom_route_is_passed_over() -> None:
     """The next route is taken, and the verdict tells why."""
-    guard = AspireGuard(gives("Bob"), evaluator=LOW, policy=RoutingPolicy(otherwise=Custom(_later)))
+    guard = AspireGuard(
+        make_chain("Bob"), evaluator=LOW, policy=RoutingPolicy(otherwise=Custom(_call_async))
+    )
     verdict = guard.judge("Who?")
     assert (verdict.route, verdict.error) == (
         "abstain",
-        "expected an output from the custom route's function, found an awaitable; make it no async",
+        "expected an output from the custom route's function, found an awaitable; make the function sync",
     )
 
 
@@ -160,39 +162,41 @@ def _raise(exchange: Exchange) -> float:
     raise ValueError(f"cannot score {exchange.answer!r}")
 
 
-def _printed(error: BaseException) -> str:
+def _print_error(error: BaseException) -> str:
     return "".join(traceback.format_exception(error))
 
 
 def test_an_error_of_the_evaluator_prints_no_answer() -> None:
-    """Nor does its cause, which is printed along with it."""
+    """Neither the error nor its cause, which is printed with it, quotes the answer."""
     policy = RoutingPolicy(on_error="raise")
     with pytest.raises(EvaluationError) as raised:
-        AspireGuard(gives(PLACE), evaluator=ConstantEvaluator(_raise), policy=policy).invoke(
+        AspireGuard(make_chain(PLACE), evaluator=ConstantEvaluator(_raise), policy=policy).invoke(
             "Where?"
         )
-    assert PLACE not in _printed(raised.value)
+    assert PLACE not in _print_error(raised.value)
 
 
 def test_an_error_of_a_reader_prints_no_answer() -> None:
     """The function's own error may quote what it could not read."""
-    guard = AspireGuard(gives(PLACE), evaluator=HIGH, answer=lambda input, output: {}[output])
+    guard = AspireGuard(make_chain(PLACE), evaluator=HIGH, answer=lambda input, output: {}[output])
     with pytest.raises(ExchangeError, match="raised KeyError") as raised:
         guard.invoke("Where?")
-    assert PLACE not in _printed(raised.value)
+    assert PLACE not in _print_error(raised.value)
 
 
-def _parsed(message: AIMessage) -> Any:
+def _raise_parser_error(message: AIMessage) -> Any:
     raise OutputParserException(f"Invalid: {message.text}", llm_output=message.text)
 
 
 @pytest.mark.parametrize("release", ["answer", "sentence"])
 def test_an_error_of_a_parser_prints_no_answer(release: Literal["answer", "sentence"]) -> None:
-    """It keeps its type, so that a chain around the guard handles it as ever."""
-    guard = AspireGuard(ScriptedChatModel(PLACE) | _parsed, evaluator=HIGH, release=release)
+    """The error of a parser keeps its type, so that a chain around the guard can handle it."""
+    guard = AspireGuard(
+        ScriptedChatModel(PLACE) | _raise_parser_error, evaluator=HIGH, release=release
+    )
     with pytest.raises(
         OutputParserException, match="expected an output that the chain's parser can read"
     ) as raised:
         list(guard.stream("Where?"))
-    assert PLACE not in _printed(raised.value)
+    assert PLACE not in _print_error(raised.value)
     assert raised.value.llm_output is None

@@ -1,4 +1,4 @@
-"""What fails, hangs or interrupts on the way: the right route, recorded, and nothing released that was not judged."""
+"""Chains, evaluators, fallbacks and reviews that fail, hang or interrupt: routed, recorded, and nothing leaks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SHORT = 0.05
 
 @pytest.fixture
 def hang() -> Iterator[Callable[[Any], Any]]:
-    """A function that does not end before the test does."""
+    """Yield a function that does not end before the test does."""
     over = threading.Event()
 
     def hang(given: Any) -> Any:
@@ -45,7 +45,7 @@ def hang() -> Iterator[Callable[[Any], Any]]:
 
 @pytest.fixture
 def hanging(hang: Callable[[Any], Any]) -> RunnableLambda[Any, Any]:
-    """A chain that does not end before the test does; an async one is a coroutine, which can be cancelled."""
+    """Make a chain that does not end before the test does, and that can be cancelled if async."""
 
     async def forever(given: Any) -> Any:
         await asyncio.sleep(60)
@@ -54,15 +54,15 @@ def hanging(hang: Callable[[Any], Any]) -> RunnableLambda[Any, Any]:
     return RunnableLambda(hang, afunc=forever)
 
 
-def trusts(answer: str) -> ConstantEvaluator:
+def make_evaluator_trusting(answer: str) -> ConstantEvaluator:
     return ConstantEvaluator(lambda exchange: 0.9 if exchange.answer == answer else 0.1)
 
 
-def both(guard: AspireGuard, question: Any = "Where?") -> list[Any]:
+def ask_both_ways(guard: AspireGuard, question: Any = "Where?") -> list[Any]:
     return [guard.invoke(question), asyncio.run(guard.ainvoke(question))]
 
 
-def verdicts(guard: AspireGuard) -> list[Verdict]:
+def judge_both_ways(guard: AspireGuard) -> list[Verdict]:
     return [guard.judge("Where?"), asyncio.run(guard.ajudge("Where?"))]
 
 
@@ -72,8 +72,8 @@ def test_an_evaluator_that_hangs_releases_nothing(hang: Callable[[Any], Any]) ->
     guard = AspireGuard(
         lambda question: "zanzibar", evaluator=ConstantEvaluator(hang), policy=policy
     )
-    assert both(guard) == [ABSTENTION] * 2
-    for verdict in verdicts(guard):
+    assert ask_both_ways(guard) == [ABSTENTION] * 2
+    for verdict in judge_both_ways(guard):
         assert verdict.error is not None
         assert verdict.error.startswith("expected the evaluator to be done within 0.05 s")
         assert "zanzibar" not in verdict.model_dump_json()
@@ -81,7 +81,7 @@ def test_an_evaluator_that_hangs_releases_nothing(hang: Callable[[Any], Any]) ->
 
 
 def test_a_chain_that_hangs_is_an_error(hanging: RunnableLambda[Any, Any]) -> None:
-    """One that may be retried, and that is a TimeoutError to whoever knows no other."""
+    """A chain that hangs raises an error that is retryable and a TimeoutError."""
     guard = AspireGuard(
         hanging, evaluator=TRUSTING, policy=RoutingPolicy(timeouts=Timeouts(chain=SHORT))
     )
@@ -95,7 +95,7 @@ def test_a_chain_that_hangs_is_an_error(hanging: RunnableLambda[Any, Any]) -> No
 
 
 def test_the_overall_time_holds_for_the_chain_too(hanging: RunnableLambda[Any, Any]) -> None:
-    """Also where the chain has no limit of its own."""
+    """The overall time limits the chain even if the chain has no limit of its own."""
     guard = AspireGuard(
         hanging, evaluator=TRUSTING, policy=RoutingPolicy(timeouts=Timeouts(overall=SHORT))
     )
@@ -119,14 +119,14 @@ def test_one_input_that_hangs_costs_the_others_nothing(hanging: RunnableLambda[A
 
 
 def test_a_chain_that_hangs_may_be_routed(hanging: RunnableLambda[Any, Any]) -> None:
-    """To a fallback."""
+    """The policy can route a chain that hangs to a fallback."""
     policy = RoutingPolicy(
         timeouts=Timeouts(chain=SHORT),
         on_chain_error="fallback",
         otherwise=Fallback(lambda question: "Ada"),
     )
     guard = AspireGuard(hanging, evaluator=TRUSTING, policy=policy)
-    assert both(guard) == ["Ada", "Ada"]
+    assert ask_both_ways(guard) == ["Ada", "Ada"]
 
 
 def test_an_async_chain_that_hangs_is_cancelled() -> None:
@@ -156,16 +156,18 @@ def test_an_async_chain_that_hangs_is_cancelled() -> None:
 
 
 def test_a_fallback_that_hangs_is_passed_over(hanging: RunnableLambda[Any, Any]) -> None:
-    """And the next one is asked."""
+    """After a fallback that hangs the next fallback is asked."""
     policy = RoutingPolicy(
         otherwise=(
             Fallback(hanging, timeout=SHORT, retries=1, name="slow"),
             Fallback(lambda question: "Ada"),
         )
     )
-    guard = AspireGuard(lambda question: "Bob", evaluator=trusts("Ada"), policy=policy)
-    assert both(guard) == ["Ada", "Ada"]
-    for verdict in verdicts(guard):
+    guard = AspireGuard(
+        lambda question: "Bob", evaluator=make_evaluator_trusting("Ada"), policy=policy
+    )
+    for verdict in judge_both_ways(guard):
+        assert (verdict.route, verdict.released) == ("fallback", True)
         assert (verdict.steps[1].name, verdict.steps[1].retries) == ("slow", 1)
         assert str(verdict.steps[1].error).startswith(
             "expected the fallback to be done within 0.05 s"
@@ -173,7 +175,7 @@ def test_a_fallback_that_hangs_is_passed_over(hanging: RunnableLambda[Any, Any])
 
 
 def test_retries_are_for_errors_that_may_pass() -> None:
-    """Not for one that says of itself that it does not."""
+    """An error that is marked as not retryable is not retried."""
 
     class Final(Exception):
         retryable = False
@@ -198,7 +200,7 @@ def test_retries_are_for_errors_that_may_pass() -> None:
 
 
 def test_what_a_failed_try_retrieved_is_not_what_the_answer_rests_on() -> None:
-    """A retriever that finds something else at the second try."""
+    """The context of an answer holds only the documents of the try that succeeded."""
     pages: list[Document] = []
     seen: list[Exchange] = []
 
@@ -218,7 +220,7 @@ def test_what_a_failed_try_retrieved_is_not_what_the_answer_rests_on() -> None:
 
     policy = RoutingPolicy(otherwise=Fallback(Shelf() | read, retries=1))
     guard = AspireGuard(lambda question: "Bob", evaluator=ConstantEvaluator(note), policy=policy)
-    assert both(guard) == ["Ada"] * 2
+    assert ask_both_ways(guard) == ["Ada"] * 2
     assert [exchange.context for exchange in seen] == [None, "Page 1.", None, "Page 3."]
 
 
@@ -233,13 +235,15 @@ def test_retries_in_a_batch_are_for_those_that_failed() -> None:
         return "Ada"
 
     policy = RoutingPolicy(otherwise=Fallback(unsteady, retries=2))
-    guard = AspireGuard(lambda question: "Bob", evaluator=trusts("Ada"), policy=policy)
+    guard = AspireGuard(
+        lambda question: "Bob", evaluator=make_evaluator_trusting("Ada"), policy=policy
+    )
     assert [verdict.steps[1].retries for verdict in guard.judge_batch(["a", "b", "c"])] == [0, 1, 0]
     assert sorted(asked) == ["a", "b", "b", "c"]
 
 
 def test_a_batch_of_fallbacks_is_scored_in_one_call() -> None:
-    """As the chain's own answers are."""
+    """The answers of a batch of fallbacks are scored in one call, like the chain's own."""
     calls: list[list[str]] = []
 
     class Counting(ConstantEvaluator):
@@ -262,8 +266,8 @@ def test_a_review_store_that_is_down_releases_nothing() -> None:
     queue = ReviewQueue("sqlite:////no/such/folder/reviews.db")
     policy = RoutingPolicy(otherwise=HumanReview(queue, wait=5))
     guard = AspireGuard(lambda question: "zanzibar", evaluator=REFUSING, policy=policy)
-    assert both(guard) == [ABSTENTION] * 2
-    for verdict in verdicts(guard):
+    assert ask_both_ways(guard) == [ABSTENTION] * 2
+    for verdict in judge_both_ways(guard):
         assert verdict.ticket is None
         assert str(verdict.error).startswith(
             "expected the database of ReviewQueue('sqlite:////no/such/folder/reviews"
@@ -272,7 +276,7 @@ def test_a_review_store_that_is_down_releases_nothing() -> None:
 
 
 def test_a_custom_route_leaves_the_event_loop_free() -> None:
-    """It runs in a thread under the async methods."""
+    """Under the async methods a custom route runs in a thread."""
 
     async def both_at_once() -> list[Any]:
         loop, ticked = asyncio.get_running_loop(), asyncio.Event()
@@ -323,7 +327,7 @@ INTERRUPTED = {
 
 @pytest.mark.parametrize("place", INTERRUPTED)
 def test_an_interrupt_of_a_graph_passes(place: str) -> None:
-    """It is an exception, but no error: it is neither swallowed, nor retried, nor routed."""
+    """An interrupt is an exception but no error, so it is not swallowed, retried or routed."""
     guard = INTERRUPTED[place]
     with pytest.raises(GraphInterrupt):
         guard.invoke("Where?")
@@ -335,8 +339,8 @@ def test_an_interrupt_of_a_graph_passes(place: str) -> None:
         asyncio.run(guard.abatch(["a", "b"], return_exceptions=True))
 
 
-class RunRecorder(BaseCallbackHandler):
-    """Keeps what a tracer would see of each run."""
+class TraceRecorder(BaseCallbackHandler):
+    """A record of what a tracer sees of each run."""
 
     run_inline = True
 
@@ -356,13 +360,15 @@ class RunRecorder(BaseCallbackHandler):
 
 
 def test_a_trace_tells_the_chain_from_the_fallback() -> None:
-    """Both are children of the guard's run."""
-    recorder = RunRecorder()
+    """The runs of chain and fallback are children of the guard's run, under different tags."""
+    recorder = TraceRecorder()
     policy = RoutingPolicy(
         otherwise=Fallback(RunnableLambda(lambda question: "Ada").with_config(run_name="large"))
     )
     guard = AspireGuard(
-        RunnableLambda(lambda question: "Bob"), evaluator=trusts("Ada"), policy=policy
+        RunnableLambda(lambda question: "Bob"),
+        evaluator=make_evaluator_trusting("Ada"),
+        policy=policy,
     )
     assert guard.invoke("Who?", {"callbacks": [recorder]}) == "Ada"
     (_, run_id, _, _, _), chain, fallback = recorder.runs
@@ -375,7 +381,7 @@ def test_a_trace_tells_the_chain_from_the_fallback() -> None:
 
 
 def test_many_parallel_calls_do_not_mix() -> None:
-    """64 calls with their own configs: each has its own result, run id, tag, metadata, threshold and fallback."""
+    """Each of 64 parallel calls has its own result, run id, tag, metadata, threshold and fallback."""
 
     async def slowly(question: str, config: RunnableConfig) -> str:
         await asyncio.sleep(0.001 * (int(question) % 7))
@@ -395,7 +401,7 @@ def test_many_parallel_calls_do_not_mix() -> None:
     guard = AspireGuard(
         RunnableLambda(slowly), evaluator=ConstantEvaluator(confident), policy=policy
     )
-    recorders, ids = [RunRecorder() for _ in range(64)], [uuid4() for _ in range(64)]
+    recorders, ids = [TraceRecorder() for _ in range(64)], [uuid4() for _ in range(64)]
 
     async def all_at_once() -> list[Any]:
         configs: list[RunnableConfig] = [
