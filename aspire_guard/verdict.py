@@ -1,4 +1,4 @@
-"""What the guard decided about one answer, and the score it decided on."""
+"""The guard's decision on an answer, and the score behind it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ StepName = Literal["chain", "fallback", "human_review", "custom"]
 
 
 class Score(BaseModel):
-    """What an evaluator says of one answer.
+    """An evaluator's judgement of an answer.
 
     Attributes:
-        selection_score: g of the paper, in nats: ranks answers, higher is better; no unit a person can read.
+        selection_score: g of the paper, in nats. It ranks answers (higher is better), and has no meaning on its own.
         confidence: the calibrated probability that the answer is right, in [0, 1].
-        log_likelihood: log f_norm, the mean log-probability of the answer's tokens in nats; None where unknown.
-        p_correct: the learned self-evaluation P(z_c | x, ŷ) in [0, 1]; None where the evaluator has none.
+        log_likelihood: log f_norm, the mean log-probability of the answer's tokens in nats, or None if it is unknown.
+        p_correct: the learned self-evaluation P(z_c | x, ŷ) in [0, 1], or None if the evaluator has none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -29,8 +29,8 @@ class Score(BaseModel):
     p_correct: float | None = None
 
 
-def is_number(score: Score) -> bool:
-    """Whether a score can be compared: an unvalidated one may hold NaN, or no number at all."""
+def is_comparable(score: Score) -> bool:
+    """Tell whether a score can be compared. An unvalidated score may hold NaN, or something that is no number."""
     try:
         return not math.isnan(score.selection_score) and 0.0 <= score.confidence <= 1.0
     except TypeError:
@@ -38,7 +38,12 @@ def is_number(score: Score) -> bool:
 
 
 class Timings(BaseModel):
-    """Seconds spent on the chain's own answer; None for what did not run."""
+    """The seconds spent on the chain's own answer.
+
+    Attributes:
+        generate: the seconds spent on generating it, or None if the chain did not run.
+        score: the seconds spent on scoring it, or None if the evaluator did not run.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -47,15 +52,15 @@ class Timings(BaseModel):
 
 
 class Step(BaseModel):
-    """One step on the way of an answer.
+    """One step that the guard tried for an answer.
 
     Attributes:
-        route: what was tried: the chain itself, or a route of the policy.
-        name: which fallback it was; None for the others.
-        confidence: of the answer that the chain or the fallback gave; None where there is none.
-        error: what went wrong, in a sentence that quotes no answer; None where nothing did.
-        seconds: spent on it; None where unknown.
-        retries: how often it was tried again.
+        route: the chain itself, or the route of the policy that was tried.
+        name: the name of the fallback, or None for all other steps.
+        confidence: the confidence of the answer that the chain or the fallback gave, or None without a scored answer.
+        error: the error in a sentence that quotes no answer, or None if there was no error.
+        seconds: the seconds spent on the step, or None if they are unknown.
+        retries: the number of further tries.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,22 +74,22 @@ class Step(BaseModel):
 
 
 class Verdict(BaseModel):
-    """The decision on one answer.
+    """The guard's decision on one answer.
 
     Attributes:
-        accepted: whether the chain's own answer was released.
-        released: whether any answer was released: the chain's, a fallback's, or one that a person wrote.
-        route: where the answer went.
-        confidence: the calibrated probability of being right; None where scoring failed. Of several answers: of the
-            one that was released, or else of the best-scored one.
+        accepted: True if the chain's own answer was released.
+        released: True if any answer was released: the chain's, a fallback's, or one that a person wrote.
+        route: the route that the answer took.
+        confidence: the calibrated probability of being right, or None if scoring failed. With several answers, that
+            of the released one, or else of the best-scored one.
         threshold: the least confidence that is released.
-        score: all that the evaluator said of that answer; None where scoring failed.
-        reason: one sentence for a person.
-        guarantee: what the threshold promises, in one sentence; None where it promises nothing.
-        error: what went wrong last on the way, if anything did.
-        timings: seconds spent on the chain's own answer.
-        steps: all that was tried, in order.
-        ticket: the review ticket; None where none was submitted.
+        score: the whole score of that answer, or None if scoring failed.
+        reason: the reason in one sentence for a person.
+        guarantee: the promise of the threshold in one sentence, or None if it makes no promise.
+        error: the last error on the way, or None if there was no error.
+        timings: the seconds spent on the chain's own answer.
+        steps: all steps that were tried, in order.
+        ticket: the id of the review ticket, or None if no review was submitted.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

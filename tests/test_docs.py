@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from aspire_guard.evaluators.card import metrics_table
-from aspire_guard.evaluators.evaluator_folder import read_manifest
-from aspire_guard.evaluators.starter import starter_folder
+from aspire_guard.evaluators.card import render_metrics_table
+from aspire_guard.evaluators.evaluator_folder import find_starter_folder, read_manifest
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -52,7 +51,7 @@ def test_the_readme_has_the_figures_of_the_starter_evaluator() -> None:
     """Every row of measured figures in the starter's card stands in the README, as it is."""
     rows = [
         row
-        for row in metrics_table(read_manifest(starter_folder()).metrics)
+        for row in render_metrics_table(read_manifest(find_starter_folder()).metrics)
         if row.startswith("| ")
     ]
     readme = (ROOT / "README.md").read_text("utf-8")

@@ -1,1 +1,1 @@
-"""What scores answers."""
+"""The evaluators that score answers, and the folders that hold trained ones."""

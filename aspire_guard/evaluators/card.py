@@ -1,4 +1,4 @@
-"""The card of an evaluator: what it is, what it was trained on, and how good it is."""
+"""The card of an evaluator: its parts, its training and its held-out results."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from typing import Any
 from aspire_guard.evaluators.correctness_rule import CorrectnessRule
 from aspire_guard.selection.calibration import Calibration, Threshold
 
-_OF_CHAIN = ", on the log-probabilities that the chain's model reports"
+_METHOD_NAMES = {
+    "soft_prompt": "soft prompt",
+    "lora": "LoRA",
+    "none": "none: the base model answers as it is",
+}
 
 
 def render_card(manifest: Mapping[str, Any], calibration: Calibration) -> str:
-    """The README.md of an evaluator folder, in Markdown."""
-    base = manifest["base_model"]
+    """Return the README.md of an evaluator folder, in Markdown."""
     lines = [
         "# Evaluator for aspire-guard",
         "",
@@ -22,48 +25,80 @@ def render_card(manifest: Mapping[str, Any], calibration: Calibration) -> str:
         "",
         "| | |",
         "|---|---|",
-        f"| base model | {base['name']} (fingerprint `{base['fingerprint'][:12]}`) |",
-        f"| θp | {_method(manifest['methods']['task'])} |",
-        f"| θs | {_method(manifest['methods']['self_eval'])} |",
-        f"| right means | {_plain(CorrectnessRule.model_validate(manifest['correctness']))} |",
-        f"| selection score | α = {manifest['alpha']:g}{_OF_CHAIN if manifest['likelihood'] == 'chain' else ''} |",
-        f"| threshold | confidence ≥ {calibration.threshold:.3f} |",
-        f"| what it promises | {calibration.guarantee or _no_guarantee(calibration)} |",
-        *(
-            _band(threshold)
-            for threshold in calibration.thresholds
-            if threshold != calibration.threshold_for()
-        ),
+        *_render_parts(manifest),
+        *_render_thresholds(calibration),
         "",
         "## Training",
         "",
         "| | |",
         "|---|---|",
-        *(f"| {name} | {_plain(value)} |" for name, value in manifest["provenance"].items()),
     ]
+    for name, value in manifest["provenance"].items():
+        lines.append(f"| {name} | {_render_cell(value)} |")
     if manifest["metrics"]:
-        lines += ["", "## Held-out results", "", *metrics_table(manifest["metrics"])]
+        lines += ["", "## Held-out results", "", *render_metrics_table(manifest["metrics"])]
     return "\n".join(lines) + "\n"
 
 
-def _method(name: str) -> str:
-    return {
-        "soft_prompt": "soft prompt",
-        "lora": "LoRA",
-        "none": "none: the base model answers as it is",
-    }[name]
+def render_metrics_table(metrics: Mapping[str, Any]) -> list[str]:
+    """Return the lines of a Markdown table of held-out results by dataset."""
+    lines = [
+        "In %, with bootstrap 95 % intervals; every score on the same answers. Released: at the evaluator's threshold,",
+        "and how many of these are right.",
+        "",
+        "| dataset | n | accuracy | released (right) | score | AUROC | AUACC |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for dataset, result in metrics.items():
+        n, accuracy = result["n"], _render_estimate(result["accuracy"])
+        for score, values in result["scores"].items():
+            # The threshold is one on the evaluator's own score, so only its row has a decision.
+            released = _render_released(result) if score == "aspire" else ""
+            auroc = _render_estimate(values["auroc"])
+            auacc = _render_estimate(values["auacc"])
+            lines.append(
+                f"| {dataset} | {n} | {accuracy} | {released} | {score} | {auroc} | {auacc} |"
+            )
+    return lines
 
 
-def _band(threshold: Threshold) -> str:
-    """A row on a threshold beside the evaluator's own."""
-    group = "" if threshold.group is None else f" of group {threshold.group}"
+def _render_parts(manifest: Mapping[str, Any]) -> list[str]:
+    """Return the rows on the model, its adapters and its selection score."""
+    base_model, methods = manifest["base_model"], manifest["methods"]
+    rule = CorrectnessRule.model_validate(manifest["correctness"])
+    source = ""
+    if manifest["likelihood"] == "chain":
+        source = ", on the log-probabilities that the chain's model reports"
+    return [
+        f"| base model | {base_model['name']} (fingerprint `{base_model['fingerprint'][:12]}`) |",
+        f"| θp | {_METHOD_NAMES[methods['task']]} |",
+        f"| θs | {_METHOD_NAMES[methods['self_eval']]} |",
+        f"| right means | {_render_cell(rule)} |",
+        f"| selection score | α = {manifest['alpha']:g}{source} |",
+    ]
+
+
+def _render_thresholds(calibration: Calibration) -> list[str]:
+    """Return the rows on the threshold and its promise, and a row for every other band and group."""
+    promise = calibration.guarantee or _explain_missing_guarantee(calibration)
+    rows = [
+        f"| threshold | confidence ≥ {calibration.threshold:.3f} |",
+        f"| what it promises | {promise} |",
+    ]
+    accept = calibration.threshold_for()
+    others = [threshold for threshold in calibration.thresholds if threshold != accept]
+    return rows + [_render_threshold(threshold) for threshold in others]
+
+
+def _render_threshold(threshold: Threshold) -> str:
+    name = threshold.name
+    if threshold.group is not None:
+        name = f"{name} of group {threshold.group}"
     promise = threshold.guarantee.sentence if threshold.guarantee else "no guarantee"
-    return (
-        f"| {_plain(threshold.name + group)} | confidence ≥ {threshold.confidence:.3f}: {promise} |"
-    )
+    return f"| {_render_cell(name)} | confidence ≥ {threshold.confidence:.3f}: {promise} |"
 
 
-def _no_guarantee(calibration: Calibration) -> str:
+def _explain_missing_guarantee(calibration: Calibration) -> str:
     accept = calibration.threshold_for()
     if accept is None and any(threshold.releases for threshold in calibration.thresholds):
         return "nothing of answers without a group, which are not released"
@@ -76,40 +111,25 @@ def _no_guarantee(calibration: Calibration) -> str:
     return f"no guarantee: {reached}"
 
 
-def _plain(value: Any) -> str:
+def _render_cell(value: Any) -> str:
+    """Return a value as the text of a table's cell, with line breaks and bars escaped."""
     if isinstance(value, Mapping):
-        return "; ".join(f"{key}: {_plain(item)}" for key, item in value.items())
+        return "; ".join(f"{key}: {_render_cell(item)}" for key, item in value.items())
     if isinstance(value, list):
-        return "<br>".join(map(_plain, value))
+        return "<br>".join(map(_render_cell, value))
     return str(value).replace("\n", "\\n").replace("|", "\\|")
 
 
-def _estimate(estimate: Mapping[str, float] | None) -> str:
-    """In %, with its interval; a dash where the metric is undefined."""
+def _render_released(result: Mapping[str, Any]) -> str:
+    """Return the share of released answers in %, and in brackets the share of right answers among them."""
+    accuracy = result["selective_accuracy"]
+    right = "–" if accuracy is None else f"{100 * accuracy:.1f}"
+    return f"{100 * result['coverage']:.1f} ({right})"
+
+
+def _render_estimate(estimate: Mapping[str, float] | None) -> str:
+    """Return an estimate in % with its interval, or a dash if the metric is undefined."""
     if estimate is None:
         return "–"
     value, low, high = (100 * estimate[name] for name in ("value", "low", "high"))
     return f"{value:.1f} [{low:.1f}, {high:.1f}]"
-
-
-def metrics_table(metrics: Mapping[str, Any]) -> list[str]:
-    """The lines of a Markdown table of held-out results by dataset."""
-    rows = [
-        "In %, with bootstrap 95 % intervals; every score on the same answers. Released: at the evaluator's threshold,",
-        "and how many of these are right.",
-        "",
-        "| dataset | n | accuracy | released (right) | score | AUROC | AUACC |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for dataset, result in metrics.items():
-        right = result["selective_accuracy"]
-        released = (
-            f"{100 * result['coverage']:.1f} ({'–' if right is None else f'{100 * right:.1f}'})"
-        )
-        for score, values in result["scores"].items():
-            auroc, auacc = (_estimate(values[name]) for name in ("auroc", "auacc"))
-            accuracy, decided = _estimate(result["accuracy"]), released if score == "aspire" else ""
-            rows.append(
-                f"| {dataset} | {result['n']} | {accuracy} | {decided} | {score} | {auroc} | {auacc} |"
-            )
-    return rows

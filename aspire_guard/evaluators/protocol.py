@@ -1,4 +1,4 @@
-"""What the guard asks of an evaluator: the one protocol it must have, and the optional ones it may have."""
+"""The protocols of evaluators: the one that every evaluator has, and the optional ones."""
 
 from __future__ import annotations
 
@@ -79,5 +79,5 @@ class IncrementalEvaluator(Protocol):
 
 
 def find_fingerprint(evaluator: Evaluator) -> str | None:
-    """Return the evaluator's fingerprint, or None if it has no such thing."""
+    """Return the evaluator's fingerprint, or None if it has no fingerprint."""
     return evaluator.fingerprint if isinstance(evaluator, Fingerprinted) else None

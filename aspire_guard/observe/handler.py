@@ -1,7 +1,7 @@
-"""AspireCallbackHandler: scores what chains answer without touching it, off the request path.
+"""AspireCallbackHandler, which scores the answers of chains without touching them, off the request path.
 
 handler = AspireCallbackHandler(evaluator, on_score=log)
-chain.invoke(question, {"callbacks": [handler]})    # answers as ever; `log` hears what the guard would have said
+chain.invoke(question, {"callbacks": [handler]})    # the answer is unchanged, and `log` receives its score
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 from aspire_guard.evaluators.protocol import Evaluator, find_fingerprint
 from aspire_guard.exchange import ExchangeReader, FieldReader
 from aspire_guard.exchange.run_recorder import extract_judged_exchange
-from aspire_guard.observe.background import BackgroundScoring, Observation, Waiting
+from aspire_guard.observe.background import BackgroundScoring, Observation, WaitingAnswer
 from aspire_guard.observe.open_runs import OpenRuns
 
 
 class AspireCallbackHandler(BaseCallbackHandler):
-    """Scores the answer of every outermost chain run that it sees; the answer itself leaves as ever.
+    """A callback handler that scores the answer of every outermost chain run, and leaves the answer unchanged.
 
-    Scoring happens in one thread of its own, in batches of what has gathered. Where it cannot keep up, answers are
-    left unscored and counted. A chain never waits for it, and no error of it reaches a chain. Runs without a
-    question or an answer are not counted: a handler sees every chain that it is given to.
+    Scoring happens in a thread of the handler, in batches of the answers that have gathered. If it cannot keep up,
+    answers are left unscored and counted. A chain never waits for it, and no error of it reaches a chain. Runs
+    without a question or an answer are not counted, because a handler sees every chain that it is given to.
 
     Args:
-        evaluator: what scores.
-        on_score: hears every observation, in the handler's thread; its errors are logged.
-        capacity: the most answers that wait; of further ones none is kept.
+        evaluator: the evaluator that scores.
+        on_score: receives every observation, in the handler's thread. Its errors are logged.
+        capacity: the most answers that may wait. Further answers are dropped.
         batch: the most answers that are scored in one call of the evaluator.
-        question: where the question is, as for AspireGuard.
-        context: where the context is, as for AspireGuard.
-        answer: where the answer is, as for AspireGuard.
+        question: the place of the question, as for AspireGuard.
+        context: the place of the context, as for AspireGuard.
+        answer: the place of the answer, as for AspireGuard.
     """
 
-    # Its methods only take notes, which is quicker than handing them to a thread, and keeps their order.
+    # The methods only take notes. That is quicker than handing them to a thread, and keeps their order.
     run_inline = True
 
     def __init__(
@@ -54,33 +54,36 @@ class AspireCallbackHandler(BaseCallbackHandler):
         answer: FieldReader | None = None,
     ) -> None:
         self._evaluator = evaluator
-        self._reading = ExchangeReader(question, context, answer)
+        self._reader = ExchangeReader(question, context, answer)
         self._runs = OpenRuns()
         self._scoring = BackgroundScoring(evaluator, on_score, capacity, batch)
 
     @property
     def scored(self) -> int:
-        """How many answers were scored."""
+        """The number of answers that were scored."""
         return self._scoring.scored
 
     @property
     def dropped(self) -> int:
-        """How many answers were left unscored because too many waited, or the handler was closed."""
+        """The number of answers left unscored because too many waited, or the handler was closed."""
         return self._scoring.dropped + self._runs.lost
 
     @property
     def failed(self) -> int:
-        """For how many answers the evaluator or `on_score` failed."""
+        """The number of answers for which the evaluator or `on_score` failed."""
         return self._scoring.failed
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Wait until all answers that wait are scored; False where that took longer than `timeout` seconds."""
+        """Wait until all waiting answers are scored, and return False if that takes longer than `timeout` seconds."""
         return self._scoring.flush(timeout)
 
     def close(self, timeout: float | None = None) -> bool:
-        """Score what waits and end the thread; False where that took longer than `timeout` seconds.
+        """Score the waiting answers and end the thread.
 
         Later answers are dropped, and counted as such.
+
+        Returns:
+            False if that takes longer than `timeout` seconds.
         """
         return self._scoring.close(timeout)
 
@@ -101,8 +104,8 @@ class AspireCallbackHandler(BaseCallbackHandler):
         metadata: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Notes the run."""
-        self._runs.began(run_id, parent_run_id, inputs, tags, metadata)
+        """Note the run."""
+        self._runs.begin(run_id, parent_run_id, inputs, tags, metadata)
 
     def on_chat_model_start(
         self,
@@ -115,8 +118,8 @@ class AspireCallbackHandler(BaseCallbackHandler):
         metadata: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Notes the run; a chat model may be all that there is of a chain."""
-        self._runs.began(run_id, parent_run_id, messages[0], tags, metadata)
+        """Note the run. A chat model may be the whole chain."""
+        self._runs.begin(run_id, parent_run_id, messages[0], tags, metadata)
 
     def on_retriever_start(
         self,
@@ -127,12 +130,12 @@ class AspireCallbackHandler(BaseCallbackHandler):
         parent_run_id: UUID | None = None,
         **kwargs: Any,
     ) -> None:
-        """Notes the retriever, so that those inside it are known as such."""
-        if (
-            parent_run_id is not None
-            and (run := self._runs.began(run_id, parent_run_id)) is not None
-        ):
-            run.watch.on_retriever_start(serialized, query, run_id=run_id)
+        """Note the retriever, so that retrievers inside it are known to be inside."""
+        if parent_run_id is None:
+            return
+        run = self._runs.begin(run_id, parent_run_id)
+        if run is not None:
+            run.recorder.on_retriever_start(serialized, query, run_id=run_id)
 
     def on_tool_start(
         self,
@@ -143,9 +146,9 @@ class AspireCallbackHandler(BaseCallbackHandler):
         parent_run_id: UUID | None = None,
         **kwargs: Any,
     ) -> None:
-        """Notes the run, in which documents may be retrieved."""
+        """Note the run, inside which documents may be retrieved."""
         if parent_run_id is not None:
-            self._runs.began(run_id, parent_run_id)
+            self._runs.begin(run_id, parent_run_id)
 
     def on_retriever_end(
         self,
@@ -155,19 +158,27 @@ class AspireCallbackHandler(BaseCallbackHandler):
         parent_run_id: UUID | None = None,
         **kwargs: Any,
     ) -> None:
-        """Keeps what an outermost retriever of a chain returned."""
-        if (run := self._runs.get(run_id)) is not None:
-            run.watch.on_retriever_end(documents, run_id=run_id, parent_run_id=parent_run_id)
+        """Keep the documents of a retriever that is not inside another one."""
+        run = self._runs.get(run_id)
+        if run is not None:
+            run.recorder.on_retriever_end(documents, run_id=run_id, parent_run_id=parent_run_id)
 
     def on_llm_end(
         self, response: LLMResult, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
     ) -> None:
-        """Keeps a message that carries its own score; of a chat model that stands alone it is the answer."""
-        if (run := self._runs.get(run_id)) is None:
+        """Keep a message that carries its own score.
+
+        If a chat model is the whole chain, its message is the answer to score.
+        """
+        run = self._runs.get(run_id)
+        if run is None:
             return
-        run.watch.on_llm_end(response, run_id=run_id)
-        if parent_run_id is None and isinstance(chat := response.generations[0][0], ChatGeneration):
-            self._ended(run_id, chat.message)
+        run.recorder.on_llm_end(response, run_id=run_id)
+        if parent_run_id is not None:
+            return
+        generation = response.generations[0][0]
+        if isinstance(generation, ChatGeneration):
+            self._end_outermost(run_id, generation.message)
 
     def on_chain_end(
         self,
@@ -178,28 +189,31 @@ class AspireCallbackHandler(BaseCallbackHandler):
         inputs: Any = None,
         **kwargs: Any,
     ) -> None:
-        """Hands an outermost chain's answer over to be scored."""
+        """Have an outermost chain's answer scored."""
         if parent_run_id is None:
-            # A chain that is streamed has its input only now.
-            self._ended(run_id, outputs, inputs)
+            # A chain that is streamed tells its input only now.
+            self._end_outermost(run_id, outputs, inputs)
 
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        """Forgets the run."""
-        self._runs.ended(run_id)
+        """Forget the run."""
+        self._runs.end(run_id)
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        """Forgets the run."""
-        self._runs.ended(run_id)
+        """Forget the run."""
+        self._runs.end(run_id)
 
-    def _ended(self, run_id: UUID, output: Any, input: Any = None) -> None:
-        if (run := self._runs.ended(run_id)) is None:
+    def _end_outermost(self, run_id: UUID, output: Any, input: Any = None) -> None:
+        """Have the answer of an outermost run scored, if it has one."""
+        run = self._runs.end(run_id)
+        if run is None:
             return
+        if input is None:
+            input = run.input
         try:
-            exchange = extract_judged_exchange(
-                self._reading.read, run.input if input is None else input, output, run.watch
-            )
+            exchange = extract_judged_exchange(self._reader.read, input, output, run.recorder)
         except Exception:
             return
         if exchange is not None:
-            carried = run.watch.find_self_score(exchange, output, find_fingerprint(self._evaluator))
-            self._scoring.put(Waiting(run, exchange, carried))
+            fingerprint = find_fingerprint(self._evaluator)
+            known_score = run.recorder.find_self_score(exchange, output, fingerprint)
+            self._scoring.put(WaitingAnswer(run, exchange, known_score))

@@ -1,4 +1,4 @@
-"""The runs that go on: of each the outermost one that it belongs to, with its input and what was seen inside it."""
+"""The runs that have begun and not ended, grouped under their outermost runs."""
 
 from __future__ import annotations
 
@@ -9,31 +9,38 @@ from uuid import UUID
 
 from aspire_guard.exchange.run_recorder import RunRecorder
 
-# Runs that began and never ended, of a process that lost their threads, must not stay for ever.
+# If a process loses a run's end, because its thread died say, the run must not stay for ever.
 _MOST_OPEN_RUNS = 10_000
 
 
 class OpenRun:
-    """An outermost run that goes on: its input, the runs inside it, and what was seen in them."""
+    """An outermost run that has not ended.
+
+    Attributes:
+        run_id: the id of the run.
+        input: the input of the run.
+        tags: the tags of the run.
+        metadata: the metadata of the run.
+        recorder: the documents and messages that were seen in the run and inside it.
+        inner: the ids of the run and of all runs inside it.
+    """
 
     def __init__(
         self, run_id: UUID, input: Any, tags: Sequence[str] | None, metadata: dict[str, Any] | None
     ) -> None:
-        self.run_id, self.input, self.tags, self.metadata = (
-            run_id,
-            input,
-            tuple(tags or ()),
-            dict(metadata or {}),
-        )
-        self.watch = RunRecorder()
+        self.run_id = run_id
+        self.input = input
+        self.tags = tuple(tags or ())
+        self.metadata = dict(metadata or {})
+        self.recorder = RunRecorder()
         self.inner: set[UUID] = set()
 
 
 class OpenRuns:
-    """Every run that goes on, by its id; safe to be called from several threads.
+    """All open runs by their ids. Safe to use from several threads.
 
     Attributes:
-        lost: how many outermost runs were forgotten because too many went on.
+        lost: the number of outermost runs that were forgotten because too many were open.
     """
 
     def __init__(self) -> None:
@@ -45,10 +52,10 @@ class OpenRuns:
         return len(self._outermost)
 
     def get(self, run_id: UUID) -> OpenRun | None:
-        """The outermost run that a run belongs to; None where it is not known."""
+        """Return the outermost run that a run belongs to, or None if it is unknown."""
         return self._outermost.get(run_id)
 
-    def began(
+    def begin(
         self,
         run_id: UUID,
         parent_run_id: UUID | None,
@@ -56,7 +63,7 @@ class OpenRuns:
         tags: list[str] | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> OpenRun | None:
-        """Note a run; the outermost one that it belongs to, or None where its parent is not known."""
+        """Note a run, and return the outermost run that it belongs to, or None if its parent is unknown."""
         with self._lock:
             if parent_run_id is None:
                 run: OpenRun | None = OpenRun(run_id, input, tags, metadata)
@@ -66,12 +73,17 @@ class OpenRuns:
                 run.inner.add(run_id)
                 self._outermost[run_id] = run
             if len(self._outermost) > _MOST_OPEN_RUNS:
-                self._forget(next(iter(self._outermost)))
+                oldest = next(iter(self._outermost))
+                self._forget(oldest)
                 self.lost += 1
         return run
 
-    def ended(self, run_id: UUID) -> OpenRun | None:
-        """Forget a run, and with an outermost one all inside it; None where it is not known."""
+    def end(self, run_id: UUID) -> OpenRun | None:
+        """Forget a run, and all runs inside an outermost run.
+
+        Returns:
+            The outermost run that the run belonged to, or None if it is unknown.
+        """
         with self._lock:
             return self._forget(run_id)
 

@@ -1,4 +1,4 @@
-"""What a review is about: an answer that waits for a person, and what the person decided."""
+"""Answers that wait for a person, and the person's decisions."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 Action = Literal["approve", "edit", "reject", "respond"]
 Status = Literal["open", "decided"]
 
-_WITH_TEXT = ("edit", "respond")
+_ACTIONS_WITH_TEXT = ("edit", "respond")
 
 
 class ReviewItem(BaseModel):
     """An answer that a person should look at.
 
     Attributes:
-        question: what was asked.
-        context: the passage the answer should rest on; None where there is none.
+        question: the question.
+        context: the passage that the answer should rest on, or None if there is no passage.
         answer: the answer as text.
-        confidence: the calibrated probability that it is right, in [0, 1]; None where scoring failed.
-        reason: why it is here, in one sentence.
-        group: the tenant, task or other group it belongs to; None where there are none.
-        metadata: whatever else the reviewer should see.
-        key: what makes it the same item when it is submitted again; by default a digest (hex) of question,
-            context, answer and group.
+        confidence: the calibrated probability that it is right, in [0, 1], or None if scoring failed.
+        reason: the reason for the review, in one sentence.
+        group: the tenant, task or other group that the answer belongs to, or None without groups.
+        metadata: anything else that the reviewer should see.
+        key: the identity of the item if it is submitted again. By default a digest (hex) of question, context,
+            answer and group.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,18 +45,19 @@ class ReviewItem(BaseModel):
     def _fill_key(self) -> Self:
         if not self.key:
             contents = json.dumps([self.question, self.context, self.answer, self.group])
+            # The model is frozen.
             object.__setattr__(self, "key", hashlib.sha256(contents.encode()).hexdigest())
         return self
 
 
 class Decision(BaseModel):
-    """What a person decided.
+    """A person's decision on an answer.
 
     Attributes:
-        action: approve the answer, edit it, reject it, or respond in its place.
-        text: the edited answer, or the response; None for the others.
-        reviewer: who decided; None where unknown.
-        comment: why; None where nothing was said.
+        action: "approve" the answer, "edit" it, "reject" it, or "respond" in its place.
+        text: the edited answer, or the response, or None for the other actions.
+        reviewer: the person who decided, or None if unknown.
+        comment: the reason for the decision, or None if the person gave no reason.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -67,12 +68,14 @@ class Decision(BaseModel):
     comment: str | None = None
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
-        if (self.action in _WITH_TEXT) == (self.text is None):
-            found = "none" if self.text is None else "one"
-            wanted = "a text" if self.action in _WITH_TEXT else "no text"
+    def _check_text(self) -> Self:
+        needs_text = self.action in _ACTIONS_WITH_TEXT
+        has_text = self.text is not None
+        if needs_text != has_text:
+            expected = "a text" if needs_text else "no text"
+            found = "a text" if has_text else "no text"
             raise ValueError(
-                f"expected {wanted} with the action {self.action!r}, found {found}; "
+                f"expected {expected} with the action {self.action!r}, found {found}; "
                 "edit and respond have a text, approve and reject have none"
             )
         return self
@@ -82,11 +85,11 @@ class Ticket(BaseModel):
     """An item in the queue.
 
     Attributes:
-        id: names it.
-        item: what was submitted.
-        decision: what was decided; None while it is open.
-        created: when it was submitted, in UTC.
-        decided: when it was decided, in UTC; None while it is open.
+        id: the name of the ticket.
+        item: the answer that was submitted.
+        decision: the decision on it, or None while the ticket is open.
+        created: the time of submission, in UTC.
+        decided: the time of the decision, in UTC, or None while the ticket is open.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -99,5 +102,5 @@ class Ticket(BaseModel):
 
     @property
     def status(self) -> Status:
-        """Whether it is open or decided."""
+        """The state of the ticket: open or decided."""
         return "open" if self.decision is None else "decided"

@@ -27,7 +27,7 @@ metadata = MetaData()
 schema = Table(
     "aspire_guard_schema",
     metadata,
-    # One row: whoever comes second finds it there.
+    # The table has one row: a process that comes second finds it there.
     Column("id", Integer, CheckConstraint("id = 1"), primary_key=True, autoincrement=False),
     Column("version", Integer, nullable=False),
 )
@@ -53,8 +53,8 @@ tickets = Table(
 )
 
 
-def prepare(connection: Connection) -> None:
-    """Create the tables where there are none.
+def prepare_tables(connection: Connection) -> None:
+    """Create the tables if they don't exist yet, and check their version.
 
     Raises:
         ReviewSchemaError: there are tables of these names that are not ours, or of another version.
@@ -66,20 +66,17 @@ def prepare(connection: Connection) -> None:
             "use another database, or rename that table"
         )
     if not present:
-        _create(connection)
+        metadata.create_all(connection)
+        connection.execute(schema.insert().values(id=1, version=VERSION))
     try:
         version = connection.execute(select(schema.c.version)).scalar()
     except (OperationalError, ProgrammingError) as error:
         raise ReviewSchemaError(
             f"expected the column version in the table {schema.name!r}, found none; use another database"
         ) from error
-    if version != VERSION or tickets.name not in inspect(connection).get_table_names():
+    has_tickets = tickets.name in inspect(connection).get_table_names()
+    if version != VERSION or not has_tickets:
         raise ReviewSchemaError(
             f"expected version {VERSION} of the review tables, found {version}; "
             "use the release of aspire-guard that wrote them, or another database"
         )
-
-
-def _create(connection: Connection) -> None:
-    metadata.create_all(connection)
-    connection.execute(schema.insert().values(id=1, version=VERSION))

@@ -1,1 +1,1 @@
-"""What becomes of a scored answer."""
+"""The routing of scored answers: policies, the decision on one answer, and abstention."""

@@ -6,94 +6,108 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from aspire_guard.errors import PolicyError
-from aspire_guard.evaluators.protocol import Evaluator, GroupedThresholds
+from aspire_guard.evaluators.protocol import Evaluator, GroupedThresholds, NamedThreshold
 from aspire_guard.routing.routes import Accept, Routes
 from aspire_guard.verdict import Score
 
 
 @dataclass(frozen=True)
 class ResolvedBand:
-    """One band.
+    """A band that begins at a known confidence.
 
     Attributes:
-        confidence: the least confidence of the band, in [0, 1].
-        routes: what is tried, in this order.
-        guarantee: what the evaluator promises of answers from that confidence on; None: nothing.
+        threshold: the least confidence of the band, in [0, 1].
+        guarantee: the evaluator's promise for answers from that confidence on, or None if it makes no promise.
+        routes: the routes to try, in this order.
     """
 
-    confidence: float
+    threshold: float
+    guarantee: str | None
     routes: Routes
-    guarantee: str | None = None
 
-    @classmethod
-    def of(
-        cls,
-        at_least: float | str,
-        routes: Routes,
-        own: float | None,
-        evaluator: Evaluator,
-        group: str | None,
-    ) -> ResolvedBand:
-        """The band that begins at a number, at the policy's `own` threshold, or at one of the evaluator's."""
-        if at_least == "accept" and own is not None:
-            at_least = own
-        name = at_least if isinstance(at_least, str) else "accept"
-        confidence, guarantee = _threshold_of(evaluator, group, name)
-        if isinstance(at_least, str):
-            return cls(confidence, routes, guarantee)
-        # The promise was made for the evaluator's own threshold and holds for no other.
-        return cls(at_least, routes, guarantee if at_least == confidence else None)
+    @property
+    def is_accepting(self) -> bool:
+        """True if the score alone releases an answer of this band."""
+        return isinstance(self.routes[0], Accept)
 
 
 @dataclass(frozen=True)
 class ResolvedBands:
-    """All bands, from the highest confidence to the lowest."""
+    """All bands of a policy, from the highest confidence to the lowest."""
 
     bands: tuple[ResolvedBand, ...]
 
-    def band(self, confidence: float) -> ResolvedBand:
-        """The band that a confidence falls into."""
-        return next(band for band in self.bands if confidence >= band.confidence)
+    def find_band(self, confidence: float) -> ResolvedBand:
+        """Return the band of a confidence."""
+        return next(band for band in self.bands if confidence >= band.threshold)
 
     def accepts(self, score: Score | None) -> bool:
-        """Whether an answer is released by its score alone."""
-        return score is not None and isinstance(self.band(score.confidence).routes[0], Accept)
+        """Tell whether the score alone releases an answer."""
+        return score is not None and self.find_band(score.confidence).is_accepting
 
-    def routes(self, score: Score | None) -> Routes:
-        """What is tried for an answer, in this order; one without a score belongs to the lowest band."""
+    def find_routes(self, score: Score | None) -> Routes:
+        """Return the routes to try for an answer, in this order. An unscored answer is in the lowest band."""
         if score is not None:
-            return self.band(score.confidence).routes
-        # Nobody knows how good it is, so it must not be released as it is.
-        return tuple(route for route in self.bands[-1].routes if not isinstance(route, Accept))
+            return self.find_band(score.confidence).routes
+        # An answer without a score must never be accepted.
+        lowest = self.bands[-1]
+        return tuple(route for route in lowest.routes if not isinstance(route, Accept))
 
     @cached_property
-    def least_accepted(self) -> ResolvedBand | None:
-        """The lowest band that accepts; None where none does."""
-        return next(
-            (band for band in reversed(self.bands) if isinstance(band.routes[0], Accept)), None
-        )
+    def lowest_accepting(self) -> ResolvedBand | None:
+        """The lowest band that accepts, or None if no band accepts."""
+        accepting = [band for band in self.bands if band.is_accepting]
+        return accepting[-1] if accepting else None
 
     @property
     def threshold(self) -> float:
-        """The least confidence that is released, in [0, 1]; 1 where no band accepts."""
-        return self.least_accepted.confidence if self.least_accepted else 1.0
+        """The least confidence that is released, in [0, 1], or 1 if no band accepts."""
+        return self.lowest_accepting.threshold if self.lowest_accepting else 1.0
 
-    def reason(self, score: Score | None) -> str:
-        """How a score compares, in a sentence."""
+    def explain(self, score: Score | None) -> str:
+        """Compare a score with the threshold in one sentence."""
         if score is None:
             return "scoring failed, so the answer is not released"
         comparison = "reaches" if score.confidence >= self.threshold else "is below"
         return f"confidence {score.confidence:.3f} {comparison} the threshold {self.threshold:.3f}"
 
 
-def _threshold_of(evaluator: Evaluator, group: str | None, name: str) -> tuple[float, str | None]:
-    """The evaluator's threshold of a group and name, with what it promises."""
+def resolve_threshold(
+    at_least: float | str,
+    evaluator: Evaluator,
+    *,
+    group: str | None,
+    policy_threshold: float | None,
+) -> NamedThreshold:
+    """Return the confidence that a band begins at, and the evaluator's promise for it.
+
+    Args:
+        at_least: the beginning of the band in the policy: a number, or the name of a threshold.
+        evaluator: the evaluator that defines the named thresholds.
+        group: the group of the answer, or None if it belongs to no group.
+        policy_threshold: the number that the policy itself gives to "accept", if it does.
+
+    Raises:
+        PolicyError: the evaluator has no threshold of that name.
+    """
+    if at_least == "accept" and policy_threshold is not None:
+        at_least = policy_threshold
+    if isinstance(at_least, str):
+        return _find_threshold(evaluator, group, at_least)
+    # The promise was made for the evaluator's own threshold and holds for no other.
+    accept = _find_threshold(evaluator, group, "accept")
+    guarantee = accept.guarantee if at_least == accept.confidence else None
+    return NamedThreshold(at_least, guarantee)
+
+
+def _find_threshold(evaluator: Evaluator, group: str | None, name: str) -> NamedThreshold:
+    """Return the evaluator's threshold of this name for a group."""
     if isinstance(evaluator, GroupedThresholds) and (group is not None or name != "accept"):
-        found = evaluator.threshold_for(group, name)
-        if found is not None:
-            return found.confidence, found.guarantee
+        threshold = evaluator.threshold_for(group, name)
+        if threshold is not None:
+            return threshold
     if name == "accept":
-        return evaluator.threshold, evaluator.guarantee
+        return NamedThreshold(evaluator.threshold, evaluator.guarantee)
     raise PolicyError(
         f"expected a threshold named {name!r} in the evaluator's calibration, found none; calibrate the evaluator with "
         f"such a band, or put a number in the policy's at_least"

@@ -1,4 +1,4 @@
-"""Many flows as one, so that a batch is generated, and scored, in one call each."""
+"""Many flows as one, so that a batch is generated in one call of the chain, and scored in one of the evaluator."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from aspire_guard.routing.effects import (
 )
 from aspire_guard.routing.flow import Flow, Outcome
 
-# All answers are there before the first is scored, so that scoring is one call; people are asked last.
+# All answers are there before the first is scored, so that scoring is one call. People are asked last.
 _ORDER = (RunChain, RunFallback, ScoreExchange, CallCustom, RequestReview)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Asks for the same kind of work for several flows at once; answered with a list of results.
+    """Effects of the same kind that several flows ask for. The answer to a batch is a list of results.
 
     Attributes:
-        flows: which flows ask, by their places.
-        requests: what they ask, in the same order; all of one kind, and of fallbacks all for the same one.
+        flows: the indices of the flows that ask.
+        requests: the effects they ask for, in the same order. All are of one kind, and fallbacks all the same one.
     """
 
     flows: list[int]
@@ -35,41 +35,47 @@ class Batch:
 
 
 def batch_flows(flows: Sequence[Flow]) -> Generator[Batch, list[Any], list[Outcome | Exception]]:
-    """Many flows as one, which asks for like work in one round; gives each flow's outcome or error, in order.
+    """Drive many flows, with the effects of one kind in one round.
 
     A result that is an exception is thrown into its flow.
+
+    Returns:
+        The outcome of each flow, or the error it ended in.
     """
     outcomes: dict[int, Outcome | Exception] = {}
-    waiting: dict[int, Effect] = {}
+    waiting: dict[int, Effect[Any]] = {}
 
-    def advance(place: int, step: Callable[[], Effect]) -> None:
+    def advance(index: int, step: Callable[[], Effect[Any]]) -> None:
+        """Let a flow run to its next effect or to its end."""
         try:
-            waiting[place] = step()
+            waiting[index] = step()
         except StopIteration as stop:
-            outcomes[place] = stop.value
+            outcomes[index] = stop.value
         except Exception as error:
-            outcomes[place] = error
+            outcomes[index] = error
 
-    for place, flow in enumerate(flows):
-        advance(place, partial(next, flow))
+    for index, flow in enumerate(flows):
+        advance(index, partial(next, flow))
     while waiting:
-        places = _next(waiting)
-        results = yield Batch(places, [waiting.pop(place) for place in places])
-        for place, result in zip(places, results, strict=True):
-            resume = flows[place].throw if isinstance(result, Exception) else flows[place].send
-            advance(place, partial(resume, result))
-    return [outcomes[place] for place in range(len(flows))]
+        indices = _choose_round(waiting)
+        effects = [waiting.pop(index) for index in indices]
+        results = yield Batch(indices, effects)
+        for index, result in zip(indices, results, strict=True):
+            flow = flows[index]
+            resume = flow.throw if isinstance(result, Exception) else flow.send
+            advance(index, partial(resume, result))
+    return [outcomes[index] for index in range(len(flows))]
 
 
-def _next(waiting: dict[int, Effect]) -> list[int]:
-    """The places whose requests make up the next round."""
+def _choose_round(waiting: dict[int, Effect[Any]]) -> list[int]:
+    """Return the indices of the flows whose effects make up the next round."""
     if len(waiting) == 1:
         return list(waiting)
-    first = min(waiting.values(), key=lambda request: _ORDER.index(type(request)))
-    return [place for place, request in waiting.items() if _alike(request, first)]
+    first = min(waiting.values(), key=lambda effect: _ORDER.index(type(effect)))
+    return [index for index, effect in waiting.items() if _is_alike(effect, first)]
 
 
-def _alike(request: Effect, other: Effect) -> bool:
-    if isinstance(request, RunFallback) and isinstance(other, RunFallback):
-        return request.route is other.route
-    return type(request) is type(other)
+def _is_alike(effect: Effect[Any], other: Effect[Any]) -> bool:
+    if isinstance(effect, RunFallback) and isinstance(other, RunFallback):
+        return effect.route is other.route
+    return type(effect) is type(other)

@@ -1,4 +1,4 @@
-"""What the way of one answer may still take: the time of all of it, and the budget of its fallbacks."""
+"""The limits on the work for one answer: the overall time, and the budget of the fallbacks."""
 
 from __future__ import annotations
 
@@ -10,50 +10,65 @@ NO_TIME = "the overall time is used up"
 
 
 class BudgetTracker:
-    """Time since the flow began, and what its fallbacks have used up.
+    """The time since a flow began, and what its fallbacks have spent.
 
     Args:
-        budget: of the fallbacks.
-        timeouts: of all work.
-        clock: seconds that only grow.
+        budget: the limits on the fallbacks.
+        timeouts: the limits on all work, in seconds.
+        clock: returns a time in seconds that only grows.
+
+    Attributes:
+        hops: the number of calls of fallbacks.
+        cost: the sum of the costs of these calls.
     """
 
     def __init__(self, budget: Budget, timeouts: Timeouts, clock: Callable[[], float]) -> None:
-        self.budget, self.timeouts, self.clock = budget, timeouts, clock
-        self.started = clock()
-        self.hops, self.cost = 0, 0.0
+        self.hops = 0
+        self.cost = 0.0
+        self._budget = budget
+        self._timeouts = timeouts
+        self._clock = clock
+        self._started = clock()
 
     @property
-    def left(self) -> float | None:
-        """Seconds that are left of all; None where there is no limit."""
-        overall = self.timeouts.overall
-        return None if overall is None else max(0.0, overall - (self.clock() - self.started))
+    def seconds_left(self) -> float | None:
+        """The seconds until the overall timeout, at least 0, or None without such a timeout."""
+        overall = self._timeouts.overall
+        if overall is None:
+            return None
+        return max(0.0, overall - self._measure_elapsed())
 
     @property
     def is_out_of_time(self) -> bool:
-        """Whether nothing is left of the overall time."""
-        return self.left == 0.0
+        """True if the overall time is used up."""
+        return self.seconds_left == 0.0
 
-    def within(self, seconds: float | None) -> float | None:
-        """A time limit that also keeps to the overall one."""
-        left = self.left
-        if seconds is None or left is None:
-            return left if seconds is None else seconds
+    def limit_timeout(self, seconds: float | None) -> float | None:
+        """Shorten a timeout to the overall time that is left. None stands for no limit, in and out."""
+        left = self.seconds_left
+        if seconds is None:
+            return left
+        if left is None:
+            return seconds
         return min(seconds, left)
 
-    def refusal(self, route: Fallback) -> str | None:
-        """Why a fallback may not be asked; None where it may."""
+    def find_refusal(self, route: Fallback) -> str | None:
+        """Return the reason why a fallback may not be called, or None if it may be called."""
         if self.is_out_of_time:
             return NO_TIME
-        budget = self.budget
+        budget = self._budget
         if self.hops >= budget.hops:
             return f"the budget of {budget.hops} hops is used up"
-        if budget.seconds is not None and self.clock() - self.started >= budget.seconds:
+        if budget.seconds is not None and self._measure_elapsed() >= budget.seconds:
             return f"the budget of {budget.seconds:g} s is used up"
         if budget.cost is not None and self.cost + route.cost > budget.cost:
             return f"its cost of {route.cost:g} is more than the budget has left"
         return None
 
     def spend(self, route: Fallback) -> None:
-        """Count a fallback that is asked."""
-        self.hops, self.cost = self.hops + 1, self.cost + route.cost
+        """Count a call of a fallback."""
+        self.hops += 1
+        self.cost += route.cost
+
+    def _measure_elapsed(self) -> float:
+        return self._clock() - self._started

@@ -1,4 +1,4 @@
-"""What is kept of the way of one answer: the steps that were tried, the answers so far, and the verdict on them."""
+"""The log of one answer: the steps that were tried and the answers so far. Every verdict is made here."""
 
 from __future__ import annotations
 
@@ -18,9 +18,14 @@ from aspire_guard.routing.effects import ChainRan
 from aspire_guard.routing.scoring import ScoringResult
 from aspire_guard.verdict import RouteName, Score, Step, StepName, Timings, Verdict
 
-# Errors of ours that never hold an answer; any other may quote one.
-_SPEAKING = (ExchangeError, ReviewQueueError, RouteTimeoutError, UnguardedWriteError)
-_WHO: dict[StepName, str] = {
+# Our own errors that never hold an answer. The text of any other error may quote one.
+_ERRORS_WITHOUT_ANSWER = (
+    ExchangeError,
+    ReviewQueueError,
+    RouteTimeoutError,
+    UnguardedWriteError,
+)
+_STEP_LABELS: dict[StepName, str] = {
     "chain": "chain",
     "fallback": "fallback",
     "human_review": "review queue",
@@ -28,7 +33,7 @@ _WHO: dict[StepName, str] = {
 }
 _NO_TIMINGS = Timings()
 
-REVIEW_REASONS: dict[str, str] = {
+_REVIEW_REASONS: dict[str, str] = {
     "approve": "a reviewer approved the answer",
     "edit": "a reviewer edited the answer",
     "reject": "a reviewer rejected the answer",
@@ -38,89 +43,91 @@ REVIEW_REASONS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Candidate:
-    """A scored answer.
+    """An answer that was scored, or that the evaluator failed to score.
 
     Attributes:
-        output: what holds it.
-        exchange: how it was read.
-        score: what the evaluator said; None where it failed.
-        own: whether the chain itself gave it.
+        output: the output that holds the answer.
+        exchange: the exchange that was read from it.
+        score: the evaluator's score, or None if it failed.
+        is_from_chain: True if the chain itself gave the answer, False if a fallback did.
     """
 
     output: Any
     exchange: Exchange
     score: Score | None
-    own: bool
+    is_from_chain: bool
 
 
 class DecisionLog:
-    """The record of one answer.
+    """The steps, answers and verdicts of one call of the guard.
 
     Args:
-        cuts: what its scores are compared with.
+        bands: the bands that the scores are compared with.
 
     Attributes:
-        candidates: the scored answers, in the order of their coming; the chain's own is the first.
-        chain_error: what the chain raised; None where it gave an output.
-        ticket: of a review; None where none was submitted.
-        reviewed: what a reviewer decided, in a sentence; None where nobody did.
+        candidates: the answers in the order in which they came. The chain's own is the first.
+        chain_error: the error of the chain, or None if it gave an output.
+        ticket: the id of the review, or None if no review was submitted.
     """
 
-    def __init__(self, cuts: ResolvedBands) -> None:
-        self.cuts = cuts
+    def __init__(self, bands: ResolvedBands) -> None:
+        self.bands = bands
         self.candidates: list[Candidate] = []
         self.chain_error: Exception | None = None
         self.ticket: str | None = None
-        self.reviewed: str | None = None
         self._steps: list[Step] = []
         self._timings = _NO_TIMINGS
+        self._review_reason: str | None = None
 
     @property
     def best(self) -> Candidate | None:
-        """The best-scored answer so far, of equals the first; None where there is none."""
-        return max(
-            self.candidates,
-            key=lambda one: one.score.confidence if one.score else -1.0,
-            default=None,
-        )
+        """The best-scored answer so far, the first of equals, or None if there is no answer."""
+        return max(self.candidates, key=_get_confidence, default=None)
 
-    def answered(
+    def log_answer(
         self,
         source: Literal["chain", "fallback"],
-        generated: ChainRan,
+        run: ChainRan,
         exchange: Exchange,
-        evaluated: ScoringResult,
+        result: ScoringResult,
+        *,
         name: str | None,
     ) -> Candidate:
-        """Keep an answer, and how it was made and scored."""
-        spent = [
-            seconds for seconds in (generated.seconds, evaluated.seconds) if seconds is not None
-        ]
-        self._steps.append(
-            Step(
-                route=source,
-                name=name,
-                confidence=evaluated.score.confidence if evaluated.score else None,
-                error=None if evaluated.error is None else str(evaluated.error),
-                seconds=sum(spent) if spent else None,
-                retries=generated.retries,
-            )
+        """Log an answer with its run and its score, and return it as a candidate.
+
+        Args:
+            source: the step that gave the answer.
+            run: the run that gave it.
+            exchange: the exchange that was read from its output.
+            result: the score of the exchange.
+            name: the name of the fallback, or None for the chain.
+        """
+        score = result.score
+        step = Step(
+            route=source,
+            name=name,
+            confidence=None if score is None else score.confidence,
+            error=None if result.error is None else str(result.error),
+            seconds=_add_seconds(run.seconds, result.seconds),
+            retries=run.retries,
         )
-        if source == "chain":
-            self._timings = Timings(generate=generated.seconds, score=evaluated.seconds)
-        candidate = Candidate(generated.output, exchange, evaluated.score, own=source == "chain")
+        self._steps.append(step)
+        is_from_chain = source == "chain"
+        if is_from_chain:
+            self._timings = Timings(generate=run.seconds, score=result.seconds)
+        candidate = Candidate(run.output, exchange, score, is_from_chain)
         self.candidates.append(candidate)
         return candidate
 
-    def done(self, step: StepName, seconds: float | None) -> None:
-        """Note a step that came to an end."""
+    def log_step(self, step: StepName, seconds: float | None) -> None:
+        """Log a step that ended without an error."""
         self._steps.append(Step(route=step, seconds=seconds))
 
-    def log_skipped(self, step: StepName, why: str, name: str | None = None) -> None:
-        """Note a step that was not taken."""
-        self._steps.append(Step(route=step, name=name, error=why))
+    def log_skipped(self, step: StepName, reason: str, *, name: str | None = None) -> None:
+        """Log a step that was not taken."""
+        self._steps.append(Step(route=step, name=name, error=reason))
 
-    def failed(
+    def log_failure(
         self,
         step: StepName,
         error: Exception,
@@ -129,17 +136,22 @@ class DecisionLog:
         seconds: float | None = None,
         retries: int = 0,
     ) -> None:
-        """Note an error, without the words of those that may quote an answer: they are in the trace."""
-        told = (
-            str(error)
-            if isinstance(error, _SPEAKING)
-            else f"the {_WHO[step]} raised {type(error).__name__}"
-        )
+        """Log a step that ended in an error.
+
+        The text of an error that may quote an answer is left out. It is in the trace.
+        """
+        text = f"the {_STEP_LABELS[step]} raised {type(error).__name__}"
+        if isinstance(error, _ERRORS_WITHOUT_ANSWER):
+            text = str(error)
         self._steps.append(
-            Step(route=step, name=name, error=told, seconds=seconds, retries=retries)
+            Step(route=step, name=name, error=text, seconds=seconds, retries=retries)
         )
 
-    def verdict(
+    def log_decision(self, decision: Decision) -> None:
+        """Log a reviewer's decision, which is the reason of all later verdicts."""
+        self._review_reason = _REVIEW_REASONS[decision.action]
+
+    def make_verdict(
         self,
         candidate: Candidate | None,
         route: RouteName,
@@ -152,40 +164,39 @@ class DecisionLog:
 
         Args:
             candidate: the answer, or None if the chain failed and no other answer came.
-            route: where the answer goes.
+            route: the route that the answer takes.
             released: tells whether any answer leaves the guard.
             accepted: tells whether that is the chain's own answer.
-            error: what went wrong last. By default the last error of the steps.
+            error: the last error on the way. By default the last error of the steps.
         """
         score = None if candidate is None else candidate.score
-        reason = self.reviewed or self._compare(candidate)
         return Verdict(
             accepted=accepted,
             released=released,
             route=route,
             confidence=None if score is None else score.confidence,
-            threshold=self.cuts.threshold,
+            threshold=self.bands.threshold,
             score=score,
-            reason=reason,
-            guarantee=self._promise(route, score),
+            reason=self._review_reason or self._explain_score(candidate),
+            guarantee=self._find_guarantee(route, score),
             error=error or self._last_error,
             timings=self._timings,
             steps=tuple(self._steps),
             ticket=self.ticket,
         )
 
-    def _compare(self, candidate: Candidate | None) -> str:
+    def _explain_score(self, candidate: Candidate | None) -> str:
         if candidate is None:
             return "the chain failed"
-        return self.cuts.reason(candidate.score)
+        return self.bands.explain(candidate.score)
 
-    def _promise(self, route: RouteName, score: Score | None) -> str | None:
+    def _find_guarantee(self, route: RouteName, score: Score | None) -> str | None:
         # The evaluator's promise is about the chain's own answers that reach the threshold.
-        least = self.cuts.least_accepted
-        if least is None:
+        lowest = self.bands.lowest_accepting
+        if lowest is None:
             return None
-        if route == "abstain" or (route == "accept" and self.cuts.accepts(score)):
-            return least.guarantee
+        if route == "abstain" or (route == "accept" and self.bands.accepts(score)):
+            return lowest.guarantee
         return None
 
     @property
@@ -203,14 +214,14 @@ def decide_by_score(
     """Make the verdict on an answer by its score alone: accepted or not.
 
     Args:
-        bands: what the score is compared with.
-        result: the score, or why there is none.
+        bands: the bands that the score is compared with.
+        result: the score, or the error in its place.
         partly_released: tells whether earlier sentences of the answer have left the guard already.
     """
-    score, least = result.score, bands.least_accepted
+    score, lowest = result.score, bands.lowest_accepting
     accepted = bands.accepts(score)
-    reason = bands.reason(score)
-    guarantee = None if least is None else least.guarantee
+    reason = bands.explain(score)
+    guarantee = None if lowest is None else lowest.guarantee
     if partly_released and not accepted:
         reason = f"{reason}, so the stream was cut; what came before had been released"
         # The promise is about whole answers.
@@ -231,11 +242,20 @@ def decide_by_score(
 
 def apply_review(verdict: Verdict, decision: Decision) -> Verdict:
     """Make the verdict on an answer that had been withheld, after a reviewer has decided on it."""
-    changes: dict[str, Any] = {"reason": REVIEW_REASONS[decision.action]}
+    changes: dict[str, Any] = {"reason": _REVIEW_REASONS[decision.action]}
     if decision.action != "reject":
-        changes |= {
-            "route": "human_review",
-            "released": True,
-            "accepted": decision.action == "approve",
-        }
+        changes["route"] = "human_review"
+        changes["released"] = True
+        changes["accepted"] = decision.action == "approve"
     return verdict.model_copy(update=changes)
+
+
+def _get_confidence(candidate: Candidate) -> float:
+    # An answer without a score ranks below every score.
+    return -1.0 if candidate.score is None else candidate.score.confidence
+
+
+def _add_seconds(*parts: float | None) -> float | None:
+    """Return the sum of the known times, or None if no time is known."""
+    known = [seconds for seconds in parts if seconds is not None]
+    return sum(known) if known else None

@@ -1,69 +1,89 @@
-"""What a flow asks for, and what it is answered with."""
+"""The effects that a flow asks for, and the result that answers each of them."""
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from aspire_guard.exchange import Exchange
 from aspire_guard.exchange.run_recorder import RunRecorder
 from aspire_guard.review.item import Decision, ReviewItem
 from aspire_guard.routing.routes import Custom, Fallback, ReviewDesk
+from aspire_guard.routing.scoring import ScoringResult
 from aspire_guard.verdict import Verdict
 
+Result = TypeVar("Result")
 
-@dataclass(frozen=True)
-class RunChain:
-    """Asks for a run of the chain; answered with a `Generated`, or with the chain's error thrown in.
 
-    Attributes:
-        timeout: seconds it may take; None for no limit.
+class Effect(Generic[Result]):
+    """Work that a flow asks for, and that a `Result` answers."""
+
+
+def request(effect: Effect[Result]) -> Generator[Effect[Any], Any, Result]:
+    """Ask for an effect inside a flow, as `result = yield from request(effect)`.
+
+    Raises:
+        Exception: whatever is thrown into the flow in place of a result.
     """
-
-    timeout: float | None = None
-
-
-@dataclass(frozen=True)
-class RunFallback:
-    """Asks for a run of a fallback; answered with a `Generated` or a `Failed`.
-
-    Attributes:
-        route: the fallback.
-        timeout: seconds that one try may take; None for no limit.
-        within: seconds for all tries together; None for no limit.
-    """
-
-    route: Fallback
-    timeout: float | None = None
-    within: float | None = None
+    result: Result = yield effect
+    return result
 
 
 @dataclass(frozen=True)
 class ChainRan:
-    """What a run of the chain or of a fallback gave.
+    """The result of a run of the chain or of a fallback.
 
     Attributes:
-        output: its output.
-        watch: what was seen inside it.
-        seconds: time spent, in seconds; of a batch an even share.
-        retries: how often it was tried again.
+        output: the output of the run.
+        recorder: the retrieved documents and messages that were seen inside the run.
+        seconds: the time spent, in seconds. In a batch, an even share of it.
+        retries: the number of further tries.
     """
 
     output: Any
-    watch: RunRecorder = field(default_factory=RunRecorder)
+    recorder: RunRecorder = field(default_factory=RunRecorder)
     seconds: float | None = None
     retries: int = 0
 
 
 @dataclass(frozen=True)
-class EffectFailed:
-    """Work that ended in an error.
+class Reviewed:
+    """The result of a review.
 
     Attributes:
-        error: the last one.
-        seconds: time spent, in seconds; None where unknown.
-        retries: how often it was tried again.
-        ticket: of a review that was submitted before the queue failed; None otherwise.
+        ticket: the ticket's id in the queue, or None if no queue is behind the review, as with a graph's interrupt.
+        decision: the person's decision, or None if nobody decided in time.
+        seconds: the time spent, in seconds.
+    """
+
+    ticket: str | None = None
+    decision: Decision | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class CustomRan:
+    """The result of a custom route.
+
+    Attributes:
+        output: the output that leaves the guard.
+        seconds: the time spent, in seconds.
+    """
+
+    output: Any
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class EffectFailed:
+    """An effect that ended in an error.
+
+    Attributes:
+        error: the error of the last try.
+        seconds: the time spent, in seconds, or None if it is unknown.
+        retries: the number of further tries.
+        ticket: the id of a review that was submitted before the queue failed, or None in all other cases.
     """
 
     error: Exception
@@ -73,12 +93,38 @@ class EffectFailed:
 
 
 @dataclass(frozen=True)
-class ScoreExchange:
-    """Asks for the score of an exchange; answered with an `Evaluated`.
+class RunChain(Effect[ChainRan]):
+    """A run of the chain. Its error is thrown into the flow.
 
     Attributes:
-        exchange: what to score.
-        timeout: seconds it may take; None for no limit.
+        timeout: the seconds that it may take, or None for no limit.
+    """
+
+    timeout: float | None = None
+
+
+@dataclass(frozen=True)
+class RunFallback(Effect[ChainRan | EffectFailed]):
+    """A run of a fallback.
+
+    Attributes:
+        route: the fallback.
+        timeout: the seconds that one try may take, or None for no limit.
+        within: the seconds that all tries together may take, or None for no limit.
+    """
+
+    route: Fallback
+    timeout: float | None = None
+    within: float | None = None
+
+
+@dataclass(frozen=True)
+class ScoreExchange(Effect[ScoringResult]):
+    """The scoring of an exchange.
+
+    Attributes:
+        exchange: the exchange to score.
+        timeout: the seconds that it may take, or None for no limit.
     """
 
     exchange: Exchange
@@ -86,14 +132,14 @@ class ScoreExchange:
 
 
 @dataclass(frozen=True)
-class RequestReview:
-    """Asks for a person's decision; answered with an `Answered` or a `Failed`.
+class RequestReview(Effect[Reviewed | EffectFailed]):
+    """A review by a person.
 
     Attributes:
-        queue: where the item waits.
-        item: what the person sees.
-        wait: seconds to wait for the decision; None: not at all.
-        within: seconds for all of it; None for no limit.
+        queue: the queue that holds the item.
+        item: the answer as the person sees it.
+        wait: the seconds to wait for the decision, or None to leave only a ticket.
+        within: the seconds that all of it may take, or None for no limit.
     """
 
     queue: ReviewDesk
@@ -103,48 +149,17 @@ class RequestReview:
 
 
 @dataclass(frozen=True)
-class Reviewed:
-    """What became of a review.
-
-    Attributes:
-        ticket: its id in the queue; None where there is no queue behind it, as with an interrupt of a graph.
-        decision: what the person decided; None where nobody did in time.
-        seconds: time spent, in seconds.
-    """
-
-    ticket: str | None = None
-    decision: Decision | None = None
-    seconds: float | None = None
-
-
-@dataclass(frozen=True)
-class CallCustom:
-    """Asks for the output of a custom route; answered with an `Applied` or a `Failed`.
+class CallCustom(Effect[CustomRan | EffectFailed]):
+    """A call of a custom route's function.
 
     Attributes:
         route: the custom route.
-        output: the best-scored output so far; None where no answer came.
+        output: the best-scored output so far, or None if there is no answer.
         verdict: the verdict so far.
-        timeout: seconds it may take; None for no limit.
+        timeout: the seconds that it may take, or None for no limit.
     """
 
     route: Custom
     output: Any
     verdict: Verdict
     timeout: float | None = None
-
-
-@dataclass(frozen=True)
-class CustomRan:
-    """What a custom route gave.
-
-    Attributes:
-        output: what leaves the guard.
-        seconds: time spent, in seconds.
-    """
-
-    output: Any
-    seconds: float | None = None
-
-
-Effect = RunChain | RunFallback | ScoreExchange | RequestReview | CallCustom

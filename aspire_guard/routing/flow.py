@@ -1,4 +1,4 @@
-"""The way of one answer, written once: a generator that asks for work and receives its results.
+"""The decision on one answer, as a generator that asks for effects and receives their results.
 
 It does no work itself, so the guard's sync and async loops drive the same flow, and a middleware can drive it by
 hand with `next` and `send`.
@@ -17,20 +17,19 @@ from aspire_guard.exchange import Exchange, find_answer
 from aspire_guard.exchange.run_recorder import Extract, extract_judged_exchange
 from aspire_guard.langgraph_compat import is_interrupt
 from aspire_guard.review.item import Decision, ReviewItem
-from aspire_guard.routing.abstain import abstain, attach
+from aspire_guard.routing.abstain import abstain, attach_verdict
 from aspire_guard.routing.budget import NO_TIME, BudgetTracker
-from aspire_guard.routing.decision_log import REVIEW_REASONS, Candidate, DecisionLog
+from aspire_guard.routing.decision_log import Candidate, DecisionLog
 from aspire_guard.routing.effects import (
     CallCustom,
     ChainRan,
-    CustomRan,
     Effect,
     EffectFailed,
     RequestReview,
-    Reviewed,
     RunChain,
     RunFallback,
     ScoreExchange,
+    request,
 )
 from aspire_guard.routing.policy import RoutingPolicy
 from aspire_guard.routing.routes import (
@@ -48,14 +47,20 @@ from aspire_guard.verdict import RouteName, Verdict
 
 @dataclass(frozen=True)
 class Outcome:
-    """What leaves the guard: an output of the chain's type, and the verdict; None for a message that calls tools."""
+    """The end of a flow.
+
+    Attributes:
+        output: the output that leaves the guard, in the type of the chain's output.
+        verdict: the decision on it, or None if the output is a message that calls tools.
+    """
 
     output: Any
     verdict: Verdict | None
 
 
-Flow = Generator[Effect, Any, Outcome]
-_Part = Generator[Effect, Any, Outcome | None]
+Flow = Generator[Effect[Any], Any, Outcome]
+# A part of a flow. It returns None if the next route is to be tried.
+_FlowPart = Generator[Effect[Any], Any, Outcome | None]
 
 
 def answer_flow(
@@ -68,33 +73,32 @@ def answer_flow(
     extract: Extract = Exchange.from_run,
     clock: Callable[[], float] = perf_counter,
 ) -> Flow:
-    """Generate, score, decide, and take the routes of the policy until one releases an answer or abstains.
+    """Generate, score and decide, and try the policy's routes until one of them releases an answer or abstains.
 
     Args:
         input: the chain's input.
-        evaluator: scores the answers.
-        policy: what becomes of them.
-        metadata: of the call's config, where the policy looks up the group.
-        generated: what the chain gave, where it has run already; None: the flow asks for it.
+        evaluator: the evaluator that scores the answers.
+        policy: the policy that chooses their routes.
+        metadata: the metadata of the call's config, which names the group.
+        generated: the result of the chain's run, or None to ask for that run.
         extract: reads the exchange from input, output and retrieved documents.
-        clock: seconds that only grow, for the limits on time.
+        clock: returns a time in seconds that only grows, for the time limits.
 
     Raises:
         ExchangeError: no question or answer can be read from the chain's input and output.
         EvaluationError: scoring failed, and the policy says to raise then.
         PolicyError: the policy names a threshold that the evaluator does not have.
     """
-    group = policy.group(metadata or {})
+    group = policy.find_group(metadata or {})
     limits = BudgetTracker(policy.budget, policy.timeouts, clock)
-    record = DecisionLog(policy.cuts(evaluator, group))
-    return (
-        yield from _Way(input, evaluator, policy, group, generated, extract, limits, record).flow()
-    )
+    log = DecisionLog(policy.resolve_bands(evaluator, group))
+    flow = _AnswerFlow(input, evaluator, policy, group, generated, extract, limits, log)
+    return (yield from flow.run())
 
 
 @dataclass(frozen=True)
-class _Way:
-    """The routes that an answer takes, one after another."""
+class _AnswerFlow:
+    """The flow of one answer: the chain, and then one route after another."""
 
     input: Any
     evaluator: Evaluator
@@ -103,165 +107,184 @@ class _Way:
     generated: ChainRan | None
     extract: Extract
     limits: BudgetTracker
-    record: DecisionLog
+    log: DecisionLog
 
-    def flow(self) -> Flow:
-        try:
-            generated = self.generated or (
-                yield RunChain(self.limits.within(self.policy.timeouts.chain))
-            )
-        except Exception as error:
-            if self.policy.on_chain_error == "raise" or is_interrupt(error):
-                raise
-            self.record.failed("chain", error)
-            self.record.chain_error = error
-        else:
-            outcome = yield from self._consider(generated, "chain")
-            if outcome is not None:
-                return outcome
-        for route in self._routes():
-            outcome = yield from self._take(route)
+    def run(self) -> Flow:
+        """Try the chain and the routes in turn, and abstain after the last one."""
+        outcome = yield from self._try_chain()
+        if outcome is not None:
+            return outcome
+        for route in self._choose_routes():
+            outcome = yield from self._take_route(route)
             if outcome is not None:
                 return outcome
         return self._abstain(Abstain(self.policy.abstention))
 
-    def _consider(
-        self, generated: ChainRan, source: Literal["chain", "fallback"], name: str | None = None
-    ) -> _Part:
-        """Score an output; its outcome where it is released at once."""
-        exchange = extract_judged_exchange(
-            self.extract, self.input, generated.output, generated.watch
-        )
+    def _try_chain(self) -> _FlowPart:
+        try:
+            chain_run = self.generated
+            if chain_run is None:
+                timeout = self.limits.limit_timeout(self.policy.timeouts.chain)
+                chain_run = yield from request(RunChain(timeout))
+        except Exception as error:
+            if self.policy.on_chain_error == "raise" or is_interrupt(error):
+                raise
+            self.log.log_failure("chain", error)
+            self.log.chain_error = error
+            return None
+        return (yield from self._judge_output(chain_run, "chain"))
+
+    def _judge_output(
+        self, run: ChainRan, source: Literal["chain", "fallback"], name: str | None = None
+    ) -> _FlowPart:
+        """Score the answer in a run's output, and release it if its score is high enough."""
+        exchange = extract_judged_exchange(self.extract, self.input, run.output, run.recorder)
         if exchange is None:
-            return Outcome(generated.output, verdict=None)
-        fingerprint = find_fingerprint(self.evaluator)
-        evaluated = ScoringResult(
-            generated.watch.find_self_score(exchange, generated.output, fingerprint)
-        )
-        if evaluated.score is None:
-            evaluated = yield from self._evaluate(exchange)
-        if evaluated.error is not None and self.policy.on_error == "raise":
-            raise evaluated.error
-        candidate = self.record.answered(source, generated, exchange, evaluated, name)
-        if self.record.cuts.accepts(evaluated.score):
-            return self._release(candidate, "accept" if candidate.own else "fallback")
+            # A message that calls tools is no answer yet.
+            return Outcome(run.output, verdict=None)
+        result = yield from self._score_answer(run, exchange)
+        if result.error is not None and self.policy.on_error == "raise":
+            raise result.error
+        candidate = self.log.log_answer(source, run, exchange, result, name=name)
+        if self.log.bands.accepts(result.score):
+            return self._release(candidate, "accept" if candidate.is_from_chain else "fallback")
         return None
 
-    def _evaluate(self, exchange: Exchange) -> Generator[Effect, Any, ScoringResult]:
+    def _score_answer(
+        self, run: ChainRan, exchange: Exchange
+    ) -> Generator[Effect[Any], Any, ScoringResult]:
+        """Take the score that the answering model itself gave, or else ask the evaluator."""
+        fingerprint = find_fingerprint(self.evaluator)
+        self_score = run.recorder.find_self_score(exchange, run.output, fingerprint)
+        if self_score is not None:
+            return ScoringResult(self_score)
         if self.limits.is_out_of_time:
             return ScoringResult(error=RouteTimeoutError(NO_TIME))
-        evaluated: ScoringResult = yield ScoreExchange(
-            exchange, self.limits.within(self.policy.timeouts.evaluator)
-        )
-        return evaluated
+        timeout = self.limits.limit_timeout(self.policy.timeouts.evaluator)
+        return (yield from request(ScoreExchange(exchange, timeout)))
 
-    def _routes(self) -> Routes:
-        candidates = self.record.candidates
+    def _choose_routes(self) -> Routes:
+        """Return the routes for the chain's own answer. If the chain failed, they are those of an unscored one."""
+        candidates = self.log.candidates
         score = candidates[0].score if candidates else None
-        unscored = bool(candidates) and score is None
-        return (
-            () if unscored and self.policy.on_error == "abstain" else self.record.cuts.routes(score)
-        )
+        scoring_failed = bool(candidates) and score is None
+        if scoring_failed and self.policy.on_error == "abstain":
+            return ()
+        return self.log.bands.find_routes(score)
 
-    def _take(self, route: Route) -> _Part:
+    def _take_route(self, route: Route) -> _FlowPart:
         if isinstance(route, Abstain):
             return self._abstain(route)
         if isinstance(route, Accept):
-            best = self.record.best
-            return self._release(best, "accept") if best is not None and best.score else None
+            return self._accept_best()
         if isinstance(route, Fallback):
             return (yield from self._fall_back(route))
         if isinstance(route, HumanReview):
             return (yield from self._review(route))
-        return (yield from self._apply(route))
+        return (yield from self._call_custom(route))
 
-    def _fall_back(self, route: Fallback) -> _Part:
-        refusal = self.limits.refusal(route)
+    def _accept_best(self) -> Outcome | None:
+        best = self.log.best
+        if best is None or best.score is None:
+            return None
+        return self._release(best, "accept")
+
+    def _fall_back(self, route: Fallback) -> _FlowPart:
+        refusal = self.limits.find_refusal(route)
         if refusal is not None:
-            self.record.log_skipped("fallback", refusal, route.label)
+            self.log.log_skipped("fallback", refusal, name=route.label)
             return None
         self.limits.spend(route)
-        timeout = self.limits.within(route.timeout or self.policy.timeouts.fallback)
-        reply: ChainRan | EffectFailed = yield RunFallback(route, timeout, self.limits.left)
+        timeout = self.limits.limit_timeout(route.timeout or self.policy.timeouts.fallback)
+        effect = RunFallback(route, timeout, self.limits.seconds_left)
+        reply = yield from request(effect)
         if isinstance(reply, ChainRan):
             try:
-                return (yield from self._consider(reply, "fallback", route.label))
+                return (yield from self._judge_output(reply, "fallback", route.label))
             except ExchangeError as error:
                 reply = EffectFailed(error, reply.seconds, reply.retries)
-        self.record.failed(
+        self.log.log_failure(
             "fallback", reply.error, name=route.label, seconds=reply.seconds, retries=reply.retries
         )
         return None
 
-    def _review(self, route: HumanReview) -> _Part:
-        outcome = yield from self._ask(route)
+    def _review(self, route: HumanReview) -> _FlowPart:
+        """Have a person review the best answer, and take the review's own next route if that releases none."""
+        outcome = yield from self._ask_reviewer(route)
         if outcome is None and route.otherwise is not None:
-            return (yield from self._take(route.otherwise))
+            return (yield from self._take_route(route.otherwise))
         return outcome
 
-    def _ask(self, route: HumanReview) -> _Part:
-        best = self.record.best
+    def _ask_reviewer(self, route: HumanReview) -> _FlowPart:
+        best = self.log.best
         if best is None:
             return None
         if self.limits.is_out_of_time:
-            self.record.log_skipped("human_review", NO_TIME)
+            self.log.log_skipped("human_review", NO_TIME)
             return None
-        item = ReviewItem(
-            **best.exchange.model_dump(exclude={"log_likelihood"}),
-            confidence=best.score.confidence if best.score else None,
-            reason=self.record.cuts.reason(best.score),
+        item = self._make_review_item(best)
+        wait = None if route.wait is None else self.limits.limit_timeout(route.wait)
+        effect = RequestReview(route.queue, item, wait, self.limits.seconds_left)
+        reply = yield from request(effect)
+        self.log.ticket = reply.ticket
+        if isinstance(reply, EffectFailed):
+            self.log.log_failure("human_review", reply.error, seconds=reply.seconds)
+            return None
+        self.log.log_step("human_review", reply.seconds)
+        if reply.decision is None:
+            return None
+        return self._apply_decision(best, reply.decision)
+
+    def _make_review_item(self, candidate: Candidate) -> ReviewItem:
+        score = candidate.score
+        return ReviewItem(
+            **candidate.exchange.model_dump(exclude={"log_likelihood"}),
+            confidence=None if score is None else score.confidence,
+            reason=self.log.bands.explain(score),
             group=self.group,
         )
-        wait = route.wait and self.limits.within(route.wait)
-        reply: Reviewed | EffectFailed = yield RequestReview(
-            route.queue, item, wait, self.limits.left
-        )
-        self.record.ticket = reply.ticket
-        if isinstance(reply, EffectFailed):
-            self.record.failed("human_review", reply.error, seconds=reply.seconds)
-            return None
-        self.record.done("human_review", reply.seconds)
-        return None if reply.decision is None else self._decided(best, reply.decision)
 
-    def _decided(self, candidate: Candidate, decision: Decision) -> Outcome | None:
-        self.record.reviewed = REVIEW_REASONS[decision.action]
+    def _apply_decision(self, candidate: Candidate, decision: Decision) -> Outcome | None:
+        self.log.log_decision(decision)
         if decision.action == "reject":
             return None
         if decision.text is None:
             return self._release(candidate, "human_review")
-        output = self._replaced(candidate, decision.text)
-        verdict = self.record.verdict(candidate, "human_review", released=True)
-        return Outcome(attach(output, verdict), verdict)
+        output = self._replace_answer(candidate, decision.text)
+        verdict = self.log.make_verdict(candidate, "human_review", released=True)
+        return Outcome(attach_verdict(output, verdict), verdict)
 
-    def _apply(self, route: Custom) -> _Part:
+    def _call_custom(self, route: Custom) -> _FlowPart:
         if self.limits.is_out_of_time:
-            self.record.log_skipped("custom", NO_TIME)
+            self.log.log_skipped("custom", NO_TIME)
             return None
-        best = self.record.best
-        output = None if best is None else best.output
-        so_far = self.record.verdict(best, "custom", released=False)
-        reply: CustomRan | EffectFailed = yield CallCustom(route, output, so_far, self.limits.left)
+        best = self.log.best
+        best_output = None if best is None else best.output
+        verdict_so_far = self.log.make_verdict(best, "custom", released=False)
+        effect = CallCustom(route, best_output, verdict_so_far, self.limits.seconds_left)
+        reply = yield from request(effect)
         if isinstance(reply, EffectFailed):
-            self.record.failed("custom", reply.error, seconds=reply.seconds)
+            self.log.log_failure("custom", reply.error, seconds=reply.seconds)
             return None
-        self.record.done("custom", reply.seconds)
-        answer = find_answer(reply.output)
-        verdict = self.record.verdict(
-            best, "custom", released=best is not None and answer == find_answer(best.output)
-        )
-        return Outcome(attach(reply.output, verdict), verdict)
+        self.log.log_step("custom", reply.seconds)
+        # The best answer counts as released if the function hands it on unchanged.
+        released = best is not None and find_answer(reply.output) == find_answer(best.output)
+        verdict = self.log.make_verdict(best, "custom", released=released)
+        return Outcome(attach_verdict(reply.output, verdict), verdict)
 
     def _release(self, candidate: Candidate, route: RouteName) -> Outcome:
-        verdict = self.record.verdict(candidate, route, released=True, accepted=candidate.own)
-        return Outcome(attach(candidate.output, verdict), verdict)
+        """Release a candidate's output unchanged."""
+        verdict = self.log.make_verdict(
+            candidate, route, released=True, accepted=candidate.is_from_chain
+        )
+        return Outcome(attach_verdict(candidate.output, verdict), verdict)
 
     def _abstain(self, route: Abstain) -> Outcome:
-        if not self.record.candidates:
-            assert self.record.chain_error is not None
+        if not self.log.candidates:
+            assert self.log.chain_error is not None
             # There is no output whose type the abstention could take.
-            raise self.record.chain_error
-        best = self.record.best
-        verdict = self.record.verdict(best, "abstain", released=False)
+            raise self.log.chain_error
+        verdict = self.log.make_verdict(self.log.best, "abstain", released=False)
         message = route.message
         if not isinstance(message, str):
             try:
@@ -270,19 +293,22 @@ class _Way:
                 if is_interrupt(error):
                     raise
                 message = self.policy.abstention
-                told = f"the abstention's function raised {type(error).__name__}"
-                verdict = self.record.verdict(best, "abstain", released=False, error=told)
-        return Outcome(attach(self._replaced(self.record.candidates[0], message), verdict), verdict)
+                failure = f"the abstention's function raised {type(error).__name__}"
+                verdict = self.log.make_verdict(
+                    self.log.best, "abstain", released=False, error=failure
+                )
+        output = self._replace_answer(self.log.candidates[0], message)
+        return Outcome(attach_verdict(output, verdict), verdict)
 
-    def _replaced(self, candidate: Candidate, message: str) -> Any:
-        """The candidate's output with `message` in place of its answer."""
+    def _replace_answer(self, candidate: Candidate, message: str) -> Any:
+        """Return the candidate's output with `message` in place of its answer."""
         rejected = candidate.exchange.answer
         output = abstain(candidate.output, message, rejected)
         try:
-            left = self.extract(self.input, output, ()).answer
+            remaining = self.extract(self.input, output, ()).answer
         except ExchangeError:  # nothing is left that could be read as an answer
             return output
-        if left == rejected != message:
+        if remaining == rejected and rejected != message:
             raise ExchangeError(
                 f"expected an answer that {message!r} can replace, found that what you pass as answer= still reads the "
                 "same one afterwards; give the policy a Custom route, which makes an output of that type"

@@ -1,4 +1,4 @@
-"""The policy: what becomes of an answer, by its confidence."""
+"""The policy, which chooses the routes of an answer by its confidence."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from langchain_core.runnables import Runnable
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from aspire_guard.evaluators.protocol import Evaluator
-from aspire_guard.routing.bands import ResolvedBand, ResolvedBands
+from aspire_guard.routing.bands import ResolvedBand, ResolvedBands, resolve_threshold
 from aspire_guard.routing.routes import (
     ABSTENTION,
     Abstain,
@@ -20,8 +20,8 @@ from aspire_guard.routing.routes import (
     Budget,
     Fallback,
     HumanReview,
+    RouteOrRoutes,
     Routes,
-    Row,
     Timeouts,
     as_routes,
 )
@@ -31,24 +31,25 @@ _Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class RoutingPolicy(BaseModel):
-    """How the guard treats scored answers.
+    """The guard's rules for scored answers.
 
-    In its simple form an answer is released from the threshold on, and any other takes `otherwise`. With `bands`
-    each band of confidence has its own routes.
+    Without `bands`, an answer is released from the threshold on, and any other answer takes the routes of
+    `otherwise`. With `bands`, each band of confidence has its own routes.
 
     Attributes:
-        threshold: the least confidence that is released, in [0, 1]; None takes the evaluator's.
-        abstention: what is said in place of an answer that is not released.
-        on_error: what happens when scoring fails: the answer is routed as one of the lowest confidence but never
-            released as it is, or the guard abstains at once, or raises.
-        otherwise: the routes of what is not released, where there are no bands; None: abstention.
-        bands: from the highest confidence to the lowest; the last one begins at 0.
-        group_by: the key of the config's metadata that holds an answer's group: tenant, task.
-        thresholds: the threshold of a group; a group without one has `threshold`, or else the evaluator's own.
-        budget: what may be spent on fallbacks.
-        timeouts: how long work may take.
-        on_chain_error: what happens when the chain fails or takes too long: the guard raises, or tries the routes
-            of the lowest confidence, and raises where none of these has an output.
+        threshold: the least confidence that is released, in [0, 1], or None for the evaluator's own threshold.
+        abstention: the text in place of an answer that is not released.
+        on_error: the reaction to an evaluator that fails. "route" takes the routes of the lowest confidence but
+            never releases the unscored answer, "abstain" abstains at once, and "raise" raises the error.
+        otherwise: the routes of an answer below the threshold, or None for abstention. Only without `bands`.
+        bands: the bands from the highest confidence to the lowest. The last band begins at 0.
+        group_by: the key of the config's metadata that holds an answer's group, such as a tenant or a task.
+        thresholds: the thresholds of single groups. A group without an entry has `threshold`, or else the
+            evaluator's own.
+        budget: the limits on what fallbacks may spend.
+        timeouts: the limits on how long the work may take.
+        on_chain_error: the reaction to a chain that fails or takes too long. "raise" raises the error. "fallback"
+            tries the routes of the lowest confidence, and raises the error if no route has an output.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -56,7 +57,7 @@ class RoutingPolicy(BaseModel):
     threshold: _Share | None = None
     abstention: str = ABSTENTION
     on_error: Literal["route", "abstain", "raise"] = "route"
-    otherwise: Row | None = None
+    otherwise: RouteOrRoutes | None = None
     bands: tuple[Band, ...] = ()
     group_by: str | None = None
     thresholds: Mapping[str, _Share] = {}
@@ -68,13 +69,13 @@ class RoutingPolicy(BaseModel):
     def load(cls, path: str | Path, runnables: Mapping[str, Any] | None = None) -> Self:
         """Read a policy from a YAML or JSON file.
 
-        Runnables and functions stand there by a name of `runnables`, or as `package.module:name`, which is imported:
-        load only files that you would also run.
+        The file refers to runnables and functions by a name of `runnables`, or as `package.module:name`, which is
+        imported. Load only files that you would also run.
 
         Raises:
             PolicyError: the file is missing, or something in it can't be used.
         """
-        # Here and not above: it brings YAML, which a policy from code does not need.
+        # Imported here because it brings YAML, which a policy from code does not need.
         from aspire_guard.routing.policy_file import read_policy
 
         return read_policy(cls, Path(path), runnables or {})
@@ -92,9 +93,11 @@ class RoutingPolicy(BaseModel):
     def _check_bands(self) -> None:
         starts = [band.at_least for band in self.bands]
         numbers = [start for start in starts if not isinstance(start, str)]
-        if starts[-1] != 0 or any(low >= high for high, low in pairwise(numbers)):
+        is_unsorted = any(low >= high for high, low in pairwise(numbers))
+        if starts[-1] != 0 or is_unsorted:
+            found = ", ".join(map(str, starts))
             raise ValueError(
-                f"expected bands from the highest confidence down to 0, found {', '.join(map(str, starts))}; "
+                f"expected bands from the highest confidence down to 0, found {found}; "
                 "sort them, and let the last one have at_least=0"
             )
         if self.otherwise is not None:
@@ -108,38 +111,42 @@ class RoutingPolicy(BaseModel):
 
     @property
     def fallbacks(self) -> tuple[Runnable[Any, Any], ...]:
-        """All runnables that the policy may ask, each once, in the order of the bands."""
-        row = [route for _, routes in self._rows for route in routes]
-        row += [
-            route.otherwise
-            for route in row
-            if isinstance(route, HumanReview) and route.otherwise is not None
-        ]
-        found = [route.runnable for route in row if isinstance(route, Fallback)]
-        return tuple({id(runnable): runnable for runnable in found}.values())
+        """All runnables that the policy may call, each once, in the order of the bands."""
+        routes = [route for _, routes in self._starts_and_routes for route in routes]
+        # The routes behind reviews come last.
+        reviews = [route for route in routes if isinstance(route, HumanReview)]
+        routes += [review.otherwise for review in reviews if review.otherwise is not None]
+        runnables = [route.runnable for route in routes if isinstance(route, Fallback)]
+        return tuple({id(runnable): runnable for runnable in runnables}.values())
 
-    def group(self, metadata: Mapping[str, Any]) -> str | None:
-        """The group that a config's metadata names; None where there is none."""
-        found = metadata.get(self.group_by) if self.group_by is not None else None
-        return None if found is None else str(found)
+    def find_group(self, metadata: Mapping[str, Any]) -> str | None:
+        """Return the group that a config's metadata names, or None if it names no group."""
+        if self.group_by is None:
+            return None
+        group = metadata.get(self.group_by)
+        return None if group is None else str(group)
 
-    def cuts(self, evaluator: Evaluator, group: str | None = None) -> ResolvedBands:
-        """The bands with the numbers that hold for one evaluator and group.
+    def resolve_bands(self, evaluator: Evaluator, group: str | None = None) -> ResolvedBands:
+        """Return the bands with the numbers that hold for an evaluator and a group.
 
         Raises:
             PolicyError: a band names a threshold that the evaluator does not have.
         """
-        own = self.thresholds.get(group, self.threshold) if group is not None else self.threshold
-        return ResolvedBands(
-            tuple(
-                ResolvedBand.of(at_least, row, own, evaluator, group)
-                for at_least, row in self._rows
+        policy_threshold = self.threshold
+        if group is not None:
+            policy_threshold = self.thresholds.get(group, self.threshold)
+        bands: list[ResolvedBand] = []
+        for at_least, routes in self._starts_and_routes:
+            start = resolve_threshold(
+                at_least, evaluator, group=group, policy_threshold=policy_threshold
             )
-        )
+            bands.append(ResolvedBand(start.confidence, start.guarantee, routes))
+        return ResolvedBands(tuple(bands))
 
     @property
-    def _rows(self) -> tuple[tuple[float | str, Routes], ...]:
-        """Where each band begins, and its routes."""
+    def _starts_and_routes(self) -> tuple[tuple[float | str, Routes], ...]:
+        """The beginning of each band as the policy gives it, and its routes."""
         if self.bands:
-            return tuple((band.at_least, band.row) for band in self.bands)
-        return ("accept", _ACCEPT), (0.0, as_routes(self.otherwise or Abstain(self.abstention)))
+            return tuple((band.at_least, band.routes) for band in self.bands)
+        otherwise = as_routes(self.otherwise or Abstain(self.abstention))
+        return ("accept", _ACCEPT), (0.0, otherwise)

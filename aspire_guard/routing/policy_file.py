@@ -1,4 +1,4 @@
-"""Policies from files: YAML or JSON, with runnables and functions by name.
+"""Policies from YAML or JSON files, with runnables and functions by name.
 
 bands:
   - {at_least: accept, route: accept}
@@ -43,22 +43,33 @@ _ROUTES: dict[str, type[Any]] = {
     "human_review": HumanReview,
     "custom": Custom,
 }
-# What stands for the whole route where no more is said of it.
-_FIRST = {
+# The setting that a route's value stands for if the value is no mapping, as in `fallback: large`.
+_MAIN_SETTING = {
     "abstain": "message",
     "fallback": "runnable",
     "human_review": "queue",
     "custom": "function",
 }
-_BY_NAME = ("runnable", "function")
+_SETTINGS_BY_NAME = ("runnable", "function")
 
 
 def read_policy(kind: type[Policy], path: Path, runnables: Mapping[str, Any]) -> Policy:
-    """The policy in a YAML or JSON file; see `RoutingPolicy.load`.
+    """Read a policy of this class from a YAML or JSON file; see `RoutingPolicy.load`.
 
     Raises:
         PolicyError: the file is missing, or something in it can't be used.
     """
+    values = _read_values(path)
+    try:
+        return kind.model_validate(_parse_policy(values, runnables))
+    except ValidationError as error:
+        found = describe_validation_error(error, "the policy")
+        raise PolicyError(f"{path}: {found}; fix it") from error
+    except (InputError, TypeError) as error:
+        raise PolicyError(f"{path}: {error}") from error
+
+
+def _read_values(path: Path) -> dict[Any, Any]:
     try:
         # JSON is YAML too.
         values = yaml.safe_load(path.read_text("utf-8"))
@@ -73,94 +84,100 @@ def read_policy(kind: type[Policy], path: Path, runnables: Mapping[str, Any]) ->
             f"{path}: expected YAML or JSON in UTF-8, found: {found}; fix the file"
         ) from error
     if not isinstance(values, dict):
+        found = _describe_type(values)
         raise PolicyError(
-            f"{path}: expected a mapping of settings, found {_named(values)}; write `threshold: 0.8`, say"
+            f"{path}: expected a mapping of settings, found {found}; write `threshold: 0.8`, say"
         )
-    try:
-        return kind.model_validate(_policy(values, runnables))
-    except ValidationError as error:
-        found = describe_validation_error(error, "the policy")
-        raise PolicyError(f"{path}: {found}; fix it") from error
-    except (InputError, TypeError) as error:
-        raise PolicyError(f"{path}: {error}") from error
+    return values
 
 
-def _policy(values: dict[Any, Any], runnables: Mapping[str, Any]) -> dict[Any, Any]:
-    read = dict(values)
-    if "bands" in read:
-        read["bands"] = tuple(_band(band, runnables) for band in _listed(read["bands"], "bands"))
-    if read.get("otherwise") is not None:
-        read["otherwise"] = _row(read["otherwise"], runnables)
-    for name, kind in (("budget", Budget), ("timeouts", Timeouts)):
-        if name in read:
-            read[name] = kind(**_mapping(read[name], name))
-    return read
+def _parse_policy(values: dict[Any, Any], runnables: Mapping[str, Any]) -> dict[Any, Any]:
+    """Turn bands, routes, budget and timeouts into objects, and leave all other settings alone."""
+    settings = dict(values)
+    if "bands" in settings:
+        bands = _require_list(settings["bands"], "bands")
+        settings["bands"] = tuple(_parse_band(band, runnables) for band in bands)
+    if settings.get("otherwise") is not None:
+        settings["otherwise"] = _parse_routes(settings["otherwise"], runnables)
+    if "budget" in settings:
+        settings["budget"] = Budget(**_require_mapping(settings["budget"], "budget"))
+    if "timeouts" in settings:
+        settings["timeouts"] = Timeouts(**_require_mapping(settings["timeouts"], "timeouts"))
+    return settings
 
 
-def _band(value: Any, runnables: Mapping[str, Any]) -> Band:
-    fields = _mapping(value, "a band")
+def _parse_band(value: Any, runnables: Mapping[str, Any]) -> Band:
+    fields = _require_mapping(value, "a band")
     if set(fields) != {"at_least", "route"}:
         found = ", ".join(map(str, fields)) or "none"
         raise PolicyError(
             f"expected a band to have the keys at_least and route, found {found}; name these two"
         )
-    return Band(fields["at_least"], _row(fields["route"], runnables))
+    return Band(fields["at_least"], _parse_routes(fields["route"], runnables))
 
 
-def _row(value: Any, runnables: Mapping[str, Any]) -> tuple[Route, ...]:
-    return tuple(
-        _route(route, runnables) for route in (value if isinstance(value, list) else [value])
-    )
+def _parse_routes(value: Any, runnables: Mapping[str, Any]) -> tuple[Route, ...]:
+    routes = value if isinstance(value, list) else [value]
+    return tuple(_parse_route(route, runnables) for route in routes)
 
 
-def _route(value: Any, runnables: Mapping[str, Any]) -> Route:
-    """A route by its name alone, or its name with its settings, or its name with its first setting."""
-    named = {value: {}} if isinstance(value, str) else value
-    if not isinstance(named, dict) or len(named) != 1 or next(iter(named)) not in _ROUTES:
-        found = ", ".join(map(str, named)) if isinstance(named, dict) else _named(value)
-        raise PolicyError(
-            f"expected one of the routes {', '.join(_ROUTES)}, found {found}; name one"
-        )
-    [(name, settings)] = named.items()
-    fields = settings if isinstance(settings, dict) else {_FIRST.get(name, ""): settings}
-    fields = {
-        key: _looked_up(given, runnables) if key in _BY_NAME else given
-        for key, given in fields.items()
-    }
+def _parse_route(value: Any, runnables: Mapping[str, Any]) -> Route:
+    """Make a route of its name alone, of its name with its settings, or of its name with its main setting."""
+    name, settings = _split_route(value)
+    if not isinstance(settings, dict):
+        settings = {_MAIN_SETTING.get(name, ""): settings}
+    fields = dict(settings)
+    for key in _SETTINGS_BY_NAME:
+        if key in fields:
+            fields[key] = _find_by_name(fields[key], runnables)
     if fields.get("otherwise") is not None:
-        fields["otherwise"] = _route(fields["otherwise"], runnables)
+        fields["otherwise"] = _parse_route(fields["otherwise"], runnables)
     route: Route = _ROUTES[name](**fields)
     return route
 
 
-def _looked_up(name: Any, runnables: Mapping[str, Any]) -> Any:
+def _split_route(value: Any) -> tuple[str, Any]:
+    """Return the name of a route and what the file says of it."""
+    named = {value: {}} if isinstance(value, str) else value
+    if not isinstance(named, dict):
+        raise _make_route_error(_describe_type(value))
+    names = list(named)
+    if len(names) != 1 or names[0] not in _ROUTES:
+        raise _make_route_error(", ".join(map(str, names)))
+    return names[0], named[names[0]]
+
+
+def _make_route_error(found: str) -> PolicyError:
+    return PolicyError(f"expected one of the routes {', '.join(_ROUTES)}, found {found}; name one")
+
+
+def _find_by_name(name: Any, runnables: Mapping[str, Any]) -> Any:
     if name in runnables:
         return runnables[name]
     try:
         return import_by_name(str(name))
     except InputError as error:
-        raise PolicyError(
-            f"{error}, or give it to load (given: {', '.join(runnables) or 'none'})"
-        ) from error
+        given = ", ".join(runnables) or "none"
+        raise PolicyError(f"{error}, or give it to load (given: {given})") from error
 
 
-def _mapping(value: Any, what: str) -> dict[Any, Any]:
+def _require_mapping(value: Any, what: str) -> dict[Any, Any]:
     if not isinstance(value, dict):
+        found = _describe_type(value)
         raise PolicyError(
-            f"expected {what} to be a mapping, found {_named(value)}; write its settings as key: value"
+            f"expected {what} to be a mapping, found {found}; write its settings as key: value"
         )
     return value
 
 
-def _listed(value: Any, what: str) -> list[Any]:
+def _require_list(value: Any, what: str) -> list[Any]:
     if not isinstance(value, list):
-        raise PolicyError(
-            f"expected {what} to be a list, found {_named(value)}; begin each with a dash"
-        )
+        found = _describe_type(value)
+        raise PolicyError(f"expected {what} to be a list, found {found}; begin each with a dash")
     return value
 
 
-def _named(value: Any) -> str:
+def _describe_type(value: Any) -> str:
     if isinstance(value, list):
         return "a list"
     return "nothing" if value is None else f"a value of type {type(value).__name__}"

@@ -1,4 +1,4 @@
-"""The routes that an answer can take, and the limits on the way."""
+"""The routes that an answer can take, and the limits on the work for it."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ _Share = Annotated[float, Field(ge=0, le=1)]
 
 @runtime_checkable
 class ReviewDesk(Protocol):
-    """Where answers wait for a person; `aspire_guard.review.ReviewQueue` is one."""
+    """A queue that holds answers for a person, such as `aspire_guard.review.ReviewQueue`."""
 
     def submit(self, item: ReviewItem) -> Ticket:
-        """Hand in an answer; the same item again gives the same ticket."""
+        """Submit an answer. The same item again gives the same ticket."""
         ...
 
     def wait(self, ticket_id: str, timeout: float) -> Decision | None:
-        """The decision, as soon as there is one; None after `timeout` seconds."""
+        """Wait for the decision, and return None after `timeout` seconds without one."""
         ...
 
     async def await_(self, ticket_id: str, timeout: float) -> Decision | None:
-        """As `wait`."""
+        """Wait asynchronously; see `wait`."""
         ...
 
 
-def _desk(queue: object) -> ReviewDesk:
+def _to_desk(queue: object) -> ReviewDesk:
     if isinstance(queue, ReviewDesk):
         return queue
     if not isinstance(queue, str):
         raise ValueError(
             f"expected a ReviewQueue or the URL of its database, found {type(queue).__name__}; give one"
         )
-    # Here and not above: it brings SQLAlchemy, which a policy without a queue need not wait for.
+    # Imported here because it brings SQLAlchemy, which a policy without a queue should not wait for.
     from aspire_guard.review.queue import ReviewQueue
 
     return ReviewQueue(queue)
@@ -59,7 +59,7 @@ class Abstain:
     """Say that there is no answer, in the type of the chain's output.
 
     Attributes:
-        message: what is said, or a function of the verdict that gives it.
+        message: the text to say, or a function that makes it of the verdict.
     """
 
     message: str | Callable[[Verdict], str] = ABSTENTION
@@ -67,14 +67,15 @@ class Abstain:
 
 @dataclass(frozen=True, config=_STRICT)
 class Fallback:
-    """Ask another runnable; its answer is scored too, and released where its band accepts.
+    """Ask another runnable. Its answer is scored too, and released if its band accepts.
 
     Attributes:
-        runnable: takes the chain's input, gives an output of the chain's type.
-        timeout: seconds for one try; None for the policy's `timeouts.fallback`.
-        retries: further tries after an error, with growing pauses; not after one whose `retryable` is False.
-        cost: of one call, in the unit of the budget; tries count as one call.
-        name: of its steps in the verdict; by default the runnable's own.
+        runnable: the runnable, which takes the chain's input and gives an output of the chain's type.
+        timeout: the seconds for one try, or None for the policy's `timeouts.fallback`.
+        retries: the number of further tries after an error, with growing pauses. An error whose `retryable` is
+            False ends the tries.
+        cost: the cost of one call, in the unit of the budget. All tries together count as one call.
+        name: the name of its steps in the verdict, or None for the runnable's own name.
     """
 
     runnable: Annotated[Any, BeforeValidator(coerce_to_runnable)]
@@ -85,7 +86,7 @@ class Fallback:
 
     @property
     def label(self) -> str:
-        """What its steps are called."""
+        """The name of its steps in the verdict."""
         return self.name or str(self.runnable.get_name())
 
 
@@ -94,8 +95,8 @@ class Custom:
     """Let a function make the output.
 
     Attributes:
-        function: of the chain's input, the best-scored output (None where no answer came) and the verdict so far;
-            what it returns is released as it is. Under the async methods it runs in a thread.
+        function: takes the chain's input, the best-scored output (None if there is no answer) and the verdict so
+            far. Its result is released unchanged. Under the async methods it runs in a thread.
     """
 
     function: Callable[[Any, Any, Verdict], Any]
@@ -103,16 +104,16 @@ class Custom:
 
 @dataclass(frozen=True, config=_STRICT)
 class HumanReview:
-    """Put the best-scored answer before a person.
+    """Show the best-scored answer to a person.
 
     Attributes:
-        queue: where it waits for one: a ReviewQueue, or the URL of its database.
-        wait: seconds to wait for the decision; None: don't wait, only leave a ticket.
-        otherwise: where to when no one decides in time, the answer is rejected or the queue fails; None: to the next
-            route of the band.
+        queue: the queue that holds the answer: a ReviewQueue, or the URL of its database.
+        wait: the seconds to wait for the decision, or None to leave only a ticket.
+        otherwise: the route to take if no one decides in time, the answer is rejected or the queue fails, or None
+            for the next route of the band.
     """
 
-    queue: Annotated[Any, BeforeValidator(_desk)]
+    queue: Annotated[Any, BeforeValidator(_to_desk)]
     wait: _Seconds | None = None
     otherwise: Accept | Abstain | Fallback | Custom | None = None
 
@@ -122,39 +123,40 @@ Routes = tuple[Route, ...]
 
 
 def as_routes(routes: Any) -> Routes:
-    """One route, or several in a row, as a row."""
+    """Return one route, or several routes in a list or tuple, as a tuple."""
     return tuple(routes) if isinstance(routes, list | tuple) else (routes,)
 
 
-Row = Annotated[Route | Sequence[Route], BeforeValidator(as_routes), Field(min_length=1)]
+RouteOrRoutes = Annotated[Route | Sequence[Route], BeforeValidator(as_routes), Field(min_length=1)]
 
 
 @dataclass(frozen=True, config=_STRICT)
 class Band:
-    """From which confidence on an answer takes which routes.
+    """The routes of the answers from a confidence on.
 
     Attributes:
         at_least: the least confidence of the band, in [0, 1], or the name of a threshold in the evaluator's
-            calibration; "accept" is the threshold that the policy has or else the evaluator.
-        route: one route, or several that are tried in a row until one releases an answer; after the last: abstention.
+            calibration. "accept" is the policy's threshold if it has one, or else the evaluator's.
+        route: one route, or several routes that are tried in turn until one of them releases an answer. After the
+            last route the guard abstains.
     """
 
     at_least: _Share | str
-    route: Row
+    route: RouteOrRoutes
 
     @property
-    def row(self) -> Routes:
-        """Its routes in a row."""
+    def routes(self) -> Routes:
+        """The routes of the band, in the order in which they are tried."""
         return as_routes(self.route)
 
 
 @dataclass(frozen=True, config=_STRICT)
 class Budget:
-    """What may be spent on the fallbacks of one answer; what is beyond it is passed over.
+    """The limits on what the fallbacks of one answer may spend. A fallback beyond them is skipped.
 
     Attributes:
-        hops: calls of fallbacks.
-        seconds: since the guard was called; no fallback begins later.
+        hops: the number of calls of fallbacks.
+        seconds: the seconds since the call of the guard after which no fallback begins.
         cost: the sum of the fallbacks' costs.
     """
 
@@ -165,15 +167,15 @@ class Budget:
 
 @dataclass(frozen=True, config=_STRICT)
 class Timeouts:
-    """How long work may take, in seconds; None for no limit.
+    """The limits on how long the work may take, in seconds, or None for no limit.
 
-    Sync work that takes longer goes on in a thread of its own, and its result is dropped; async work is cancelled.
+    Sync work that takes longer goes on in a thread of its own, and its result is dropped. Async work is cancelled.
 
     Attributes:
         chain: a run of the chain.
-        evaluator: a call of the evaluator, which in a batch scores all answers.
+        evaluator: a call of the evaluator, which scores all answers of a batch.
         fallback: one try of a fallback.
-        overall: all of it, from the call of the guard on.
+        overall: all of the work, from the call of the guard on.
     """
 
     chain: _Seconds | None = None

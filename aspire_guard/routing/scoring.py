@@ -1,4 +1,4 @@
-"""Scoring many exchanges in one call, with a result for each whatever the evaluator does."""
+"""Scoring of many exchanges in one call, with a result for each of them whatever the evaluator does."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from aspire_guard.errors import AspireGuardError, EvaluationError
 from aspire_guard.evaluators.protocol import Evaluator
 from aspire_guard.exchange import Exchange
 from aspire_guard.langgraph_compat import is_interrupt
-from aspire_guard.verdict import Score, is_number
+from aspire_guard.verdict import Score, is_comparable
+
+# A shared run of this many letters is taken for a quotation of the answer.
+_QUOTED_LETTERS = 4
 
 
 @dataclass(frozen=True)
 class ScoringResult:
-    """How scoring one exchange went: a score, or the error in its place.
+    """The score of an exchange, or the error in its place.
 
     Attributes:
-        score: what the evaluator said; None where it failed.
-        error: why it failed; None where it did not.
-        seconds: time spent, in seconds; of a batch an even share.
+        score: the evaluator's score, or None if it failed.
+        error: the reason for the failure, or None if there is a score.
+        seconds: the time spent, in seconds. In a batch, an even share of it.
     """
 
     score: Score | None = None
@@ -30,7 +33,10 @@ class ScoringResult:
 
 
 def score_exchanges(evaluator: Evaluator, exchanges: Sequence[Exchange]) -> list[ScoringResult]:
-    """One result an exchange, from one call of the evaluator where it succeeds, else from a call each."""
+    """Return one result per exchange.
+
+    All exchanges are scored in one call of the evaluator. If that call fails, each gets a call of its own.
+    """
     started = perf_counter()
     try:
         scores = list(evaluator.score(exchanges))
@@ -38,68 +44,77 @@ def score_exchanges(evaluator: Evaluator, exchanges: Sequence[Exchange]) -> list
         if is_interrupt(error):
             raise
         if len(exchanges) > 1:
-            # One exchange that can't be scored, a context too long say, must not cost the others their answers.
-            return [
-                result
-                for exchange in exchanges
-                for result in score_exchanges(evaluator, [exchange])
-            ]
-        errors = [_failure(error, exchange) for exchange in exchanges]
-    else:
-        errors = (
-            []
-            if len(scores) == len(exchanges)
-            else [_miscounted(len(exchanges), len(scores))] * len(exchanges)
+            return _score_one_by_one(evaluator, exchanges)
+        errors = [_make_safe_error(error, exchange) for exchange in exchanges]
+        return _make_failures(errors, started)
+    if len(scores) != len(exchanges):
+        miscount = EvaluationError(
+            f"expected one score an exchange, {len(exchanges)} in all; the evaluator gave {len(scores)}; fix it"
         )
+        return _make_failures([miscount] * len(exchanges), started)
     seconds = (perf_counter() - started) / len(exchanges)
-    if errors:
-        return [ScoringResult(error=error, seconds=seconds) for error in errors]
-    return [_checked(score, seconds) for score in scores]
+    return [_check_score(score, seconds) for score in scores]
 
 
-def _checked(score: object, seconds: float) -> ScoringResult:
-    if isinstance(score, Score) and is_number(score):
+def _score_one_by_one(evaluator: Evaluator, exchanges: Sequence[Exchange]) -> list[ScoringResult]:
+    # One exchange that can't be scored, because its context is too long say, must not cost the
+    # others their answers.
+    results: list[ScoringResult] = []
+    for exchange in exchanges:
+        results += score_exchanges(evaluator, [exchange])
+    return results
+
+
+def _make_failures(errors: Sequence[AspireGuardError], started: float) -> list[ScoringResult]:
+    seconds = (perf_counter() - started) / len(errors)
+    return [ScoringResult(error=error, seconds=seconds) for error in errors]
+
+
+def _check_score(score: object, seconds: float) -> ScoringResult:
+    if isinstance(score, Score) and is_comparable(score):
         return ScoringResult(score, seconds=seconds)
-    found = (
-        f"{score.confidence} and {score.selection_score}"
-        if isinstance(score, Score)
-        else type(score).__name__
-    )
+    found = type(score).__name__
+    if isinstance(score, Score):
+        found = f"{score.confidence} and {score.selection_score}"
     error = EvaluationError(
         f"expected a confidence in [0, 1] and a selection score; found {found}; fix the evaluator"
     )
     return ScoringResult(error=error, seconds=seconds)
 
 
-def _miscounted(expected: int, found: int) -> AspireGuardError:
-    return EvaluationError(
-        f"expected one score an exchange, {expected} in all; the evaluator gave {found}; fix it"
-    )
-
-
-def _failure(error: Exception, exchange: Exchange) -> AspireGuardError:
-    quotes = _quotes(error, exchange.answer)
-    if isinstance(error, AspireGuardError) and not quotes:
+def _make_safe_error(error: Exception, exchange: Exchange) -> AspireGuardError:
+    """Make an error for the verdict, without the evaluator's own words if they may quote the answer."""
+    may_quote = _may_quote(error, exchange.answer)
+    if isinstance(error, AspireGuardError) and not may_quote:
         return error
-    found = type(error).__name__ if quotes else f"{type(error).__name__}: {error}"
-    failure = EvaluationError(f"expected a score; the evaluator raised {found}")
-    # A cause is printed with the error: one that may quote the answer is left out of both.
-    failure.__cause__ = None if quotes else error
-    return failure
+    found = type(error).__name__
+    if not may_quote:
+        found = f"{found}: {error}"
+    safe_error = EvaluationError(f"expected a score; the evaluator raised {found}")
+    # A cause is printed with the error, so an error that may quote the answer is no cause either.
+    safe_error.__cause__ = None if may_quote else error
+    return safe_error
 
 
-def _quotes(error: Exception, answer: str) -> bool:
-    """Whether an error's message may give the answer away: four letters in a row, or a shorter word, are enough.
+def _may_quote(error: Exception, answer: str) -> bool:
+    """Tell whether an error's message may give the answer away.
 
-    Text beyond ASCII may stand there escaped, past recognition, so any message may quote it.
+    Four letters of the answer in a row are enough, or a whole word of it if the word is shorter. Text beyond ASCII
+    may be escaped in the message and so be unrecognisable: then any message may quote it.
     """
     if not answer.isascii():
         return True
     message = str(error).casefold()
-    words = set(re.findall(r"\w+", message))
-    return any(
-        word in words
-        if len(word) < 4
-        else any(word[at : at + 4] in message for at in range(len(word) - 3))
-        for word in re.findall(r"\w+", answer.casefold())
-    )
+    message_words = set(re.findall(r"\w+", message))
+    for word in re.findall(r"\w+", answer.casefold()):
+        if len(word) < _QUOTED_LETTERS:
+            if word in message_words:
+                return True
+        elif _shares_letters(word, message):
+            return True
+    return False
+
+
+def _shares_letters(word: str, message: str) -> bool:
+    starts = range(len(word) - _QUOTED_LETTERS + 1)
+    return any(word[start : start + _QUOTED_LETTERS] in message for start in starts)

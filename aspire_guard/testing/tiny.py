@@ -97,7 +97,7 @@ def tiny_evaluator(
         self_eval=_adapter(lm, self_eval, 3, "\n{question} {answer}\nWell?", chance),
     )
     manifest = Manifest(
-        base_model=BaseModelId.of(f"tiny-{family}", lm),
+        base_model=BaseModelId.from_model(f"tiny-{family}", lm),
         template=aspire.template,
         correct=aspire.correct,
         wrong=aspire.wrong,

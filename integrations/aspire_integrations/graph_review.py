@@ -24,7 +24,7 @@ from aspire_guard.errors import ReviewQueueError
 from aspire_guard.execution.guarded_run import VERDICT_EVENT
 from aspire_guard.langgraph_compat import can_pause
 from aspire_guard.review.item import Decision, ReviewItem, Ticket
-from aspire_guard.routing.abstain import attach
+from aspire_guard.routing.abstain import attach_verdict
 from aspire_guard.routing.decision_log import apply_review
 from aspire_guard.routing.routes import ReviewDesk
 from aspire_guard.verdict import Verdict
@@ -162,5 +162,5 @@ def _decided(review: PendingReview, decision: Decision, said: AIMessage) -> AIMe
     if decision.action != "reject":
         text = review.item.answer if decision.text is None else decision.text
         said = AIMessage(text, id=said.id, name=said.name, usage_metadata=said.usage_metadata)
-    message: AIMessage = attach(said, apply_review(review.verdict, decision))
+    message: AIMessage = attach_verdict(said, apply_review(review.verdict, decision))
     return message

@@ -17,7 +17,7 @@ ADA, BOB = (Exchange(question="Who?", answer=name) for name in ("Ada", "Bob"))
 
 
 def test_a_function_is_an_evaluator() -> None:
-    """Its probability is the confidence, and ranks as its logarithm."""
+    """The function's probability is the confidence, and its logarithm ranks the answers."""
     evaluator = CallableEvaluator(lambda exchange: 0.75 if exchange.answer == "Ada" else 0.0)
     assert isinstance(evaluator, Evaluator)
     ada, bob = evaluator.score([ADA, BOB])
@@ -27,7 +27,7 @@ def test_a_function_is_an_evaluator() -> None:
 
 
 def test_a_function_of_many_exchanges_is_called_once() -> None:
-    """With batched=True it is given all of them."""
+    """With batched=True the function is given all exchanges at once."""
     sizes: list[int] = []
 
     def half(exchanges: list[Exchange]) -> list[float]:
@@ -40,7 +40,7 @@ def test_a_function_of_many_exchanges_is_called_once() -> None:
     assert sizes == [2]
 
 
-def test_what_is_no_probability_is_an_error() -> None:
+def test_a_number_that_is_no_probability_is_an_error() -> None:
     """A raw score of unknown sign must not be taken for a confidence."""
     with pytest.raises(ValidationError):
         CallableEvaluator(lambda exchange: -1.3).score([ADA])

@@ -69,7 +69,7 @@ def test_a_card_lists_the_provenance_in_one_line_each() -> None:
 
 
 def test_a_card_promises_no_more_than_the_threshold_does() -> None:
-    """An estimate is called one; a threshold that nothing reached says so; a guarantee is quoted."""
+    """An estimate is called an estimate, an unreached target is named, and a guarantee is quoted."""
     assert (
         "no guarantee: on 120 validation answers the released ones reached an accuracy of 0.8"
         in render_card(MANIFEST, CALIBRATION)
@@ -89,7 +89,7 @@ def test_a_card_promises_no_more_than_the_threshold_does() -> None:
 
 
 def test_a_card_has_a_row_for_every_other_band_and_group() -> None:
-    """With its threshold and its promise, or none; a bar in a group's name doesn't break the table."""
+    """Each row has the threshold and its promise, and a bar in a group's name doesn't break the table."""
     tax = PROMISED.model_copy(update={"group": "tax|law"})
     fallback = ACCEPT.model_copy(update={"name": "fallback", "confidence": 0.25})
     card = _card(tax, PROMISED, fallback)
@@ -102,7 +102,7 @@ def test_a_card_has_a_row_for_every_other_band_and_group() -> None:
 
 
 def test_a_card_of_groups_alone_does_not_say_that_nothing_is_released() -> None:
-    """Answers of these groups are, and others aren't."""
+    """Answers of these groups are released, and others aren't."""
     card = _card(PROMISED.model_copy(update={"group": "tax"}))
     assert "nothing of answers without a group, which are not released" in card
     assert "no threshold reached" not in card
@@ -114,7 +114,7 @@ def test_a_card_without_metrics_has_no_results() -> None:
 
 
 def test_a_card_shows_every_score_on_every_dataset() -> None:
-    """One row a score, in %, with its interval; what the threshold releases stands beside the evaluator's own score."""
+    """Each score has a row in % with its interval, and the evaluator's own score also has what is released."""
     estimate = {"value": 0.8025, "low": 0.781, "high": 0.822}
     scores = {
         name: {"auroc": estimate, "auacc": estimate} for name in ("aspire", "perplexity", "p_true")

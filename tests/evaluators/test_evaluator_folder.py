@@ -100,7 +100,7 @@ def test_a_loaded_evaluator_scores_as_the_saved_one(
 
 
 def test_the_base_model_is_loaded_by_its_name(tmp_path: Path, exchanges: list[Exchange]) -> None:
-    """Without a model at hand, the one that the manifest names is loaded."""
+    """If no model is given, the model that the manifest names is loaded."""
     saved = tiny_evaluator()
     base = tmp_path / "base"
     saved.aspire.lm.model.save_pretrained(base)
@@ -114,7 +114,7 @@ def test_the_base_model_is_loaded_by_its_name(tmp_path: Path, exchanges: list[Ex
 
 
 def test_a_base_model_that_is_gone_is_a_base_model_error(folder: Path) -> None:
-    """The folder itself is sound: what is missing is the model."""
+    """The folder itself is sound, only the model is missing."""
     _edit(
         folder, base_model={"name": "/nowhere/model", "fingerprint": "0" * 64, "likelihood": -1.0}
     )
@@ -122,8 +122,8 @@ def test_a_base_model_that_is_gone_is_a_base_model_error(folder: Path) -> None:
         SelfEvaluator.from_pretrained(folder)
 
 
-def test_an_evaluator_without_the_likelihood_of_its_base_model_is_one(folder: Path) -> None:
-    """It was saved before that was noted; the weights are compared all the same."""
+def test_an_evaluator_without_the_likelihood_of_its_base_model_loads(folder: Path) -> None:
+    """An older evaluator has no such likelihood, and is still checked by its weights."""
     base = tiny_evaluator().manifest.base_model
     _edit(folder, base_model=base.model_dump(exclude={"likelihood"}))
     assert (
@@ -131,14 +131,14 @@ def test_an_evaluator_without_the_likelihood_of_its_base_model_is_one(folder: Pa
     )
 
 
-def test_all_may_read_its_files(folder: Path) -> None:
-    """As far as the process's own mask lets them: a service runs under another user than training."""
+def test_all_users_may_read_the_files(folder: Path) -> None:
+    """A service may run under another user than training, so the files are as readable as the process allows."""
     mode = (folder / "aspire.json").stat().st_mode
     assert {(folder / name).stat().st_mode for name in SEALED} == {mode}
 
 
 def test_the_folder_holds_what_the_design_says(folder: Path) -> None:
-    """Manifest, calibration, two adapters and a card: JSON, safetensors and Markdown only, so no pickle."""
+    """The files are JSON, safetensors and Markdown only, so there is no pickle."""
     files = _files(folder)
     assert set(files) >= {"aspire.json", "README.md", *SEALED}
     assert {Path(name).suffix for name in files} == {".json", ".safetensors", ".md"}
@@ -146,22 +146,16 @@ def test_the_folder_holds_what_the_design_says(folder: Path) -> None:
     assert set(json.loads(files["aspire.json"])["files"]) == set(SEALED)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_another_base_model_is_refused(folder: Path, seed: int) -> None:
-    """The error names the expected model and both fingerprints, and what to do."""
+def test_another_base_model_is_refused(folder: Path) -> None:
+    """The error names the expected model, both fingerprints and the way out."""
     expected = tiny_evaluator().manifest.base_model.fingerprint[:12]
     message = f"expected the base model tiny-llama with fingerprint {expected}, found [0-9a-f]{{12}}; load the model"
     with pytest.raises(BaseModelMismatchError, match=message):
-        SelfEvaluator.from_pretrained(folder, lm=tiny_lm(seed=seed))
+        SelfEvaluator.from_pretrained(folder, lm=tiny_lm(seed=1))
 
 
 def _truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
-
-
-def _halve(path: Path) -> None:
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) // 2])
 
 
 def _empty(path: Path) -> None:
@@ -181,11 +175,17 @@ def _flip_last(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [_truncate, _halve, _empty, _flip_middle, _flip_last, Path.unlink]
+    ("name", "damage"),
+    [
+        *((name, _flip_middle) for name in SEALED),
+        ("task/adapter_model.safetensors", _truncate),
+        ("task/adapter_model.safetensors", _flip_last),
+        ("calibration.json", _empty),
+        ("calibration.json", Path.unlink),
+    ],
 )
-@pytest.mark.parametrize("name", SEALED)
 def test_a_damaged_file_is_refused(folder: Path, name: str, damage: Callable[[Path], None]) -> None:
-    """Truncated, emptied, one bit flipped or missing: the error names the file and the way out."""
+    """The error names the file and the way out, whether it is truncated, emptied, altered or missing."""
     damage(folder / name)
     with pytest.raises(CorruptEvaluatorError) as error:
         _load(folder)
@@ -195,11 +195,11 @@ def test_a_damaged_file_is_refused(folder: Path, name: str, damage: Callable[[Pa
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[]", b"null", b"{}", b"\xff\xfe", b"not json"],
-    ids=["empty", "cut", "list", "null", "no version", "not UTF-8", "text"],
+    [b"", b"[]", b"{}", b"\xff\xfe"],
+    ids=["empty", "list", "no version", "not UTF-8"],
 )
-def test_a_manifest_that_is_not_one_is_refused(folder: Path, content: bytes) -> None:
-    """What is no JSON object with a schema version can't be an evaluator."""
+def test_a_file_that_is_no_manifest_is_refused(folder: Path, content: bytes) -> None:
+    """Only a JSON object with a schema version can be an evaluator."""
     (folder / "aspire.json").write_bytes(content)
     with pytest.raises(
         CorruptEvaluatorError, match=r"aspire\.json, found .*; restore or train it anew"
@@ -207,17 +207,9 @@ def test_a_manifest_that_is_not_one_is_refused(folder: Path, content: bytes) -> 
         _load(folder)
 
 
-@pytest.mark.parametrize("damage", [_halve, _empty])
-def test_a_truncated_manifest_is_refused(folder: Path, damage: Callable[[Path], None]) -> None:
-    """Half a manifest is not read as a whole one."""
-    damage(folder / "aspire.json")
-    with pytest.raises(CorruptEvaluatorError, match=r"aspire\.json"):
-        _load(folder)
-
-
-@pytest.mark.parametrize("version", [0, 2, "1", None])
+@pytest.mark.parametrize("version", [2, "1"])
 def test_a_foreign_schema_version_is_refused(folder: Path, version: object) -> None:
-    """The error tells both versions and which release reads it."""
+    """The error tells both versions and which release reads the found one."""
     _edit(folder, schema_version=version)
     with pytest.raises(SchemaVersionError) as error:
         _load(folder)
@@ -233,10 +225,7 @@ def test_a_foreign_schema_version_is_refused(folder: Path, version: object) -> N
     [
         ("alpha", 5),
         ("alpha", -0.1),
-        ("alpha", "much"),
         ("num_beams", 0),
-        ("max_new_tokens", 0),
-        ("method", "lora"),
         ("template", {"context": "no placeholder"}),
         ("unknown", 1),
     ],
@@ -252,16 +241,16 @@ def test_a_manifest_with_an_impossible_value_is_refused(
         _load(folder)
 
 
-def test_an_adapter_is_checked_even_where_the_manifest_forgets_it(folder: Path) -> None:
-    """Without digests, a truncated tensor file is still one clear error."""
+def test_an_adapter_is_checked_even_if_the_manifest_has_no_digest(folder: Path) -> None:
+    """Even without digests, a truncated tensor file is one clear error."""
     _edit(folder, files={})
     _truncate(folder / "task" / "adapter_model.safetensors")
     with pytest.raises(CorruptEvaluatorError, match=r"task.adapter_model\.safetensors"):
         _load(folder)
 
 
-def test_a_calibration_is_checked_even_where_the_manifest_forgets_it(folder: Path) -> None:
-    """Without digests, an impossible calibration is still one clear error."""
+def test_a_calibration_is_checked_even_if_the_manifest_has_no_digest(folder: Path) -> None:
+    """Even without digests, an impossible calibration is one clear error."""
     _edit(folder, files={})
     path = folder / "calibration.json"
     values = json.loads(path.read_text(encoding="utf-8"))
@@ -275,7 +264,7 @@ def test_a_calibration_is_checked_even_where_the_manifest_forgets_it(folder: Pat
     "weight", [torch.zeros(3, 16), torch.full((3, 32), torch.inf)], ids=["shape", "infinite"]
 )
 def test_an_adapter_that_does_not_fit_is_refused(tmp_path: Path, weight: torch.Tensor) -> None:
-    """Digests may be right and the tensor still wrong: shape and values are checked."""
+    """The shape and the values of a tensor are checked even if its digest is right."""
     evaluator = tiny_evaluator()
     evaluator.aspire = replace(evaluator.aspire, self_eval=SoftPrompt(weight))
     folder = _save(evaluator, tmp_path / "evaluator")
@@ -288,7 +277,7 @@ def test_an_adapter_that_does_not_fit_is_refused(tmp_path: Path, weight: torch.T
 
 @pytest.mark.parametrize("name", ["nowhere", "."])
 def test_a_folder_without_a_manifest_is_no_evaluator(tmp_path: Path, name: str) -> None:
-    """A missing folder and any other one give the same error, which names the path."""
+    """A missing folder and any other folder give the same error, which names the path."""
     with pytest.raises(
         EvaluatorFolderError, match=r"expected an evaluator folder with aspire\.json, found none at"
     ) as error:
@@ -298,7 +287,7 @@ def test_a_folder_without_a_manifest_is_no_evaluator(tmp_path: Path, name: str) 
 
 
 def test_saving_replaces_an_existing_folder_whole(folder: Path, exchanges: list[Exchange]) -> None:
-    """Nothing of the old evaluator is left, and nothing lies beside the new one."""
+    """Nothing of the old evaluator is left, and nothing is left beside the new one."""
     (folder / "old.json").write_text("{}", encoding="utf-8")
     other = tiny_evaluator(alpha=0.75, threshold=0.9)
     _save(other, folder)
@@ -314,7 +303,7 @@ def test_saving_twice_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_an_evaluator_without_self_evaluation_is_not_saved(folder: Path) -> None:
-    """It is refused, and what stood there stays; θp may be absent."""
+    """It is refused, and the evaluator in the folder stays."""
     before = _files(folder)
     evaluator = tiny_evaluator()
     evaluator.aspire = replace(evaluator.aspire, self_eval=None)
@@ -356,7 +345,7 @@ def test_the_calibration_is_read_as_it_was_written(folder: Path) -> None:
 def test_a_new_calibration_takes_the_place_of_the_old_one(
     folder: Path, exchanges: list[Exchange]
 ) -> None:
-    """Digests and card are those of the new one, results and weights stay, and nothing lies beside the folder."""
+    """Digests and card change with the calibration, while results and weights stay."""
     add_metrics(folder, METRICS)
     before = _files(folder)
     calibration = tiny_evaluator(threshold=0.875).calibration
@@ -377,7 +366,7 @@ def test_a_new_calibration_takes_the_place_of_the_old_one(
 
 
 def test_a_damaged_evaluator_gets_no_new_calibration(folder: Path) -> None:
-    """New digests would hide the damage; everything stays as it is."""
+    """New digests would hide the damage, so everything stays as it is."""
     _truncate(folder / "task" / "adapter_model.safetensors")
     before = _files(folder)
     with pytest.raises(CorruptEvaluatorError, match=r"task.adapter_model\.safetensors"):
@@ -406,7 +395,7 @@ def test_a_new_calibration_that_can_t_be_written_leaves_the_old_one(
 def test_an_interrupt_while_a_folder_is_replaced_leaves_the_old_evaluator(
     folder: Path, exchanges: list[Exchange], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the two renames nothing is in its place, and it comes back."""
+    """An interrupt between the two renames brings the old folder back."""
     renames = 0
 
     def interrupted(source: Path, target: Path) -> None:

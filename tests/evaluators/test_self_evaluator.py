@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +26,14 @@ from aspire_guard.verdict import Score
 
 def _assert_close(found: list[Score], expected: list[Score]) -> None:
     names = ("selection_score", "confidence", "log_likelihood", "p_correct")
-    for one, two in zip(found, expected, strict=True):
-        assert [getattr(one, name) for name in names] == pytest.approx(
-            [getattr(two, name) for name in names], abs=1e-4
-        )
+    for score, expected_score in zip(found, expected, strict=True):
+        values = [getattr(score, name) for name in names]
+        expected_values = [getattr(expected_score, name) for name in names]
+        assert values == pytest.approx(expected_values, abs=1e-4)
 
 
 def _full_forward_likelihood(evaluator: SelfEvaluator, exchange: Exchange) -> float:
-    """Mean log-probability of the answer's tokens and the end token after `[θp ; x]`, by one full forward pass."""
+    """Return the mean log-probability of the answer and its end token after `[θp ; x]`, by one full forward pass."""
     lm, task = evaluator.aspire.lm, evaluator.aspire.task
     assert task is not None
     passage = f"Passage: {exchange.context}\n" if exchange.context else ""
@@ -44,11 +46,8 @@ def _full_forward_likelihood(evaluator: SelfEvaluator, exchange: Exchange) -> fl
         lm.tokenizer.eos_token_id,
     ]
     embeddings = torch.cat([task.vectors(lm), lm.embed(torch.tensor([*prompt, *answer_ids]))])
-    log_p = (
-        lm.model(inputs_embeds=embeddings[None])
-        .logits[0]
-        .log_softmax(-1)[-len(answer_ids) - 1 : -1]
-    )
+    logits = lm.model(inputs_embeds=embeddings[None]).logits[0]
+    log_p = logits.log_softmax(-1)[-len(answer_ids) - 1 : -1]
     return float(log_p.gather(-1, torch.tensor(answer_ids)[:, None]).mean())
 
 
@@ -59,14 +58,14 @@ def test_the_selection_score_blends_in_log_space() -> None:
 
 
 def test_the_ends_of_alpha_are_exact() -> None:
-    """At α = 0 it is the likelihood, at α = 1 the self-evaluation, even where the other is −∞."""
+    """At α = 0 g is the likelihood and at α = 1 the self-evaluation, even if the other part is −∞."""
     assert selection_score(-0.1, -math.inf, 0.0) == -0.1
     assert selection_score(-math.inf, -0.1, 1.0) == -0.1
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_alpha_zero_is_the_adapted_perplexity(family: Family, exchanges: list[Exchange]) -> None:
-    """The score is exactly the log-likelihood, and that is the one of an independent full forward pass."""
+    """The score is exactly the log-likelihood, which an independent full forward pass confirms."""
     evaluator = tiny_evaluator(family, alpha=0.0)
     scores = evaluator.score(exchanges)
     assert [score.selection_score for score in scores] == [score.log_likelihood for score in scores]
@@ -74,10 +73,9 @@ def test_alpha_zero_is_the_adapted_perplexity(family: Family, exchanges: list[Ex
     assert [score.selection_score for score in scores] == pytest.approx(expected, abs=1e-4)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_alpha_one_is_pure_self_evaluation(family: Family, exchanges: list[Exchange]) -> None:
+def test_alpha_one_is_pure_self_evaluation(exchanges: list[Exchange]) -> None:
     """The score is exactly log P(z_c | x, ŷ)."""
-    evaluator = tiny_evaluator(family, alpha=1.0)
+    evaluator = tiny_evaluator(alpha=1.0)
     scores = evaluator.score(exchanges)
     rows = [(exchange.question, exchange.context, exchange.answer) for exchange in exchanges]
     expected = evaluator.aspire.score(rows)[1]
@@ -88,7 +86,7 @@ def test_alpha_one_is_pure_self_evaluation(family: Family, exchanges: list[Excha
 
 
 def test_alpha_blends_the_two_parts_of_a_score(exchanges: list[Exchange]) -> None:
-    """The parts don't depend on α; the score and the confidence are computed from them."""
+    """The parts don't depend on α, and the score and the confidence are computed from them."""
     likelihood, judgement = (tiny_evaluator(alpha=alpha).score(exchanges) for alpha in (0.0, 1.0))
     for score, zero, one in zip(
         tiny_evaluator(alpha=0.25).score(exchanges), likelihood, judgement, strict=True
@@ -102,7 +100,7 @@ def test_alpha_blends_the_two_parts_of_a_score(exchanges: list[Exchange]) -> Non
 def test_a_batch_gives_what_its_exchanges_give_alone(
     family: Family, exchanges: list[Exchange]
 ) -> None:
-    """In any order, and in the order of the call."""
+    """A score depends neither on the batch nor on the order, and comes back in the order of the call."""
     evaluator = tiny_evaluator(family)
     alone = [evaluator.score([exchange])[0] for exchange in exchanges]
     for order in ([0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [2, 0, 4, 1, 3]):
@@ -110,49 +108,52 @@ def test_a_batch_gives_what_its_exchanges_give_alone(
 
 
 def test_many_exchanges_are_split_into_batches(exchanges: list[Exchange]) -> None:
-    """More tokens than one batch may hold: the scores come back in order all the same."""
+    """The scores come back in order even if the tokens are too many for one batch."""
     evaluator = tiny_evaluator()
-    many = [exchanges[i % 5].model_copy(update={"answer": "x" * (i % 40)}) for i in range(300)]
-    expected = [evaluator.score([exchange])[0] for exchange in many[:40]]
-    _assert_close(evaluator.score(many)[:40], expected)
+    many = [exchanges[i % 5].model_copy(update={"answer": "x" * (i % 40)}) for i in range(200)]
+    expected = [evaluator.score([exchange])[0] for exchange in many[:20]]
+    _assert_close(evaluator.score(many)[:20], expected)
+
+
+@contextmanager
+def _record_passes(evaluator: SelfEvaluator) -> Iterator[list[int]]:
+    """Yield a list that gets the number of tokens of each forward pass, padding included."""
+    passes: list[int] = []
+
+    def record(module: Any, args: Any, kwargs: Any) -> None:
+        batch, tokens, _ = kwargs["inputs_embeds"].shape
+        passes.append(batch * tokens)
+
+    model = evaluator.aspire.lm.model.base_model
+    hook = model.register_forward_pre_hook(record, with_kwargs=True)
+    yield passes
+    hook.remove()
 
 
 def test_a_pass_holds_a_bounded_number_of_tokens_and_a_context_is_read_once() -> None:
-    """Two contexts with forty answers each: no pass is above the budget, and few tokens are run beside the answers."""
+    """With forty answers to each of two contexts, no pass is above the budget, and few other tokens are run."""
     evaluator = tiny_evaluator()
-    lm = evaluator.aspire.lm
-    passes: list[int] = []
-    hook = lm.model.base_model.register_forward_pre_hook(
-        lambda module, args, kwargs: passes.append(kwargs["inputs_embeds"].shape[:2].numel()),
-        with_kwargs=True,
-    )
-    evaluator.score(
-        [Exchange(question="Who?", context="ab"[i % 2] * 300, answer="Ada") for i in range(80)]
-    )
-    hook.remove()
+    contexts = ["a" * 300, "b" * 300] * 40
+    exchanges = [Exchange(question="Who?", context=context, answer="Ada") for context in contexts]
+    with _record_passes(evaluator) as passes:
+        evaluator.score(exchanges)
     assert max(passes) <= 2048
     answers = 80 * len("Question: Who?\nAnswer: Ada")
     assert answers < sum(passes) < 2 * answers + 12 * 320
 
 
 def test_little_of_a_pass_is_padding() -> None:
-    """A short exchange is not padded to a long one: what is run is about what they hold, θs included."""
+    """A short exchange is not padded to a long one, so about as many tokens are run as the exchanges hold."""
     evaluator = tiny_evaluator()
-    lm = evaluator.aspire.lm
-    passes: list[int] = []
-    hook = lm.model.base_model.register_forward_pre_hook(
-        lambda module, args, kwargs: passes.append(kwargs["inputs_embeds"].shape[:2].numel()),
-        with_kwargs=True,
-    )
-    exchanges = [
-        Exchange(question="Who?", context="x" * (1 + 60 * i), answer="Ada") for i in range(6)
-    ]
-    evaluator.score(exchanges)
-    hook.remove()
-    held = (
-        sum(sum(evaluator.aspire.lengths(e.question, e.context, e.answer)) for e in exchanges)
-        + 6 * 3
-    )
+    contexts = ["x" * (1 + 60 * i) for i in range(6)]
+    exchanges = [Exchange(question="Who?", context=context, answer="Ada") for context in contexts]
+    with _record_passes(evaluator) as passes:
+        evaluator.score(exchanges)
+    # Each exchange holds its own tokens and the three embeddings of θs.
+    held = 0
+    for exchange in exchanges:
+        lengths = evaluator.aspire.lengths(exchange.question, exchange.context, exchange.answer)
+        held += sum(lengths) + 3
     assert held <= sum(passes) <= held + 6 * 64
 
 
@@ -162,14 +163,14 @@ def test_nothing_to_score_gives_no_scores() -> None:
 
 
 def test_equal_exchanges_get_equal_scores(exchanges: list[Exchange]) -> None:
-    """The same exchange twice in a batch is scored twice alike."""
+    """The same exchange twice in a batch gets the same score twice."""
     first, second = tiny_evaluator().score([exchanges[0], exchanges[0]])
     assert first == second
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_answer_comes_with_the_score_that_a_reading_gives_it(family: Family) -> None:
-    """`answer` returns the best beam, scored as the text that it is, whatever tokens it was generated as."""
+    """`answer` returns the best beam with the score of its text, whatever tokens it was generated as."""
     evaluator = tiny_evaluator(family, num_beams=3, max_new_tokens=6)
     question, context = "Who?", "Ada Lovelace."
     text, score = evaluator.answer(question, context)
@@ -181,7 +182,7 @@ def test_an_answer_comes_with_the_score_that_a_reading_gives_it(family: Family) 
 
 
 def test_an_exchange_beyond_the_window_is_an_input_error() -> None:
-    """It is the caller's mistake, with a way out."""
+    """The caller can fix it, and the error tells how."""
     exchange = Exchange(question="Who?", context="x" * 600, answer="Ada")
     with pytest.raises(InputError, match=r"expected at most 512 tokens .* shorten the context"):
         tiny_evaluator().score([exchange])
@@ -190,15 +191,18 @@ def test_an_exchange_beyond_the_window_is_an_input_error() -> None:
 def test_threads_may_share_an_evaluator(exchanges: list[Exchange]) -> None:
     """Eight threads at once, with markers of special tokens in the text, all get the right scores."""
     evaluator = tiny_evaluator("opt")
-    marked = [e.model_copy(update={"answer": e.answer + "<|end|>"}) for e in exchanges]
+    marked = [
+        exchange.model_copy(update={"answer": exchange.answer + "<|end|>"})
+        for exchange in exchanges
+    ]
     expected = evaluator.score(marked)
     with ThreadPoolExecutor(8) as pool:
-        for scores in pool.map(lambda _: evaluator.score(marked), range(32)):
+        for scores in pool.map(lambda _: evaluator.score(marked), range(16)):
             _assert_close(scores, expected)
 
 
 def test_it_is_an_evaluator_of_the_protocol() -> None:
-    """Threshold and guarantee are those of its calibration."""
+    """The threshold and the guarantee are those of the calibration."""
     evaluator = tiny_evaluator(threshold=0.75)
     assert isinstance(evaluator, Evaluator)
     assert evaluator.threshold == 0.75
@@ -215,7 +219,7 @@ def test_it_is_an_evaluator_of_the_protocol() -> None:
 
 
 def test_a_fingerprint_tells_evaluators_apart(tmp_path: Path) -> None:
-    """Other weights, another α or another calibration change it; provenance does not."""
+    """Other weights, another α or another calibration change the fingerprint, but other provenance does not."""
 
     def load(name: str, evaluator: SelfEvaluator) -> SelfEvaluator:
         save_evaluator(tmp_path / name, evaluator.aspire, evaluator.manifest, evaluator.calibration)
@@ -232,18 +236,11 @@ def test_a_fingerprint_tells_evaluators_apart(tmp_path: Path) -> None:
     assert not weights.manifest.files
     twin = SelfEvaluator(tiny_evaluator().aspire, weights.manifest, weights.calibration)
     assert weights.fingerprint != twin.fingerprint
-    assert (
-        len(
-            {
-                first,
-                *(load(f"other{i}", evaluator).fingerprint for i, evaluator in enumerate(others)),
-            }
-        )
-        == 4
-    )
+    fingerprints = {load(f"other{i}", other).fingerprint for i, other in enumerate(others)}
+    assert len({first, *fingerprints}) == 4
 
 
-def test_the_model_at_hand_is_used(tmp_path: Path) -> None:
+def test_a_given_model_is_used(tmp_path: Path) -> None:
     """Loading with `lm` takes that very model, so that evaluators can share it."""
     evaluator = tiny_evaluator()
     save_evaluator(
@@ -257,7 +254,7 @@ def test_the_model_at_hand_is_used(tmp_path: Path) -> None:
 def test_an_answer_scored_incrementally_scores_as_a_finished_one(
     family: Family, self_eval: Any
 ) -> None:
-    """At every boundary the score is that of the answer so far, also where a token grows across it."""
+    """At every boundary the score is that of the answer so far, even if a token grows across the boundary."""
     evaluator = tiny_evaluator(family, self_eval=self_eval)
     parts = ["", "Harrow built it.", " In 1998.", "", " It is cor", "rect", "", "ly said."]
     extend = evaluator.score_incrementally("Which yard?", "A passage.")
@@ -269,24 +266,18 @@ def test_an_answer_scored_incrementally_scores_as_a_finished_one(
 
 
 def test_incremental_scoring_reads_each_token_once() -> None:
-    """Only the tokens that are new, or are others than before, are run, beside the three embeddings of θs."""
+    """Only new or changed tokens are run, beside the three embeddings of θs."""
     evaluator = tiny_evaluator()
     extend = evaluator.score_incrementally("Which yard?", "A passage.")
-    run: list[int] = []
-
-    def note(module: Any, args: Any, kwargs: Any) -> None:
-        run.append(kwargs["inputs_embeds"].shape[1])
-
-    hook = evaluator.aspire.lm.model.base_model.register_forward_pre_hook(note, with_kwargs=True)
-    for part in ("Yes.", " It is cor", "rect", "", "."):
-        extend(part)
-    hook.remove()
+    with _record_passes(evaluator) as passes:
+        for part in ("Yes.", " It is cor", "rect", "", "."):
+            extend(part)
     # " Yes." is five bytes, " It is" six and " cor" a token, in whose place comes the token " correct".
-    assert run == [5, 3, 7, 3, 1, 3, 3, 1, 3]
+    assert passes == [5, 3, 7, 3, 1, 3, 3, 1, 3]
 
 
 def test_groups_and_bands_have_thresholds_of_their_own() -> None:
-    """A policy asks for them by name; a group without one has that of all."""
+    """A policy asks for thresholds by name, and a group without its own has that of all."""
     evaluator = tiny_evaluator(threshold=0.75)
     own = Threshold(group="acme", confidence=0.9, objective="risk", target=0.1)
     review = Threshold(name="review", confidence=0.4, objective="risk", target=0.3)
@@ -297,5 +288,5 @@ def test_groups_and_bands_have_thresholds_of_their_own() -> None:
     assert evaluator.threshold_for("other", "review") == NamedThreshold(0.4, None)
     assert evaluator.threshold_for(None, "unheard of") is None
     policy = RoutingPolicy(bands=(Band("review", Accept()), Band(0, Abstain())))
-    assert policy.cuts(evaluator).least_accepted is not None
-    assert RoutingPolicy(group_by="tenant").cuts(evaluator, "acme").threshold == 0.9
+    assert policy.resolve_bands(evaluator).lowest_accepting is not None
+    assert RoutingPolicy(group_by="tenant").resolve_bands(evaluator, "acme").threshold == 0.9

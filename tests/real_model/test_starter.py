@@ -12,8 +12,7 @@ from tokenizers.normalizers import Replace
 
 from aspire_guard import AspireGuard, Exchange, RoutingPolicy, SelfEvaluator
 from aspire_guard.errors import BaseModelMismatchError
-from aspire_guard.evaluators.evaluator_folder import read_manifest
-from aspire_guard.evaluators.starter import starter_folder
+from aspire_guard.evaluators.evaluator_folder import find_starter_folder, read_manifest
 from aspire_guard.selection.metrics import auroc
 from aspire_integrations import AspireChatModel
 from aspire_trainers.data.handbook import load_questions
@@ -63,7 +62,7 @@ def test_its_base_model_with_other_settings_is_refused(
     with pytest.raises(
         BaseModelMismatchError, match="with its own tokenizer and settings, found its"
     ):
-        SelfEvaluator.from_pretrained(starter_folder(), lm=changed)
+        SelfEvaluator.from_pretrained(find_starter_folder(), lm=changed)
 
 
 def test_scores_do_not_depend_on_the_batch(
@@ -133,12 +132,12 @@ def test_the_base_model_stays_frozen(evaluator: SelfEvaluator) -> None:
 
 def test_the_card_tells_provenance_and_metrics() -> None:
     """The card names the data with licences, and the held-out results against both baselines."""
-    manifest = read_manifest(starter_folder())
+    manifest = read_manifest(find_starter_folder())
     assert set(manifest.metrics) == {"handbook:test", "squad_dev", "triviaqa_dev", "coqa_dev"}
     assert all(
         set(m["scores"]) >= {"aspire", "perplexity", "p_true"} for m in manifest.metrics.values()
     )
-    card = (starter_folder() / "README.md").read_text("utf-8")
+    card = (find_starter_folder() / "README.md").read_text("utf-8")
     assert "CC BY-SA 4.0" in card
     assert "TriviaQA" in card
-    assert sum(path.stat().st_size for path in starter_folder().rglob("*")) < 12_000_000
+    assert sum(path.stat().st_size for path in find_starter_folder().rglob("*")) < 12_000_000

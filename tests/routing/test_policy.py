@@ -1,87 +1,73 @@
-"""The policy's decision on a score."""
+"""The settings that a policy accepts and refuses."""
 
 from __future__ import annotations
 
 import pytest
+from langchain_core.runnables import RunnableLambda
 from pydantic import ValidationError
 
-from aspire_guard.errors import EvaluationError
-from aspire_guard.routing.decision_log import decide_by_score
 from aspire_guard.routing.policy import RoutingPolicy
-from aspire_guard.routing.scoring import ScoringResult
-from aspire_guard.testing import ConstantEvaluator
-from aspire_guard.verdict import Score, Timings, Verdict
+from aspire_guard.routing.routes import (
+    Abstain,
+    Accept,
+    Band,
+    Fallback,
+    HumanReview,
+)
+
+LARGE: RunnableLambda[str, str] = RunnableLambda(lambda question: "Ada")
 
 
-def decide(policy: RoutingPolicy, evaluator: ConstantEvaluator, score: Score) -> Verdict:
-    return decide_by_score(policy.cuts(evaluator), ScoringResult(score, seconds=0.5))
+def test_all_fallbacks_are_known() -> None:
+    """Each runnable is listed once, also behind a review, so that the guard can configure it."""
+    other: RunnableLambda[str, str] = RunnableLambda(lambda question: "Bob")
+    review = HumanReview("sqlite:///reviews.db", otherwise=Fallback(other))
+    policy = RoutingPolicy(bands=(Band(0.5, (Fallback(LARGE), Fallback(LARGE))), Band(0, review)))
+    assert policy.fallbacks == (LARGE, other)
+    assert RoutingPolicy().fallbacks == ()
 
 
 @pytest.mark.parametrize(
-    ("threshold", "confidence", "accepted"),
+    ("bands", "message"),
     [
-        (None, 0.7, True),
-        (None, 0.69, False),
-        (0.2, 0.2, True),
-        (0.9, 0.89, False),
-        (0.0, 0.0, True),
-        (1.0, 1.0, True),
+        ((Band(0.4, Accept()), Band(0.8, Accept()), Band(0, Abstain())), "found 0.4, 0.8, 0"),
+        ((Band(0.8, Accept()),), "let the last one have at_least=0"),
+        (
+            (Band(0.5, Accept()), Band(0.5, Abstain()), Band(0, Abstain())),
+            "expected bands from the highest",
+        ),
     ],
 )
-def test_accepted_from_the_threshold_on(
-    threshold: float | None, confidence: float, accepted: bool
-) -> None:
-    """The threshold is the policy's, or else the evaluator's, and belongs to the accepted side."""
-    evaluator = ConstantEvaluator(confidence, threshold=0.7)
-    score = Score(selection_score=-1.0, confidence=confidence)
-    assert decide(RoutingPolicy(threshold=threshold), evaluator, score).accepted is accepted
+def test_bands_are_sorted_and_reach_zero(bands: tuple[Band, ...], message: str) -> None:
+    """Every confidence has a band."""
+    with pytest.raises(ValidationError, match=message):
+        RoutingPolicy(bands=bands)
 
 
-def test_the_verdict_says_it_all() -> None:
-    """Score, threshold, reason, guarantee and timings stand in the verdict."""
-    evaluator = ConstantEvaluator(
-        0.25, threshold=0.5, guarantee="at most 10 % of released answers are wrong"
-    )
-    score = Score(selection_score=-1.0, confidence=0.25)
-    assert decide(RoutingPolicy(), evaluator, score) == Verdict(
-        accepted=False,
-        released=False,
-        route="abstain",
-        confidence=0.25,
-        threshold=0.5,
-        score=score,
-        reason="confidence 0.250 is below the threshold 0.500",
-        guarantee="at most 10 % of released answers are wrong",
-        timings=Timings(score=0.5),
-    )
-
-
-def test_an_unscored_answer_is_not_released() -> None:
-    """Not even with the threshold at zero: there is no confidence to compare."""
-    verdict = decide_by_score(
-        RoutingPolicy(threshold=0.0).cuts(ConstantEvaluator(1.0)),
-        ScoringResult(error=EvaluationError("no memory")),
-    )
-    assert (verdict.accepted, verdict.route, verdict.confidence, verdict.score) == (
-        False,
-        "abstain",
-        None,
-        None,
-    )
-    assert verdict.error == "no memory"
-
-
-def test_a_guarantee_holds_for_its_own_threshold_only() -> None:
-    """A policy with another threshold promises nothing."""
-    evaluator = ConstantEvaluator(1.0, threshold=0.5, guarantee="promised")
-    score = Score(selection_score=0.0, confidence=1.0)
-    assert decide(RoutingPolicy(threshold=0.5), evaluator, score).guarantee == "promised"
-    assert decide(RoutingPolicy(threshold=0.4), evaluator, score).guarantee is None
+BANDS = (Band(0.8, Accept()), Band(0, Abstain()))
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"threshold": 1.1}, {"threshold": -0.1}, {"on_error": "ignore"}, {"treshold": 0.5}]
+    ("settings", "message"),
+    [
+        (
+            {"bands": BANDS, "threshold": 0.5},
+            'expected a band with at_least="accept" beside a threshold',
+        ),
+        ({"bands": BANDS, "otherwise": Abstain()}, "expected bands or otherwise, found both"),
+        ({"thresholds": {"acme": 0.9}}, "expected group_by beside thresholds"),
+        ({"otherwise": ()}, "at least 1 item"),
+    ],
 )
+def test_settings_that_would_be_ignored_are_refused(
+    settings: dict[str, object], message: str
+) -> None:
+    """Someone who writes such a setting expects it to work."""
+    with pytest.raises(ValidationError, match=message):
+        RoutingPolicy(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [{"threshold": 1.1}, {"treshold": 0.5}])
 def test_wrong_options_are_refused(wrong: dict[str, object]) -> None:
     """A typing error in an option must not silently leave the default in place."""
     with pytest.raises(ValidationError):

@@ -190,6 +190,4 @@ class TrainingConfig(_Config):
         except ValidationError as error:
             source = recipe or "options"
             found = describe_validation_error(error, "the settings")
-            raise InputError(
-                f"{source}: expected valid settings, found {found}; fix it"
-            ) from error
+            raise InputError(f"{source}: expected valid settings, found {found}; fix it") from error

@@ -23,11 +23,11 @@ from aspire_guard.errors import InputError
 from aspire_guard.evaluators.evaluator_folder import (
     BaseModelId,
     Manifest,
+    find_starter_folder,
     load_aspire_lm,
     read_manifest,
     save_evaluator,
 )
-from aspire_guard.evaluators.starter import starter_folder
 from aspire_guard.lm.aspire_lm import AspireLM
 from aspire_guard.lm.base_model import fingerprint, load_base_model
 from aspire_guard.lm.language_model import LanguageModel
@@ -116,7 +116,7 @@ def _start(config: TrainingConfig, lm: LanguageModel) -> tuple[AspireLM, Mapping
 
 
 def _start_folder(name: str) -> Path:
-    return starter_folder() if name == "starter" else Path(name)
+    return find_starter_folder() if name == "starter" else Path(name)
 
 
 def _in_float32(aspire: AspireLM, config: TrainingConfig) -> AspireLM:
@@ -136,7 +136,7 @@ def _calibrate(
     judged, given = _judged(aspire, config, data, correctness), data.given_of(data.validation)
     alpha = choose_alpha(judged) if config.alpha is None else config.alpha
     manifest = Manifest(
-        base_model=BaseModelId.of(config.model, aspire.lm),
+        base_model=BaseModelId.from_model(config.model, aspire.lm),
         template=aspire.template,
         correct=aspire.correct,
         wrong=aspire.wrong,
@@ -202,7 +202,9 @@ def _labelled(
     sampled: Sequence[SampledAnswers], config: TrainingConfig, file: Path
 ) -> list[list[LabelledAnswers]]:
     """By the main process alone: a judge costs, and might tell another one something else."""
-    labels = cache_grades(load_correctness(config.correctness.at(config.sampling.threshold)), file)
+    labels = cache_grades(
+        load_correctness(config.correctness.with_threshold(config.sampling.threshold)), file
+    )
     return broadcast_from_main(
         lambda: label_answers(
             sampled, config.self_evaluation, labels, seed=config.seed, refusal=config.task.refusal

@@ -133,9 +133,9 @@ def test_only_measures_of_degree_have_a_threshold() -> None:
     """γ̂ replaces γ where there is one, and changes nothing else."""
     rule = CorrectnessRule()
     assert (rule.method, rule.threshold, str(rule)) == ("rouge_l", 0.7, "Rouge-L F1 ≥ 0.7")
-    assert rule.at(0.9) == CorrectnessRule(threshold=0.9)
+    assert rule.with_threshold(0.9) == CorrectnessRule(threshold=0.9)
     exact = CorrectnessRule(method="exact_match")
-    assert exact.at(0.9) is exact
+    assert exact.with_threshold(0.9) is exact
     assert str(exact) == "exact match"
     assert str(CorrectnessRule(method="my_app:right")) == "my_app:right"
 
@@ -169,7 +169,7 @@ def test_a_measure_needs_nothing_of_the_user_s() -> None:
 def test_a_rule_that_is_none_is_refused(method: str, threshold: float | None, found: str) -> None:
     """By name as an input error, in a file by the file's own check."""
     with pytest.raises(InputError, match=f"^correctness: .*{found}.*; fix it$"):
-        CorrectnessRule.named(method, threshold)
+        CorrectnessRule.from_name(method, threshold)
     with pytest.raises(ValidationError):
         CorrectnessRule(method=method, threshold=threshold)
 

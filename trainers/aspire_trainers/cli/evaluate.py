@@ -74,8 +74,11 @@ def evaluate(
     those that a score takes beyond the answer itself.
     """
     from aspire_guard.cli.app import load_evaluator
-    from aspire_guard.evaluators.evaluator_folder import add_metrics, read_manifest
-    from aspire_guard.evaluators.starter import starter_folder
+    from aspire_guard.evaluators.evaluator_folder import (
+        add_metrics,
+        find_starter_folder,
+        read_manifest,
+    )
     from aspire_guard.jsonl import check_output_path
     from aspire_trainers.correctness import load_correctness
     from aspire_trainers.data.batching import take
@@ -90,10 +93,12 @@ def evaluate(
     from aspire_trainers.run.progress import Progress
 
     records = take(load_dataset(data), limit, seed=0)
-    own = read_manifest(evaluator or starter_folder()).correctness
+    own = read_manifest(evaluator or find_starter_folder()).correctness
     rule = _asked_rule(own, correctness, threshold)
     right = load_correctness(rule)
-    if isinstance(read_manifest(evaluator or starter_folder()).provenance.get("answers"), dict):
+    if isinstance(
+        read_manifest(evaluator or find_starter_folder()).provenance.get("answers"), dict
+    ):
         typer.echo(
             "warning: this evaluator learned to judge the answers of a chain, and these are its base model's own; "
             "`score` and `report` measure it on the chain's",
@@ -119,7 +124,7 @@ def evaluate(
     result = report.model_dump(mode="json") | {"correctness": rule.model_dump()}
     if save:
         name = Path(data).stem if rule == own else f"{Path(data).stem} ({rule})"
-        add_metrics(evaluator or starter_folder(), {name: result})
+        add_metrics(evaluator or find_starter_folder(), {name: result})
     comparison = None
     if other is not None:
         others = answer_records(other, records, Progress(f"answering with {against}", "questions"))
@@ -140,7 +145,7 @@ def _asked_rule(
 ) -> CorrectnessRule:
     """The rule of the options, or else the evaluator's `own`, if that runs no code and reads no file."""
     if method is not None or threshold is not None:
-        return own.named(method or own.method, threshold)
+        return own.from_name(method or own.method, threshold)
     if not own.is_measure:
         raise InputError(
             f"expected --correctness, since the evaluator's own rule is {own.method!r}, and what a folder names is not "
