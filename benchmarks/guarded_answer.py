@@ -62,7 +62,7 @@ def main() -> None:
         "θs of 20 tokens": (SoftPrompt.from_text(aspire.lm, " Is it right?", 20), "at most 0.08"),
         "θs as a LoRA": (aspire.self_eval, "at most 0.08"),
         "θs as a LoRA on three tokens": (
-            Lora.new(aspire.lm, "\nCorrect?", rank=8, seed=0, target_modules="all-linear"),
+            Lora.from_text(aspire.lm, "\nCorrect?", rank=8, seed=0, target_modules="all-linear"),
             "at most 0.08",
         ),
     }
@@ -73,7 +73,6 @@ def main() -> None:
             states,
             k=manifest.num_beams,
             max_new_tokens=manifest.max_new_tokens,
-            early_stopping=True,
         )
 
     def sampled() -> None:

@@ -62,7 +62,7 @@ def measure(dataset: str, seed: int, data: Path, work: Path, limit: int) -> None
         train_evaluator(config, learned, _folder(dataset, seed, work))
     )
     # In the precision of its training, which takes half the time and is the same for every score.
-    aspire = saved.aspire.on(saved.aspire.lm.to(getattr(torch, config.dtype)))
+    aspire = saved.aspire.copy_onto(saved.aspire.lm.to(getattr(torch, config.dtype)))
     evaluator = SelfEvaluator(aspire, saved.manifest, saved.calibration)
     files = [data / f"{name}_dev.jsonl" for name in dict.fromkeys((trained, dataset))]
     records = [

@@ -150,7 +150,7 @@ def main() -> None:
         if options.evaluator
         else SelfEvaluator.starter()
     )
-    aspire = saved.aspire.on(saved.aspire.lm.to(getattr(torch, options.dtype)))
+    aspire = saved.aspire.copy_onto(saved.aspire.lm.to(getattr(torch, options.dtype)))
     evaluator = SelfEvaluator(aspire, saved.manifest, saved.calibration)
     records = load_dataset(options.data)[: options.limit]
     answers = grade_answers(

@@ -112,7 +112,7 @@ def main() -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     recipe = TrainingConfig.load(RECIPE)
     starter = SelfEvaluator.starter().aspire
-    aspire = replace(starter.on(starter.lm.to(getattr(torch, recipe.dtype))), self_eval=None)
+    aspire = replace(starter.copy_onto(starter.lm.to(getattr(torch, recipe.dtype))), self_eval=None)
     train, held_out = (
         _answers(
             aspire, take(load_dataset(file), limit, seed=0), recipe, options.work / f"{part}.jsonl"

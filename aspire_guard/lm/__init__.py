@@ -1,1 +1,1 @@
-"""The language-model side: the only room of the guard that needs torch."""
+"""The language-model side of the guard, and its only room that needs torch."""

@@ -1,4 +1,4 @@
-"""θp and θs, whatever they are made of: what the answering and the judging side need of an adapter."""
+"""The interface of θp and θs, whatever they are made of."""
 
 from __future__ import annotations
 
@@ -12,36 +12,42 @@ from aspire_guard.lm.language_model import LanguageModel
 
 
 class Adapter(Protocol):
-    """Parameters beside the frozen weights θ, and the vectors they are read with.
+    """Parameters beside the frozen weights θ, and the vectors that they are read with.
 
-    θp's vectors stand before the prompt and θs's after the answer; where an adapter changes the
-    model itself, it does so in a copy that shares the frozen weights, so θ is never touched.
+    The vectors of θp stand before the prompt, those of θs after the answer. An adapter that changes
+    the model itself does so in a copy that shares the frozen weights, so θ is never touched.
     """
 
     @property
     def method(self) -> Literal["soft_prompt", "lora"]:
-        """What it is made of."""
+        """The kind of parameters."""
         ...
 
     @property
     def text(self) -> str:
-        """The words that it is read with; empty where its vectors are no words."""
+        """The words that it is read with, or an empty string if its vectors are not words."""
         ...
 
     def vectors(self, lm: LanguageModel, question: str = "", answer: str = "") -> Tensor:
-        """`(length, dim)`: input embeddings that stand where tokens would; θs may repeat question and answer."""
+        """Return the input embeddings that stand where tokens would, `(length, dim)`.
+
+        θs may repeat the question and the answer in them.
+        """
         ...
 
-    def adapted(self, lm: LanguageModel) -> LanguageModel:
-        """The model that runs what this adapter is active on; `lm` itself where only its input differs."""
+    def adapt(self, lm: LanguageModel) -> LanguageModel:
+        """Return the model that runs the tokens under this adapter.
+
+        That is `lm` itself if the adapter only changes the input.
+        """
         ...
 
-    def on(self, lm: LanguageModel) -> Self:
-        """A copy of the adapter over the same weights, which may have another precision."""
+    def copy_onto(self, lm: LanguageModel) -> Self:
+        """Copy the adapter onto a model with the same weights, maybe in another precision."""
         ...
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """What training moves, always float32."""
+        """Return the trainable parameters, always float32."""
         ...
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:

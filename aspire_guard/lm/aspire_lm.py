@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain, takewhile
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from aspire_guard.errors import InputError
 from aspire_guard.lm.adapter import Adapter
 from aspire_guard.lm.beam_search import Beams, beam_search
 from aspire_guard.lm.language_model import LanguageModel, pad
 from aspire_guard.lm.prefix_states import PrefixStates
-from aspire_guard.lm.prompt_reader import PromptReader, after_branches
+from aspire_guard.lm.prompt_reader import AnsweredPrompt, Prompt, PromptReader
 from aspire_guard.lm.sampling import Samples, sample_continuations
 from aspire_guard.lm.template import (
     PromptTemplate,
@@ -26,18 +28,18 @@ from aspire_guard.lm.template import (
     truncate_at_marker,
 )
 
-# What it costs to copy a slot, counted in slots that one token attends to; measured on a processor with SmolLM2-135M.
-_SLOTS_A_COPY = 24
+# The cost of copying a slot, in slots that one token attends to. Measured on a processor with SmolLM2-135M.
+_COST_OF_COPYING_A_SLOT = 24
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One decoded answer.
+    """A decoded answer.
 
     Attributes:
         text: without surrounding white space.
         log_likelihood: mean log-probability of its tokens in nats, the end token included (log f_norm).
-        tokens: how many it took, the end token included.
+        tokens: the number of those tokens, the end token included.
     """
 
     text: str
@@ -51,11 +53,11 @@ class AspireLM:
 
     Args:
         lm: the base model.
-        task: θp; without it the base model answers as it is.
-        self_eval: θs; without it no answer is judged.
+        task: θp, or None if the base model answers without an adapter.
+        self_eval: θs, or None if no answer is to be judged.
         template: the prompt layout.
-        correct: z_c, one token, as it stands or stripped.
-        wrong: z_w, likewise.
+        correct: z_c, a single token with or without the space before it.
+        wrong: z_w, a single token likewise.
     """
 
     lm: LanguageModel
@@ -66,141 +68,187 @@ class AspireLM:
     wrong: str = " wrong"
 
     @property
-    def answering(self) -> LanguageModel:
+    def answering_lm(self) -> LanguageModel:
         """The model under θp, which reads the prompt and answers."""
-        return self.lm if self.task is None else self.task.adapted(self.lm)
+        if self.task is None:
+            return self.lm
+        return self.task.adapt(self.lm)
 
-    def on(self, lm: LanguageModel) -> AspireLM:
-        """The same adapters over `lm`, the same model in another precision."""
-        task, self_eval = (adapter and adapter.on(lm) for adapter in (self.task, self.self_eval))
-        return replace(self, lm=lm, task=task, self_eval=self_eval)
+    def copy_onto(self, lm: LanguageModel) -> AspireLM:
+        """Copy the adapters onto `lm`, the same model in another precision."""
+        copied = replace(self, lm=lm)
+        if self.task is not None:
+            copied = replace(copied, task=self.task.copy_onto(lm))
+        if self.self_eval is not None:
+            copied = replace(copied, self_eval=self.self_eval.copy_onto(lm))
+        return copied
 
-    def prompt_states(self, prompts: Sequence[tuple[str, str | None]]) -> PrefixStates:
-        """States of `[θp ; x]` for each (question, context); a context that several share is computed once."""
+    def prompt_states(self, prompts: Sequence[Prompt]) -> PrefixStates:
+        """Compute the states of `[θp ; x]` for each (question, context).
+
+        A context that several prompts share is computed once.
+        """
         reader = self._reader
-        return reader.read(
-            [(context, reader.question_ids(question)) for question, context in prompts]
-        )[0]
+        rows: list[tuple[str | None, Tensor]] = []
+        for question, context in prompts:
+            rows.append((context, reader.question_ids(question)))
+        states, _ = reader.read(rows)
+        return states
 
     def answer_states(
-        self, prompts: PrefixStates, answers: Sequence[Sequence[str]]
+        self,
+        prompts: PrefixStates,
+        answers: Sequence[Sequence[str]],
     ) -> tuple[PrefixStates, Tensor, Tensor]:
-        """States of `[θp ; x ; ŷ]` for the answers of each prompt, an equal number each.
+        """Compute the states of `[θp ; x ; ŷ]` for the answers to each prompt, an equal number each.
 
         Returns:
-            The states with a branch an answer; `(batch, answers)` summed log-probabilities of each answer with its
-            end token, in nats; and `(batch, answers)` how many tokens that sum is over.
+            The states, with one branch per answer; the summed log-probability of each answer with its
+            end token, in nats, `(batch, answers)`; and the number of tokens in that sum,
+            `(batch, answers)`.
         """
-        branches = len(answers[0])
-        ids = [self.answer_ids(answer) for row in answers for answer in row]
-        tokens, mask = (part.view(len(answers), branches, part.shape[-1]) for part in pad(ids))
-        states = before = prompts.fork(branches)
-        hidden = before.hidden[:, :, None, :][:, :, :0]
-        if tokens.numel():  # else all answers are empty
-            states, hidden = self.answering.extend(before, self.lm.embed(tokens), mask)
-        predictors = torch.cat([before.hidden[:, :, None], hidden], dim=2)
-        totals, counts = self._answer_likelihood(predictors.flatten(0, 1), ids)
-        return states, totals.view(-1, branches), counts.view(-1, branches)
+        shape = (len(answers), len(answers[0]))
+        ids = [self.answer_ids(answer) for answer in chain.from_iterable(answers)]
+        tokens, mask = pad(ids)  # (batch * answers, longest)
+        states = prompts.fork(shape[1])
+        predictors = states.hidden[:, :, None]  # (batch, answers, 1, hidden)
+        if tokens.numel():  # otherwise all answers are empty
+            states, hidden = self.answering_lm.extend(
+                states,
+                self.lm.embed(tokens.view(*shape, -1)),
+                mask.view(*shape, -1),
+            )
+            predictors = torch.cat([predictors, hidden], dim=2)
+        predictors = predictors.flatten(0, 1)
+        totals, counts = self._answer_likelihood(predictors, ids)
+        return states, totals.view(shape), counts.view(shape)
 
-    def answer_branches(
-        self, rows: Sequence[Sequence[tuple[str, str | None, str]]]
-    ) -> PrefixStates:
-        """States of `[θp ; x ; ŷ]` that share all they can: a passage is computed once, and so is each question.
+    def answer_branches(self, rows: Sequence[Sequence[AnsweredPrompt]]) -> PrefixStates:
+        """Compute the states of `[θp ; x ; ŷ]`, each passage and each question only once.
 
         Args:
-            rows: (question, context, answer) each, of one passage or one conversation a row; equal questions stand
-                side by side.
+            rows: (question, context, answer) of one passage or one conversation per row. Equal
+                questions stand side by side.
 
         Returns:
-            A row each, and a branch an answer in the given order; rows with fewer answers than others end in branches
-            without any.
+            One row per given row, and one branch per answer in the given order. Rows with fewer
+            answers than others end in branches without an answer.
         """
-        return self._reader.branches(rows)
+        return self._reader.read_branches(rows)
 
     def verdict_logits(
-        self, answers: PrefixStates, texts: Sequence[Sequence[tuple[str, str]]]
+        self,
+        answers: PrefixStates,
+        texts: Sequence[Sequence[tuple[str, str]]],
     ) -> Tensor:
-        """`(answers, 2)`: logits of z_c and z_w after `[θp ; x ; ŷ ; θs]`, row by row.
+        """Return the logits of z_c and z_w after `[θp ; x ; ŷ ; θs]`, `(answers, 2)`, row by row.
 
         Args:
             answers: the states of `[θp ; x ; ŷ]`.
-            texts: (question, answer) of each row's branches; branches beyond those are left out.
+            texts: (question, answer) of each row's first branches. The branches beyond them are left out.
         """
         if self.self_eval is None:
             raise InputError(
                 "expected an evaluator with θs, found none; train stage 3 or load a whole evaluator"
             )
-        suffixes = [[self._vectors(self.self_eval, *pair) for pair in pairs] for pairs in texts]
-        branches = torch.arange(max(map(len, texts)), device=self.lm.device).expand(len(texts), -1)
-        places = [(row, branch) for row, pairs in enumerate(texts) for branch in range(len(pairs))]
-        before, index = answers.branches(branches), torch.tensor(places, device=self.lm.device)
-        if _is_cheaper_apart(before, [[len(suffix) for suffix in row] for row in suffixes]):
-            before = before.separate(index)
-            suffixes = [[suffix] for row in suffixes for suffix in row]
-            index = torch.stack(
-                [torch.arange(len(index), device=index.device), torch.zeros_like(index[:, 1])],
-                dim=-1,
-            )
-        states = after_branches(self.self_eval.adapted(self.lm), before, suffixes)
-        rows, columns = index.unbind(-1)
-        return self.word_logits(states.hidden[rows, columns])
+        device = self.lm.device
+        suffixes: list[list[Tensor]] = []  # θs after each answer, (length, dim)
+        places: list[tuple[int, int]] = []  # row and branch of each answer
+        for row, row_texts in enumerate(texts):
+            row_suffixes: list[Tensor] = []
+            for branch, (question, answer) in enumerate(row_texts):
+                row_suffixes.append(self._vectors(self.self_eval, question, answer))
+                places.append((row, branch))
+            suffixes.append(row_suffixes)
+        index = torch.tensor(places, device=device)  # (answers, 2)
+        rows, branches = index.unbind(-1)
+
+        longest_row = max(len(row_texts) for row_texts in texts)
+        first_branches = torch.arange(longest_row, device=device)
+        first_branches = first_branches.expand(len(texts), -1)  # (batch, longest row)
+        states = answers.select_branches(first_branches)
+        if _is_cheaper_apart(states, suffixes):
+            states = states.split_into_rows(index)
+            suffixes = [[suffix] for suffix in chain.from_iterable(suffixes)]
+            rows = torch.arange(len(index), device=device)
+            branches = torch.zeros_like(rows)
+        judging_lm = self.self_eval.adapt(self.lm)
+        states = judging_lm.extend_branches(states, suffixes)
+        hidden = states.hidden[rows, branches]  # (answers, hidden)
+        return self.word_logits(hidden)
 
     def word_logits(self, hidden: Tensor) -> Tensor:
-        """`(…, 2)`: logits of z_c and z_w after `hidden` `(…, hidden)`."""
-        head, words = self.lm.model.get_output_embeddings(), self.word_ids()
-        bias = None if head.bias is None else head.bias[words].float()
-        return self.lm.scale_logits(
-            torch.nn.functional.linear(hidden.float(), head.weight[words].float(), bias)
-        )
+        """Return the logits of z_c and z_w after `hidden` `(…, hidden)`, `(…, 2)`."""
+        words = self.word_ids()
+        head = self.lm.model.get_output_embeddings()
+        weight = head.weight[words].float()  # (2, hidden)
+        bias = head.bias
+        if bias is not None:
+            bias = bias[words].float()
+        logits = linear(hidden.float(), weight, bias)
+        return self.lm.scale_logits(logits)
 
     def word_ids(self) -> Tensor:
-        """`(2,)`: the tokens z_c and z_w.
+        """Return the tokens z_c and z_w, `(2,)`.
 
         Raises:
             InputError: one of the words is several tokens.
         """
-        return torch.cat([self._word(self.correct), self._word(self.wrong)])
+        correct = self._word_id(self.correct)
+        wrong = self._word_id(self.wrong)
+        return torch.cat([correct, wrong])
 
     @torch.inference_mode()
     def decode(
-        self, prompts: PrefixStates, *, k: int, max_new_tokens: int, early_stopping: bool = False
+        self,
+        prompts: PrefixStates,
+        *,
+        k: int,
+        max_new_tokens: int,
     ) -> tuple[list[list[Answer]], Beams]:
-        """The answers of each prompt by beam search, in the order of `Beams.scores`, and the beams themselves."""
+        """Answer each prompt by beam search.
+
+        Returns:
+            The answers to each prompt, in the order of `Beams.scores`, and the beams themselves.
+        """
         beams = beam_search(
-            self.answering,
+            self.answering_lm,
             prompts,
             k=k,
             max_new_tokens=max_new_tokens,
-            early_stopping=early_stopping,
         )
-        return self._texts(beams), beams
+        return self._read_texts(beams), beams
 
     @torch.inference_mode()
     def answer(
-        self, prompts: PrefixStates, *, k: int, max_new_tokens: int
+        self,
+        prompts: PrefixStates,
+        *,
+        k: int,
+        max_new_tokens: int,
     ) -> tuple[list[list[Answer]], PrefixStates]:
-        """Answer each prompt by beam search, the best first, as its text is read and judged.
+        """Answer each prompt by beam search, and make the best answer ready to be judged.
 
-        Where a text reads as it was generated, the states that decoding left behind are those of a reading. Where it
-        does not (the model went on after it, or put white space around it), what counts is the text that users get.
+        The states that decoding left behind are those of a reading if every best text reads as it was
+        generated. If one does not (the model went on after it, or put white space around it), the
+        texts are read again, since the text that users get is what counts.
 
         Returns:
-            The beams of each prompt, and the states of `[θp ; x ; ŷ]` of the first, one branch a row.
+            The beams of each prompt, best first, and the states of `[θp ; x ; ŷ]` of the best beams,
+            one branch in each row.
         """
-        found, beams = self.decode(prompts, k=k, max_new_tokens=max_new_tokens, early_stopping=True)
-        best = [row[0] for row in found]
-        generated = (ids[ids != self.lm.end_id] for ids in beams.tokens[:, 0])
-        read = [self.answer_ids(answer.text) for answer in best]
-        if all(map(torch.equal, generated, read)):
-            return found, beams.states.branches(
-                torch.zeros(len(best), 1, dtype=torch.long, device=self.lm.device)
-            )
-        states, totals, counts = self.answer_states(prompts, [[answer.text] for answer in best])
+        answers, beams = self.decode(prompts, k=k, max_new_tokens=max_new_tokens)
+        if self._are_read_as_generated(answers, beams):
+            best = torch.zeros_like(beams.lengths[:, :1])
+            return answers, beams.states.select_branches(best)
+        best_texts = [[row[0].text] for row in answers]
+        states, totals, counts = self.answer_states(prompts, best_texts)
         means = (totals / counts)[:, 0].tolist()
-        best = [
-            replace(answer, log_likelihood=mean) for answer, mean in zip(best, means, strict=True)
-        ]
-        return [[first, *row[1:]] for first, row in zip(best, found, strict=True)], states
+        read_answers: list[list[Answer]] = []
+        for (first, *others), mean in zip(answers, means, strict=True):
+            first = replace(first, log_likelihood=mean)
+            read_answers.append([first, *others])
+        return read_answers, states
 
     @torch.inference_mode()
     def sample(
@@ -212,106 +260,201 @@ class AspireLM:
         temperature: float,
         seeds: Sequence[str],
     ) -> list[list[Answer]]:
-        """`n` answers to each prompt drawn from the model's distribution, equal seeds giving equal answers."""
+        """Draw `n` answers to each prompt from the model's distribution.
+
+        Equal seeds give equal answers.
+        """
         samples = sample_continuations(
-            self.answering,
+            self.answering_lm,
             prompts,
             n=n,
             max_new_tokens=max_new_tokens,
             temperature=temperature,
             seeds=seeds,
         )
-        return self._texts(samples)
+        return self._read_texts(samples)
 
-    def lengths(self, question: str, context: str | None, answer: str) -> tuple[int, int]:
-        """Tokens of `[θp ; context]`, and of the question and ŷ after it."""
+    def lengths(
+        self,
+        question: str,
+        context: str | None,
+        answer: str,
+    ) -> tuple[int, int]:
+        """Count the tokens of `[θp ; context]`, and those of the question and ŷ after it."""
         reader = self._reader
-        head = len(reader.before) + len(reader.context_ids(context))
-        return head, len(reader.question_ids(question)) + len(reader.answer_ids(answer))
+        context_ids = reader.context_ids(context)
+        question_ids = reader.question_ids(question)
+        answer_ids = reader.answer_ids(answer)
+        head = len(reader.before) + len(context_ids)
+        return head, len(question_ids) + len(answer_ids)
 
     @torch.inference_mode()
-    def score(self, exchanges: Sequence[tuple[str, str | None, str]]) -> tuple[Tensor, Tensor]:
-        """Judge given answers: a forward pass of `[θp ; x ; ŷ]`, its context computed once, and θs on its states.
+    def score(self, exchanges: Sequence[AnsweredPrompt]) -> tuple[Tensor, Tensor]:
+        """Judge given answers.
+
+        This is a forward pass of `[θp ; x ; ŷ]`, each context computed once, and of θs on its states.
 
         Args:
             exchanges: (question, context, answer) each.
 
         Returns:
-            `(batch,)` mean log-probability of each answer's tokens (log f_norm) and `(batch,)` log P(z_c | x, ŷ),
-            both in nats.
+            The mean log-probability of each answer's tokens (log f_norm) and log P(z_c | x, ŷ), both
+            in nats, `(batch,)` each.
         """
         reader = self._reader
-        asked = [reader.question_ids(question) for question, _, _ in exchanges]
-        ids = [reader.answer_ids(answer) for _, _, answer in exchanges]
-        rows = [(e[1], torch.cat(pair)) for e, *pair in zip(exchanges, asked, ids, strict=True)]
+        question_ids = [reader.question_ids(question) for question, _, _ in exchanges]
+        answer_ids = [reader.answer_ids(answer) for _, _, answer in exchanges]
+        rows: list[tuple[str | None, Tensor]] = []
+        texts: list[list[tuple[str, str]]] = []
+        for i, (question, context, answer) in enumerate(exchanges):
+            ids = torch.cat([question_ids[i], answer_ids[i]])
+            rows.append((context, ids))
+            texts.append([(question, answer)])
         states, hidden = reader.read(rows)
-        predictors, _ = pad([h[len(q) - 1 :] for h, q in zip(hidden, asked, strict=True)])
-        totals, counts = self._answer_likelihood(predictors, ids)
-        texts = [[(question, answer)] for question, _, answer in exchanges]
-        return totals / counts, self.verdict_logits(states, texts).log_softmax(-1)[:, 0]
+
+        predictors: list[Tensor] = []
+        for ids, row_hidden in zip(question_ids, hidden, strict=True):
+            # The last token of the question predicts the first token of the answer.
+            predictors.append(row_hidden[len(ids) - 1 :])
+        padded_predictors, _ = pad(predictors)
+        totals, counts = self._answer_likelihood(padded_predictors, answer_ids)
+        logits = self.verdict_logits(states, texts)
+        log_p = logits.log_softmax(-1)
+        return totals / counts, log_p[:, 0]
 
     def answer_ids(self, answer: str) -> Tensor:
-        """`(tokens,)`: the ids of an answer after its prompt, without the end token."""
+        """Return the ids of an answer after its prompt, `(tokens,)`, without the end token."""
         return self._reader.answer_ids(answer)
 
     @property
     def _reader(self) -> PromptReader:
-        parts = [] if self.task is None else [self._vectors(self.task)]
-        before = torch.cat([*parts, self.lm.embed(self.lm.start_ids)])
-        return PromptReader(self.answering, before, self.template, self._markers)
+        before = self.lm.embed(self.lm.start_ids)
+        if self.task is not None:
+            vectors = self._vectors(self.task)
+            before = torch.cat([vectors, before])
+        return PromptReader(
+            lm=self.answering_lm,
+            before=before,
+            template=self.template,
+            markers=self._markers,
+        )
 
     @property
     def _markers(self) -> tuple[str, ...]:
-        """What no line of a text may begin with: it would pass for the layout or for the words of θs."""
-        words = self.self_eval.text if self.self_eval is not None else ""
-        return (*self.template.markers, *list_markers(words))
-
-    def _texts(self, found: Beams | Samples) -> list[list[Answer]]:
-        columns = (found.tokens.tolist(), found.lengths.tolist(), found.log_likelihoods.tolist())
-        return [
-            [self._text(ids[:n], mean) for ids, n, mean in zip(*row, strict=True)]
-            for row in zip(*columns, strict=True)
-        ]
-
-    def _text(self, ids: list[int], log_likelihood: float) -> Answer:
-        """The answer ends with the sequence, or where the model goes on with a question or a passage of its own."""
-        end = self.lm.tokenizer.eos_token_id  # also where another token ends answers
-        text = self.lm.tokenizer.decode(
-            ids[: ids.index(end)] if end in ids else ids, skip_special_tokens=True
-        )
-        text = truncate_at_marker(text.strip(), self.template.markers)
-        return Answer(text, log_likelihood, len(ids) + (ids[-1:] != [self.lm.end_id]))
+        """Words that no line of a text may begin with: it would pass for the layout or for the words of θs."""
+        markers = self.template.markers
+        if self.self_eval is not None:
+            markers += list_markers(self.self_eval.text)
+        return markers
 
     def _vectors(self, adapter: Adapter, *texts: str) -> Tensor:
-        texts = tuple(neutralize_markers(text, self._markers) for text in texts)
-        return adapter.vectors(self.lm, *texts).to(self.lm.embedding_weight.dtype)
+        """Return the vectors of an adapter in the precision of the model."""
+        plain = [neutralize_markers(text, self._markers) for text in texts]
+        vectors = adapter.vectors(self.lm, *plain)
+        return vectors.to(self.lm.embedding_weight.dtype)
+
+    def _are_read_as_generated(
+        self,
+        answers: Sequence[Sequence[Answer]],
+        beams: Beams,
+    ) -> bool:
+        """Tell whether the text of each best beam has the tokens of the beam."""
+        for row, row_tokens in zip(answers, beams.tokens, strict=True):
+            best = row_tokens[0]
+            generated_ids = best[best != self.lm.end_id]
+            read_ids = self.answer_ids(row[0].text)
+            if not torch.equal(generated_ids, read_ids):
+                return False
+        return True
+
+    def _read_texts(self, decoded: Beams | Samples) -> list[list[Answer]]:
+        """Turn the tokens of each row's beams or samples into answers."""
+        answers: list[list[Answer]] = []
+        for tokens, lengths, means in zip(
+            decoded.tokens.tolist(),
+            decoded.lengths.tolist(),
+            decoded.log_likelihoods.tolist(),
+            strict=True,
+        ):
+            row: list[Answer] = []
+            for ids, length, mean in zip(tokens, lengths, means, strict=True):
+                row.append(self._read_text(ids[:length], mean))
+            answers.append(row)
+        return answers
+
+    def _read_text(self, ids: list[int], log_likelihood: float) -> Answer:
+        """Turn tokens into an answer.
+
+        Its text ends with the sequence, or before a question or a passage that the model adds.
+        """
+        has_end = ids[-1:] == [self.lm.end_id]
+        # The sequence also ends with the tokenizer's end token if another token ends answers.
+        end_of_sequence = self.lm.tokenizer.eos_token_id
+        text_ids = list(takewhile(lambda token: token != end_of_sequence, ids))
+        text = self.lm.tokenizer.decode(text_ids, skip_special_tokens=True)
+        return Answer(
+            text=truncate_at_marker(text.strip(), self.template.markers),
+            log_likelihood=log_likelihood,
+            tokens=len(ids) if has_end else len(ids) + 1,
+        )
 
     def _answer_likelihood(
-        self, predictors: Tensor, ids: Sequence[Tensor]
+        self,
+        predictors: Tensor,
+        ids: Sequence[Tensor],
     ) -> tuple[Tensor, Tensor]:
-        """Summed log-probabilities of `ids` and the end token after each, and how many tokens that is."""
-        end = torch.tensor([self.lm.end_id], device=self.lm.device)
-        targets, mask = pad([torch.cat([i, end]) for i in ids])
-        logits = self.lm.logits(predictors[:, : targets.shape[1]][mask])
-        chosen = logits.log_softmax(-1).gather(-1, targets[mask][:, None])[:, 0]
-        totals = torch.zeros(mask.shape, device=mask.device).masked_scatter(mask, chosen).sum(-1)
-        return totals, mask.sum(-1)
+        """Sum the log-probabilities of each answer's tokens and the end token after them.
 
-    def _word(self, word: str) -> Tensor:
+        Args:
+            predictors: the hidden states that predict those tokens, `(answers, tokens, hidden)`.
+            ids: the tokens of each answer, `(tokens,)`.
+
+        Returns:
+            The sums in nats, and the number of tokens in each, `(answers,)` each.
+        """
+        device = self.lm.device
+        end = torch.tensor([self.lm.end_id], device=device)
+        targets, mask = pad([torch.cat([answer, end]) for answer in ids])  # (answers, longest)
+        longest = targets.shape[1]
+        logits = self.lm.logits(predictors[:, :longest][mask])  # (all tokens, vocabulary)
+        log_p = logits.log_softmax(-1)
+        target_column = targets[mask][:, None]  # (all tokens, 1)
+        log_p_targets = log_p.gather(-1, target_column)[:, 0]
+        padded = torch.zeros(mask.shape, device=device)
+        padded = padded.masked_scatter(mask, log_p_targets)  # (answers, longest)
+        return padded.sum(-1), mask.sum(-1)
+
+    def _word_id(self, word: str) -> Tensor:
+        """Return the single token of a verdict word, `(1,)`."""
+        ids = self.lm.token_ids(word)
+        if len(ids) == 1:
+            return ids
         # Some tokenizers put a space before every text themselves.
-        ids, bare = self.lm.token_ids(word), self.lm.token_ids(word.strip())
-        if 1 not in (len(ids), len(bare)):
-            raise InputError(
-                f"expected one token for the verdict {word!r}, found {len(ids)}; choose another word"
-            )
-        return ids if len(ids) == 1 else bare
+        bare_ids = self.lm.token_ids(word.strip())
+        if len(bare_ids) == 1:
+            return bare_ids
+        raise InputError(
+            f"expected one token for the verdict {word!r}, found {len(ids)}; choose another word"
+        )
 
 
-def _is_cheaper_apart(states: PrefixStates, lengths: Sequence[Sequence[int]]) -> bool:
-    """Whether to run so many tokens after each branch in a row of its own, on copies of the slots that it sees.
+def _is_cheaper_apart(
+    states: PrefixStates,
+    suffixes: Sequence[Sequence[Tensor]],
+) -> bool:
+    """Tell whether to run each branch's suffix in a row of its own, on copies of the slots that it sees.
 
-    Side by side in one row nothing is copied, but the tokens of every branch attend over all slots of the row.
+    Side by side in one row nothing is copied, but the tokens of every branch attend over all slots
+    of the row.
     """
     branches, slots = states.visible.shape[1:]
-    own, tokens, longest = int(states.lengths.max()), max(map(sum, lengths)), max(map(max, lengths))
-    return tokens * (slots + tokens) > branches * (own + longest) * (longest + _SLOTS_A_COPY)
+    tokens_together = 0
+    tokens_apart = 0
+    for row in suffixes:
+        lengths = [len(suffix) for suffix in row]
+        tokens_together = max(tokens_together, sum(lengths))
+        tokens_apart = max(tokens_apart, *lengths)
+    slots_apart = int(states.lengths.max()) + tokens_apart
+    cost_together = tokens_together * (slots + tokens_together)
+    cost_apart = branches * slots_apart * (tokens_apart + _COST_OF_COPYING_A_SLOT)
+    return cost_together > cost_apart

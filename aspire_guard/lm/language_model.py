@@ -1,10 +1,11 @@
-"""A frozen causal language model, seen as one operation: extend a prefix by tokens."""
+"""A frozen causal language model, used through one operation: extend a prefix by tokens."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -15,8 +16,7 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 from aspire_guard.errors import InputError
 from aspire_guard.lm.prefix_states import PrefixStates, gather_branches
 
-# What follows the output head: a bound (Gemma 2), a factor (Cohere), a divisor (Granite).
-_AFTER_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+_UNLIMITED = 2**31
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class LanguageModel:
     Args:
         model: any decoder with rotary or learned absolute positions.
         tokenizer: its tokenizer.
-        end: the text whose (last) token ends an answer; None: the tokenizer's end token.
+        end: the text whose (last) token ends an answer, or None for the tokenizer's end token.
     """
 
     model: Any
@@ -35,94 +35,114 @@ class LanguageModel:
 
     def __post_init__(self) -> None:
         self.model.eval().requires_grad_(False)
-        # A tokenizer keeps the settings of its last call: set once and never changed, it serves several threads.
+        # A tokenizer keeps the settings of its last call. Set once and never changed, it serves several threads.
         self._encode("")
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The device of the weights."""
         return self.embedding_weight.device
 
     def to(self, dtype: torch.dtype) -> LanguageModel:
-        """The same model with its weights in `dtype`; this one stays as it is."""
+        """Return the same model with its weights in `dtype`, without changing this one."""
         if self.embedding_weight.dtype == dtype:
             return self
-        return replace(self, model=copy.deepcopy(self.model).to(dtype))
+        model = copy.deepcopy(self.model)
+        return replace(self, model=model.to(dtype))
 
     @property
     def embedding_weight(self) -> Tensor:
-        """`(vocabulary, dim)`: the input embeddings."""
+        """The input embeddings, `(vocabulary, dim)`."""
         weight: Tensor = self.model.get_input_embeddings().weight
         return weight
 
     @property
     def max_length(self) -> int:
-        """The longest sequence, in tokens, that every layer sees whole: a sliding window ends it."""
+        """The longest sequence, in tokens, that every layer sees as a whole: a sliding window limits it."""
         config = self.model.config
-        window, layers = (
-            getattr(config, "sliding_window", None),
-            getattr(config, "layer_types", None),
-        )
-        slides = (
-            getattr(config, "use_sliding_window", True)
-            if layers is None
-            else "sliding_attention" in layers
-        )
-        windows = [window] if window is not None and slides else []
-        return int(min(getattr(config, "max_position_embeddings", 2**31), *windows, 2**31))
+        positions = getattr(config, "max_position_embeddings", _UNLIMITED)
+        limits = [positions, _UNLIMITED]
+        window = getattr(config, "sliding_window", None)
+        if window is not None and _has_sliding_layers(config):
+            limits.append(window)
+        return int(min(limits))
 
     @property
     def start_ids(self) -> Tensor:
-        """`(tokens,)`: the special tokens that begin every sequence; none for many models."""
-        # Of "" alone one could not tell them from special tokens that end every sequence.
-        whole, text = (self._encode("a", add_special_tokens=special) for special in (True, False))
-        places = (n for n in range(len(whole)) if torch.equal(whole[n : n + len(text)], text))
-        return whole[: next(places, 0)]
+        """The special tokens that begin every sequence, `(tokens,)`. Many models have no such tokens."""
+        # An empty text would not show whether special tokens begin or end the sequence.
+        whole = self._encode("a", add_special_tokens=True)
+        text = self._encode("a")
+        for start in range(len(whole)):
+            if torch.equal(whole[start : start + len(text)], text):
+                return whole[:start]
+        return whole[:0]
 
     @property
     def end_id(self) -> int:
         """The token that ends an answer."""
-        return int(self.tokenizer.eos_token_id if self.end is None else self._encode(self.end)[-1])
+        if self.end is None:
+            return int(self.tokenizer.eos_token_id)
+        return int(self._encode(self.end)[-1])
 
     def token_ids(self, text: str) -> Tensor:
-        """`(tokens,)`: the ids of `text`, without special tokens, whatever markers the text may hold."""
+        """Return the ids of `text`, `(tokens,)`, without special tokens, even if the text spells some."""
         return self._encode(text)
 
     def embed(self, ids: Tensor) -> Tensor:
-        """`(…, dim)`: the input embeddings of `ids` `(…,)`."""
+        """Return the input embeddings `(…, dim)` of `ids` `(…,)`."""
         embeddings: Tensor = self.model.get_input_embeddings()(ids)
         return embeddings
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """`(…, vocabulary)`: next-token logits after `hidden` `(…, hidden)`, in float32."""
-        return self.scale_logits(self.model.get_output_embeddings()(hidden))
+        """Return the next-token logits `(…, vocabulary)` after `hidden` `(…, hidden)`, in float32."""
+        head_logits: Tensor = self.model.get_output_embeddings()(hidden)
+        return self.scale_logits(head_logits)
 
     def scale_logits(self, logits: Tensor) -> Tensor:
-        """Raw logits as the model means them, in float32: some architectures scale or bound them after the head."""
-        cap, times, by = (getattr(self.model.config, name, None) for name in _AFTER_HEAD)
-        logits = logits.float() * (times or 1.0) / (by or 1.0)
-        return logits if cap is None else cap * (logits / cap).tanh()
+        """Turn the output head's logits into the model's, in float32.
 
-    def empty(self, batch: int) -> PrefixStates:
-        """The states before any token."""
-        hidden = torch.zeros(batch, 1, 1, device=self.device)
+        Some architectures bound them (Gemma 2), multiply them (Cohere) or divide them (Granite).
+        """
+        config = self.model.config
+        cap = getattr(config, "final_logit_softcapping", None)
+        factor = getattr(config, "logit_scale", None) or 1.0
+        divisor = getattr(config, "logits_scaling", None) or 1.0
+        logits = logits.float() * factor / divisor
+        if cap is not None:
+            logits = cap * (logits / cap).tanh()
+        return logits
+
+    def empty_states(self, batch: int) -> PrefixStates:
+        """Return the states before any token, with one branch in each row."""
+        no_slots = torch.zeros(batch, 1, 0, device=self.device)
         return PrefixStates(
-            (), torch.zeros(batch, 1, 0, dtype=torch.bool, device=self.device), hidden
+            layers=(),
+            visible=no_slots.bool(),
+            hidden=torch.zeros(batch, 1, 1, device=self.device),
         )
 
     def prefill(self, rows: Sequence[Tensor]) -> PrefixStates:
-        """States of one prefix a row, each given as embeddings `(tokens, dim)` of any length."""
+        """Compute the states of one prefix per row, given as embeddings `(tokens, dim)` of any length."""
         embeddings, mask = pad(rows)
-        return self.extend(self.empty(len(rows)), embeddings[:, None], mask[:, None])[0]
+        states, _ = self.extend(
+            self.empty_states(len(rows)),
+            embeddings[:, None],
+            mask[:, None],
+        )
+        return states
 
     def extend(
-        self, states: PrefixStates, embeddings: Tensor, mask: Tensor
+        self,
+        states: PrefixStates,
+        embeddings: Tensor,
+        mask: Tensor,
     ) -> tuple[PrefixStates, Tensor]:
         """Run more tokens after every branch.
 
         Args:
-            states: what has been computed so far, `branches` branches a row.
-            embeddings: `(batch, branches, tokens, dim)`.
+            states: the states so far, with `branches` branches in each row.
+            embeddings: the tokens' input embeddings, `(batch, branches, tokens, dim)`.
             mask: `(batch, branches, tokens)`, False at padding, which may stand anywhere.
 
         Returns:
@@ -132,40 +152,75 @@ class LanguageModel:
             InputError: a branch would grow beyond the model's positions.
         """
         branches, tokens = mask.shape[1:]
-        order, real = _without_padding(mask)
-        branch = order // tokens
-        positions = (
-            (states.lengths[..., None] + mask.cumsum(-1) - 1)
-            .flatten(1)
-            .gather(1, order)
-            .clamp(min=0)
-        )
+        # The branches of a row are run as one sequence, laid end to end.
+        sequence = _drop_padding(mask)
+        positions = _find_positions(states, mask, sequence)  # (batch, run)
         self._check_length(int(positions.max()) + 1)
-        past = _cache(states)
+
+        inputs = embeddings.flatten(1, 2)  # (batch, branches * tokens, dim)
+        inputs = inputs.gather(1, _expand_index(sequence.order, inputs))  # (batch, run, dim)
+        cache = _make_cache(states)
         output = self.model.base_model(
-            inputs_embeds=embeddings.flatten(1, 2).gather(1, _along(order, embeddings)),
-            attention_mask=_attention_mask(states, order, branch, real, embeddings.dtype),
+            inputs_embeds=inputs,
+            attention_mask=_make_attention_mask(states, sequence, embeddings.dtype),
             position_ids=positions,
-            past_key_values=past,
+            past_key_values=cache,
             use_cache=True,
         )
-        run = output.last_hidden_state
-        hidden = run.new_zeros(len(run), branches * tokens, run.shape[-1]).scatter(
-            1, _along(order, run), run
-        )
+
+        # Put the hidden states of the tokens back in their places among the padding.
+        run = output.last_hidden_state  # (batch, run, hidden)
+        batch, _, dim = run.shape
+        places = _expand_index(sequence.order, run)
+        hidden = run.new_zeros(batch, branches * tokens, dim).scatter(1, places, run)
         hidden = hidden.unflatten(1, (branches, tokens))
-        layers = tuple((layer.keys, layer.values) for layer in past.layers)
-        own = (branch[:, None] == torch.arange(branches, device=branch.device)[:, None]) & real[
-            :, None
-        ]
-        visible = torch.cat([states.visible, own], dim=-1)
-        return PrefixStates(layers, visible, _last_hidden(states, hidden, mask)), hidden
+
+        longer = PrefixStates(
+            layers=tuple((layer.keys, layer.values) for layer in cache.layers),
+            visible=_extend_visible(states, sequence),
+            hidden=_find_last_hidden(states, hidden, mask),
+        )
+        return longer, hidden
+
+    def extend_branches(
+        self,
+        states: PrefixStates,
+        parts: Sequence[Sequence[Tensor]],
+    ) -> PrefixStates:
+        """Run tokens of its own after each branch.
+
+        Args:
+            states: the states so far.
+            parts: embeddings `(tokens, dim)` of any length for the first branches of each row. The
+                branches beyond them stay as they are.
+        """
+        branches = states.visible.shape[1]
+        no_tokens = next(chain.from_iterable(parts))[:0]
+        flat: list[Tensor] = []
+        for row in parts:
+            flat.extend(row)
+            flat.extend([no_tokens] * (branches - len(row)))
+        embeddings, mask = pad(flat)  # (batch * branches, tokens, dim)
+        if not embeddings.shape[1]:
+            return states
+        longer, _ = self.extend(
+            states,
+            embeddings.view(-1, branches, *embeddings.shape[1:]),
+            mask.view(-1, branches, mask.shape[1]),
+        )
+        return longer
 
     def _encode(self, text: str, *, add_special_tokens: bool = False) -> Tensor:
-        ids = self.tokenizer(
-            text, add_special_tokens=add_special_tokens, split_special_tokens=True
-        ).input_ids
-        return torch.tensor(ids, dtype=torch.long, device=self.device)
+        encoding = self.tokenizer(
+            text,
+            add_special_tokens=add_special_tokens,
+            split_special_tokens=True,
+        )
+        return torch.tensor(
+            encoding.input_ids,
+            dtype=torch.long,  # also if the text is empty
+            device=self.device,
+        )
 
     def _check_length(self, tokens: int) -> None:
         if tokens > self.max_length:
@@ -176,14 +231,95 @@ class LanguageModel:
 
 
 def pad(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Stack `rows` `(tokens, …)` of differing lengths: values `(batch, longest, …)` and mask `(batch, longest)`."""
-    lengths = torch.tensor([len(row) for row in rows], device=rows[0].device)
+    """Stack rows `(tokens, …)` of different lengths.
+
+    Returns:
+        The values `(batch, longest, …)`, zero at the padding, and the mask `(batch, longest)`,
+        False at the padding.
+    """
+    device = rows[0].device
+    lengths = torch.tensor([len(row) for row in rows], device=device)
     values = pad_sequence(list(rows), batch_first=True)
-    return values, torch.arange(values.shape[1], device=lengths.device) < lengths[:, None]
+    columns = torch.arange(values.shape[1], device=device)
+    mask = columns < lengths[:, None]
+    return values, mask
 
 
-def _cache(states: PrefixStates) -> Any:
-    """A cache that goes on from `states`; given to its constructor, all of them would be copied first."""
+def add_end_token(
+    lm: LanguageModel,
+    *,
+    means: Tensor,
+    lengths: Tensor,
+    hidden: Tensor,
+    cut: Tensor,
+) -> Tensor:
+    """Include the end token in the mean log-probability of each answer that was cut before it.
+
+    Otherwise a text would have one log f_norm where it is generated and another where it is read,
+    and an answer would look better for having no end.
+
+    Args:
+        lm: the model that answered.
+        means: mean log-probability of each answer's tokens, in nats, `(batch, k)`.
+        lengths: the number of those tokens, `(batch, k)`.
+        hidden: the hidden state that predicts the token after each answer, `(batch, k, hidden)`.
+        cut: which answers were cut, bool `(batch, k)`.
+    """
+    log_p = lm.logits(hidden[cut]).log_softmax(-1)  # (cut answers, vocabulary)
+    log_p_end = log_p[:, lm.end_id]
+    tokens = lengths[cut]
+    sums = means[cut] * tokens + log_p_end
+    return means.masked_scatter(cut, sums / (tokens + 1))
+
+
+@dataclass(frozen=True)
+class _Sequence:
+    """The tokens of each row's branches, laid end to end and without most of their padding.
+
+    Attributes:
+        order: places of the tokens among the row's `branches * tokens` places, `(batch, run)`.
+        branch: the branch of each token, `(batch, run)`.
+        is_real: False at the padding of rows with fewer tokens than others, `(batch, run)`.
+    """
+
+    order: Tensor
+    branch: Tensor
+    is_real: Tensor
+
+
+def _drop_padding(mask: Tensor) -> _Sequence:
+    """Lay the branches of `mask` `(batch, branches, tokens)` end to end without the padding between them.
+
+    Answers of very different lengths are branches of one row. Their padding is not run.
+    """
+    flat = mask.flatten(1)  # (batch, branches * tokens)
+    longest = int(flat.sum(-1).max())
+    # A stable sort moves the real tokens to the front and keeps their order.
+    real_first = flat.int().sort(
+        dim=-1,
+        descending=True,
+        stable=True,
+    )
+    order = real_first.indices[:, : max(1, longest)]
+    tokens = mask.shape[-1]
+    return _Sequence(
+        order=order,
+        branch=order // tokens,
+        is_real=flat.gather(1, order),
+    )
+
+
+def _expand_index(index: Tensor, values: Tensor) -> Tensor:
+    """Repeat `index` `(batch, n)` over the last dimension of `values` `(batch, …, dim)`, for gather and scatter."""
+    dim = values.shape[-1]
+    return index[..., None].expand(-1, -1, dim)
+
+
+def _make_cache(states: PrefixStates) -> Any:
+    """Make a cache that continues `states`.
+
+    The cache's constructor would copy all of the states first.
+    """
     cache: Any = DynamicCache()
     for keys, values in states.layers:
         layer: Any = DynamicLayer()  # type: ignore[no-untyped-call]
@@ -193,70 +329,72 @@ def _cache(states: PrefixStates) -> Any:
     return cache
 
 
-def _without_padding(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """The places of each row's tokens in its branches laid end to end, and which of them count, `(batch, most)` each.
-
-    Answers of very different lengths are branches of one row: their padding is left out, not run.
-    """
-    flat = mask.flatten(1)
-    most = max(1, int(flat.sum(-1).max()))
-    order = flat.int().sort(dim=-1, descending=True, stable=True).indices[:, :most]
-    return order, flat.gather(1, order)
-
-
-def _along(order: Tensor, values: Tensor) -> Tensor:
-    """`order` `(batch, n)` as an index into the last but one dimension of `values` `(…, dim)`."""
-    return order[..., None].expand(-1, -1, values.shape[-1])
-
-
-def _attention_mask(
-    states: PrefixStates, order: Tensor, branch: Tensor, real: Tensor, dtype: torch.dtype
+def _make_attention_mask(
+    states: PrefixStates,
+    sequence: _Sequence,
+    dtype: torch.dtype,
 ) -> Tensor | None:
-    """What every attention implementation takes: `(batch, 1, queries, keys)`, 0 or −∞.
+    """Return a mask in the form that every attention implementation takes, or None for plain causal order.
 
-    None where causal order alone decides, in single sequences from their start: the fastest kernel then leaves out
-    the half that is not seen.
+    Single sequences from their start need causal order alone. Without a mask the fastest kernel then
+    leaves out the half that is not seen.
+
+    Returns:
+        `(batch, 1, queries, keys)`: 0 if the query sees the key, else the lowest number of `dtype`.
     """
     if not states.layers and states.visible.shape[1] == 1:
         return None
-    before = gather_branches(states.visible, branch)
-    among = (
-        (branch[:, :, None] == branch[:, None])
-        & (order[:, :, None] >= order[:, None])
-        & real[:, None]
-    )
-    # A padding token may see nothing else: it sees itself, or the softmax over nothing would be NaN.
-    among = among | torch.eye(order.shape[1], dtype=torch.bool, device=order.device)
-    seen = torch.cat([before, among], dim=-1)
-    bias = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
-    return bias.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
+    order, branch = sequence.order, sequence.branch
+    sees_cache = gather_branches(states.visible, branch)  # (batch, run, slots)
+    is_same_branch = branch[:, :, None] == branch[:, None]  # (batch, run, run)
+    is_not_later = order[:, :, None] >= order[:, None]
+    sees_token = is_same_branch & is_not_later & sequence.is_real[:, None]
+    # A padding token may see nothing else, so it sees itself. A softmax over nothing would be NaN.
+    places = torch.arange(order.shape[1], device=order.device)
+    is_itself = places[:, None] == places
+    sees = torch.cat([sees_cache, sees_token | is_itself], dim=-1)  # (batch, run, slots + run)
+    mask = torch.zeros(sees.shape, dtype=dtype, device=sees.device)
+    mask.masked_fill_(~sees, torch.finfo(dtype).min)
+    return mask[:, None]
 
 
-def _last_hidden(states: PrefixStates, hidden: Tensor, mask: Tensor) -> Tensor:
-    """`(batch, branches, hidden)` at each branch's last real token; a branch that got none keeps what it had."""
-    order = torch.arange(mask.shape[-1], device=mask.device)
-    last = (mask * order).argmax(-1)
-    new = gather_branches(hidden.flatten(0, 1), last.flatten()[:, None])[:, 0].view(*last.shape, -1)
+def _find_positions(states: PrefixStates, mask: Tensor, sequence: _Sequence) -> Tensor:
+    """Return the position of each token in its branch, `(batch, run)`."""
+    positions = states.lengths[..., None] + mask.cumsum(-1) - 1  # (batch, branches, tokens)
+    positions = positions.flatten(1).gather(1, sequence.order)
+    # Padding before the first token of a branch would get position -1.
+    return positions.clamp(min=0)
+
+
+def _extend_visible(states: PrefixStates, sequence: _Sequence) -> Tensor:
+    """Let each branch see the slots of its own new tokens, `(batch, branches, slots + run)`."""
+    branches = states.visible.shape[1]
+    numbers = torch.arange(branches, device=sequence.branch.device)
+    is_own = sequence.branch[:, None] == numbers[:, None]  # (batch, branches, run)
+    new_visible = is_own & sequence.is_real[:, None]
+    return torch.cat([states.visible, new_visible], dim=-1)
+
+
+def _find_last_hidden(states: PrefixStates, hidden: Tensor, mask: Tensor) -> Tensor:
+    """Return the hidden states at each branch's last real token, `(batch, branches, hidden)`.
+
+    A branch that got no token keeps its state.
+    """
+    batch, branches, tokens = mask.shape
+    place = torch.arange(tokens, device=mask.device)
+    last = (mask * place).argmax(-1)  # (batch, branches)
+    flat = hidden.flatten(0, 1)  # (batch * branches, tokens, hidden)
+    new = gather_branches(flat, last.flatten()[:, None])  # (batch * branches, 1, hidden)
+    new = new.view(batch, branches, -1)
     if not states.layers:
         return new
-    return torch.where(mask.any(-1, keepdim=True), new, states.hidden)
+    has_tokens = mask.any(-1, keepdim=True)
+    return torch.where(has_tokens, new, states.hidden)
 
 
-def add_end_token(
-    lm: LanguageModel, means: Tensor, lengths: Tensor, hidden: Tensor, cut: Tensor
-) -> Tensor:
-    """Mean log-probabilities of answers, the end token's included also after those that were cut before it.
-
-    Without it a text would have another log f_norm where it is generated than where it is read, and an answer would
-    look the better for not having come to its end.
-
-    Args:
-        lm: the model that answered.
-        means: `(batch, k)`: mean log-probability of each answer's tokens, in nats.
-        lengths: `(batch, k)`: how many tokens that is.
-        hidden: `(batch, k, hidden)`: what predicts the token after each.
-        cut: `(batch, k)`: which answers were cut.
-    """
-    log_end = lm.logits(hidden[cut]).log_softmax(-1)[:, lm.end_id]
-    n = lengths[cut]
-    return means.masked_scatter(cut, (means[cut] * n + log_end) / (n + 1))
+def _has_sliding_layers(config: Any) -> bool:
+    """Tell whether some layer of a model with a sliding window uses it."""
+    layer_types = getattr(config, "layer_types", None)
+    if layer_types is None:
+        return bool(getattr(config, "use_sliding_window", True))
+    return "sliding_attention" in layer_types

@@ -1,4 +1,4 @@
-"""LoRA: low-rank changes of the model's own projections (Hu et al. 2021)."""
+"""LoRA: low-rank changes to the model's own projections (Hu et al. 2021)."""
 
 from __future__ import annotations
 
@@ -36,29 +36,35 @@ _PREFIX = "base_model.model."
 class Lora:
     """θp or θs as low-rank changes, in a copy of the model that shares every frozen weight.
 
-    The frozen model stays as it is, so both can run at once. As θs it is active on `text` alone, which
-    stands after the answer: the states before it are those of the frozen model and stay valid.
+    The frozen model stays as it is, so both can run at once. A θs is active only on `text`, which stands
+    after the answer: the states before it are those of the frozen model and stay valid.
 
     Args:
         lm: the frozen model.
         config: rank, scale and target modules, as in PEFT.
-        text: read before the prompt (θp) or after the answer (θs), where it may repeat `{question}` and `{answer}`:
-            the model under θs then reads them itself, with the passage's states before its eyes.
+        text: the words before the prompt (θp) or after the answer (θs). The words of θs may repeat
+            `{question}` and `{answer}`: the model under θs then reads both itself, and sees the states
+            of the passage.
     """
 
     method: Literal["lora"] = "lora"
 
-    def __init__(self, lm: LanguageModel, config: LoraConfig, text: str) -> None:
+    def __init__(
+        self,
+        lm: LanguageModel,
+        config: LoraConfig,
+        text: str,
+    ) -> None:
         self.text = text
-        self._lm = replace(lm, model=_sharing_copy(lm.model))
+        self._lm = replace(lm, model=_copy_modules(lm.model))
         inject_adapter_in_model(config, self._lm.model)
         self.config = self._lm.model.peft_config["default"]
-        # PEFT makes them in the precision of the frozen weights, where small steps of training would be lost.
-        for _, value in self.named_parameters():
-            value.data = value.data.float()
+        # PEFT makes the matrices in the precision of the frozen weights, which may lose small steps of training.
+        for _, matrix in self.named_parameters():
+            matrix.data = matrix.data.float()
 
     @classmethod
-    def new(
+    def from_text(
         cls,
         lm: LanguageModel,
         text: str,
@@ -67,49 +73,57 @@ class Lora:
         seed: int,
         target_modules: str | None = None,
     ) -> Lora:
-        """A LoRA that changes nothing yet, scale 2.
+        """Make a LoRA that changes nothing yet, with a scale of 2.
 
         Args:
             lm: the frozen model.
             text: as in the constructor.
-            rank: of every change.
+            rank: the rank of every change.
             seed: equal seeds make equal matrices.
-            target_modules: as in PEFT, where "all-linear" means all linear layers but the output head; None leaves the
-                choice to PEFT, which for most kinds of model takes some projections of the attention.
+            target_modules: as in PEFT, where "all-linear" means all linear layers except the output
+                head. None leaves the choice to PEFT, which takes some projections of the attention for
+                most kinds of model.
         """
-        # GPT-2 keeps its projections transposed; PEFT finds out by itself, but with a warning.
-        transposed = any(isinstance(module, Conv1D) for module in lm.model.modules())
+        # GPT-2 keeps its projections transposed. PEFT would find out by itself, but with a warning.
+        is_transposed = any(isinstance(module, Conv1D) for module in lm.model.modules())
         config = LoraConfig(
-            r=rank, lora_alpha=2 * rank, fan_in_fan_out=transposed, target_modules=target_modules
+            r=rank,
+            lora_alpha=2 * rank,
+            fan_in_fan_out=is_transposed,
+            target_modules=target_modules,
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return cls(lm, config, text)
 
     def vectors(self, lm: LanguageModel, question: str = "", answer: str = "") -> Tensor:
-        """`(tokens, dim)`: the embeddings of `text` with question and answer filled in."""
-        return lm.embed(lm.token_ids(fill_text(self.text, question, answer)))
+        """Return the embeddings of `text` with question and answer filled in, `(tokens, dim)`."""
+        filled = fill_text(self.text, question, answer)
+        return lm.embed(lm.token_ids(filled))
 
-    def adapted(self, lm: LanguageModel) -> LanguageModel:
-        """The copy with the changes; `lm` must be the model that it was made from."""
+    def adapt(self, lm: LanguageModel) -> LanguageModel:
+        """Return the copy of the model with the changes.
+
+        `lm` must be the model that it was copied from.
+        """
         return self._lm
 
-    def on(self, lm: LanguageModel) -> Self:
-        """A copy: the same changes in a copy of `lm`."""
-        other = type(self)(lm, self.config, self.text)
-        set_peft_model_state_dict(other._lm.model, self._state())
-        return other.requires_grad_(False)
+    def copy_onto(self, lm: LanguageModel) -> Self:
+        """Make the same changes in a copy of `lm`."""
+        copied = type(self)(lm, self.config, self.text)
+        set_peft_model_state_dict(copied._lm.model, self._state())
+        return copied.requires_grad_(False)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """The low-rank matrices."""
-        return (
-            (name, value) for name, value in self._lm.model.named_parameters() if ".lora_" in name
-        )
+        """Yield the low-rank matrices."""
+        for name, parameter in self._lm.model.named_parameters():
+            if ".lora_" in name:
+                yield name, parameter
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
         """Switch gradients of the low-rank matrices on or off."""
-        for _, value in self.named_parameters():
-            value.requires_grad_(requires_grad)
+        for _, matrix in self.named_parameters():
+            matrix.requires_grad_(requires_grad)
         return self
 
     def save(self, folder: Path, lm: LanguageModel) -> None:
@@ -120,45 +134,31 @@ class Lora:
         # A set has another order in every process.
         config.target_modules = sorted(config.target_modules)
         config.save_pretrained(str(folder))
-        tensors = {
-            f"{_PREFIX}{name}": value.cpu().contiguous() for name, value in self._state().items()
-        }
-        # One entry alone: safetensors writes several in an order of its own, and equal adapters should be equal files.
-        # And not by save_file, which makes a file that only its owner may read.
-        (folder / _FILE).write_bytes(save(tensors, metadata={_TEXT: self.text}))
+        tensors: dict[str, Tensor] = {}
+        for name, matrix in self._state().items():
+            tensors[_PREFIX + name] = matrix.cpu().contiguous()
+        # The text is the only entry: safetensors would write several in an order of its own, but equal adapters
+        # should be equal files. `save_file` would make a file that only its owner may read.
+        content = save(tensors, metadata={_TEXT: self.text})
+        (folder / _FILE).write_bytes(content)
 
     @classmethod
     def load(cls, folder: Path, lm: LanguageModel) -> Lora:
         """Read what `save` wrote.
 
         Raises:
-            CorruptEvaluatorError: a file is missing, truncated, or its tensors don't fit the base model.
+            CorruptEvaluatorError: a file is missing or truncated, or its tensors don't fit the base model.
         """
         path = folder / _FILE
         try:
             config = LoraConfig.from_pretrained(str(folder))
-            with safe_open(path, framework="pt") as file:
-                text = file.metadata()[_TEXT]
-                tensors = {}
-                for name in file.keys():  # noqa: SIM118 - safe_open is no mapping
-                    tensors[name.removeprefix(_PREFIX)] = file.get_tensor(name)
+            text, tensors = _read_tensors(path)
             adapter = cls(lm, config, text)
         except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
             raise CorruptEvaluatorError(
                 f"expected a LoRA in {folder}, found {type(error).__name__}: {error}; restore the evaluator folder"
             ) from error
-        expected = {name: tuple(value.shape) for name, value in adapter._state().items()}
-        found = {name: tuple(value.shape) for name, value in tensors.items()}
-        if found != expected or not all(torch.isfinite(value).all() for value in tensors.values()):
-            wrong = sorted(
-                name
-                for name in expected.keys() | found.keys()
-                if expected.get(name) != found.get(name)
-            )
-            raise CorruptEvaluatorError(
-                f"expected {len(expected)} finite low-rank matrices in {path}, found others "
-                f"({', '.join(wrong[:2]) or 'values that are not finite'}); restore the evaluator folder"
-            )
+        _check_tensors(tensors, adapter._state(), path)
         set_peft_model_state_dict(adapter._lm.model, tensors)
         return adapter.requires_grad_(False)
 
@@ -168,14 +168,51 @@ class Lora:
 
 
 def fill_text(text: str, question: str, answer: str) -> str:
-    """A LoRA's text with question and answer in their places."""
+    """Put question and answer into their places in a LoRA's text."""
     parts = {QUESTION_PLACEHOLDER: question, ANSWER_PLACEHOLDER: answer}
-    # In one pass: a question may hold the words "{answer}".
-    return re.sub("|".join(map(re.escape, parts)), lambda part: parts[part[0]], text)
+    placeholders = "|".join(re.escape(placeholder) for placeholder in parts)
+    # In one pass, since a question may hold the words "{answer}".
+    return re.sub(placeholders, lambda match: parts[match[0]], text)
 
 
-def _sharing_copy(model: nn.Module) -> nn.Module:
-    """A copy of the modules around the very same tensors: what is injected into it, the model doesn't see."""
-    return copy.deepcopy(
-        model, {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
-    )
+def _copy_modules(model: nn.Module) -> nn.Module:
+    """Copy the modules around the very same tensors, so that the model doesn't see changes to the copy."""
+    tensors = chain(model.parameters(), model.buffers())
+    shared = {id(tensor): tensor for tensor in tensors}
+    return copy.deepcopy(model, shared)
+
+
+def _read_tensors(path: Path) -> tuple[str, dict[str, Tensor]]:
+    """Read a LoRA's text and its matrices by name."""
+    tensors: dict[str, Tensor] = {}
+    with safe_open(path, framework="pt") as file:
+        text = file.metadata()[_TEXT]
+        for name in file.keys():  # noqa: SIM118 - safe_open is no mapping
+            tensors[name.removeprefix(_PREFIX)] = file.get_tensor(name)
+    return text, tensors
+
+
+def _check_tensors(
+    tensors: dict[str, Tensor],
+    expected: dict[str, Tensor],
+    path: Path,
+) -> None:
+    """Make sure that the matrices in a file have the expected names and shapes, and finite values.
+
+    Raises:
+        CorruptEvaluatorError: they do not.
+    """
+    wrong: list[str] = []
+    for name in sorted(tensors.keys() | expected.keys()):
+        if (
+            name not in tensors
+            or name not in expected
+            or tensors[name].shape != expected[name].shape
+        ):
+            wrong.append(name)
+    is_finite = all(torch.isfinite(matrix).all() for matrix in tensors.values())
+    if wrong or not is_finite:
+        raise CorruptEvaluatorError(
+            f"expected {len(expected)} finite low-rank matrices in {path}, found others "
+            f"({', '.join(wrong[:2]) or 'values that are not finite'}); restore the evaluator folder"
+        )

@@ -1,4 +1,4 @@
-"""The states that a language model has computed for a prefix, and what may be read after it.
+"""The states that a language model has computed for a prefix.
 
 A prefix is a tree: every row of the batch holds one key-value cache, and each of the
 row's branches sees its own part of the cached slots. Beams, sampled answers and the
@@ -8,10 +8,13 @@ computed once and never copied per branch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+
+Layers = tuple[tuple[Tensor, Tensor], ...]
 
 
 @dataclass(frozen=True)
@@ -19,74 +22,106 @@ class PrefixStates:
     """Immutable states of a batch of prefixes.
 
     Attributes:
-        layers: for every layer the cached keys and values, each `(batch, kv_heads, slots, head_dim)`.
-        visible: `(batch, branches, slots)`, bool: the slots that a branch attends to. Padding is visible to none.
-        hidden: `(batch, branches, hidden)`: the final hidden state of each branch's last token.
+        layers: the cached keys and values of every layer, each `(batch, kv_heads, slots, head_dim)`.
+        visible: the slots that a branch attends to, bool `(batch, branches, slots)`. No branch sees padding.
+        hidden: the final hidden state of each branch's last token, `(batch, branches, hidden)`.
     """
 
-    layers: tuple[tuple[Tensor, Tensor], ...]
+    layers: Layers
     visible: Tensor
     hidden: Tensor
 
     @property
     def lengths(self) -> Tensor:
-        """`(batch, branches)`: tokens of each branch, which is the position of its next token."""
+        """The number of tokens in each branch, `(batch, branches)`: also the position of its next token."""
         return self.visible.sum(-1)
 
-    def rows(self, index: Tensor) -> PrefixStates:
-        """The rows at `index` `(rows,)`; a row may be taken several times (its cache is then copied)."""
-        layers = tuple((k.index_select(0, index), v.index_select(0, index)) for k, v in self.layers)
+    def select_rows(self, index: Tensor) -> PrefixStates:
+        """Return the rows at `index` `(rows,)`.
+
+        A row may be selected several times. Its cache is then copied.
+        """
         return PrefixStates(
-            layers, self.visible.index_select(0, index), self.hidden.index_select(0, index)
+            layers=self._map_layers(lambda values: values.index_select(0, index)),
+            visible=self.visible.index_select(0, index),
+            hidden=self.hidden.index_select(0, index),
         )
 
-    def branches(self, index: Tensor) -> PrefixStates:
-        """The branches at `index` `(batch, n)` of each row; the cache is shared, not copied."""
-        return replace(
-            self,
+    def select_branches(self, index: Tensor) -> PrefixStates:
+        """Return the branches at `index` `(batch, n)` of each row. They share the cache, without a copy."""
+        return PrefixStates(
+            layers=self.layers,
             visible=gather_branches(self.visible, index),
             hidden=gather_branches(self.hidden, index),
         )
 
-    def separate(self, index: Tensor) -> PrefixStates:
-        """The branches at `index` `(n, 2)`, of (row, branch), as rows of their own: copies of the slots each sees.
+    def split_into_rows(self, index: Tensor) -> PrefixStates:
+        """Copy branches into rows of their own, each with only the slots that it sees.
 
-        Many tokens after many branches cost less this way, since attention goes over no slot that only others see.
+        Running many tokens after many branches costs less this way, since attention then skips the
+        slots that only other branches see.
+
+        Args:
+            index: the row and the branch of each new row, `(n, 2)`.
         """
         rows, branches = index.unbind(-1)
-        visible = self.visible[rows, branches]
-        seen = visible.sum(-1)
-        slots = (
-            visible.int().sort(dim=-1, descending=True, stable=True).indices[:, : int(seen.max())]
+        visible = self.visible[rows, branches]  # (n, slots)
+        longest = int(visible.sum(-1).max())
+        # A stable sort moves the visible slots to the front and keeps their order.
+        order = visible.int().sort(
+            dim=-1,
+            descending=True,
+            stable=True,
         )
-        layers = tuple(
-            (k[rows[:, None], :, slots].transpose(1, 2), v[rows[:, None], :, slots].transpose(1, 2))
-            for k, v in self.layers
-        )
+        seen = order.indices[:, :longest]  # (n, longest)
+        seen_visible = visible.gather(1, seen)  # False at the padding of shorter branches
+        hidden = self.hidden[rows, branches]  # (n, hidden)
+
+        def copy_slots(values: Tensor) -> Tensor:
+            copied = values[rows[:, None], :, seen]  # (n, longest, kv_heads, head_dim)
+            return copied.transpose(1, 2)
+
         return PrefixStates(
-            layers, visible.gather(1, slots)[:, None], self.hidden[rows, branches][:, None]
+            layers=self._map_layers(copy_slots),
+            visible=seen_visible[:, None],
+            hidden=hidden[:, None],
         )
 
-    def up_to(self, lengths: Tensor) -> PrefixStates:
-        """Branches that end after `lengths` `(batch, branches)` of their tokens; `hidden` stays, and is theirs no more.
+    def truncate_branches(self, lengths: Tensor) -> PrefixStates:
+        """End each branch after the first `lengths` `(batch, branches)` of its tokens.
 
-        As a prefix has no part in what follows it, the states of a text serve all texts that it begins with.
+        A prefix does not depend on what follows it, so the states of a text serve every text that
+        it starts with. `hidden` stays as it is and no longer belongs to the last tokens.
         """
-        return replace(self, visible=self.visible & (self.visible.cumsum(-1) <= lengths[..., None]))
+        position = self.visible.cumsum(-1)  # (batch, branches, slots), counted from 1
+        is_kept = position <= lengths[..., None]
+        return replace(self, visible=self.visible & is_kept)
 
-    def first(self, slots: int, hidden: Tensor) -> PrefixStates:
-        """The states as they were after the first `slots` slots, with the `hidden` that each branch had then."""
-        layers = tuple((k[:, :, :slots], v[:, :, :slots]) for k, v in self.layers)
-        return PrefixStates(layers, self.visible[..., :slots], hidden)
+    def truncate_slots(self, slots: int, hidden: Tensor) -> PrefixStates:
+        """Return to the states after the first `slots` slots.
+
+        Args:
+            slots: the number of slots to keep.
+            hidden: the hidden states of the branches at that time, `(batch, branches, hidden)`.
+        """
+        return PrefixStates(
+            layers=self._map_layers(lambda values: values[:, :, :slots]),
+            visible=self.visible[..., :slots],
+            hidden=hidden,
+        )
 
     def fork(self, n: int) -> PrefixStates:
-        """`n` equal branches out of a single one."""
-        return self.branches(
-            torch.zeros(len(self.visible), n, dtype=torch.long, device=self.visible.device)
-        )
+        """Make `n` equal branches of a single one."""
+        batch = len(self.visible)
+        first = self.visible.new_zeros(batch, n, dtype=torch.long)
+        return self.select_branches(first)
+
+    def _map_layers(self, change: Callable[[Tensor], Tensor]) -> Layers:
+        """Change the keys and the values of every layer in the same way."""
+        return tuple((change(keys), change(values)) for keys, values in self.layers)
 
 
 def gather_branches(values: Tensor, index: Tensor) -> Tensor:
-    """Pick along dimension 1 of `values` `(batch, branches, …)` with `index` `(batch, n)`."""
-    rows = torch.arange(len(values), device=values.device)[:, None]
-    return values[rows, index]
+    """Select along dimension 1 of `values` `(batch, branches, …)` with `index` `(batch, n)`."""
+    rows = torch.arange(len(values), device=values.device)
+    return values[rows[:, None], index]

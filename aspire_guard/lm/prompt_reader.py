@@ -1,25 +1,37 @@
-"""Prompts and answers as tokens, and their states: what several of them share is computed once."""
+"""Prompts and answers as tokens, and their states: shared beginnings are computed once."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from aspire_guard.lm.language_model import LanguageModel, pad
 from aspire_guard.lm.prefix_states import PrefixStates
-from aspire_guard.lm.shared_prefixes import find_first_turns
+from aspire_guard.lm.shared_prefixes import count_common_prefix, find_first_turns
 from aspire_guard.lm.template import PromptTemplate, neutralize_markers
 
+# A question, and its context or None.
+Prompt = tuple[str, str | None]
+# A question, its context or None, and an answer.
+AnsweredPrompt = tuple[str, str | None, str]
 
-class _Part(NamedTuple):
-    """How many slots of a head belong to a context, and ids `(tokens,)` of the context that follow them."""
 
-    slots: int
-    rest: Tensor
+@dataclass(frozen=True)
+class _SharedHead:
+    """`[θp ; context]` of the longest of several contexts, and its part in each of them.
+
+    Attributes:
+        embeddings: the input embeddings of the head, `(tokens, dim)`.
+        slots: the number of the head's first tokens that each context begins with.
+        rests: the ids of each context's tokens after those, `(tokens,)`.
+    """
+
+    embeddings: Tensor
+    slots: dict[str | None, int]
+    rests: dict[str | None, Tensor]
 
 
 @dataclass(frozen=True)
@@ -27,10 +39,10 @@ class PromptReader:
     """A model that reads the prompt layout.
 
     Args:
-        lm: the model, under θp where there is one.
-        before: `(tokens, dim)`: what stands before every prompt.
+        lm: the model, under θp if there is one.
+        before: the embeddings that stand before every prompt, `(tokens, dim)`.
         template: the layout.
-        markers: what no line of a question, a context or an answer may begin with.
+        markers: the words that no line of a question, a context or an answer may begin with.
     """
 
     lm: LanguageModel
@@ -39,112 +51,146 @@ class PromptReader:
     markers: tuple[str, ...]
 
     def context_ids(self, context: str | None) -> Tensor:
-        """`(tokens,)`: the ids of the text before the question; none for a closed-book question."""
-        return self.lm.token_ids(self.template.render_context(context and self._plain(context)))
+        """Return the ids of the text before the question, `(tokens,)`.
+
+        A closed-book question has no such text.
+        """
+        plain = context and neutralize_markers(context, self.markers)
+        return self.lm.token_ids(self.template.render_context(plain))
 
     def question_ids(self, question: str) -> Tensor:
-        """`(tokens,)`: the ids of the text from the question up to the answer."""
-        return self.lm.token_ids(self.template.render_question(self._plain(question)))
+        """Return the ids of the text from the question up to the answer, `(tokens,)`."""
+        plain = neutralize_markers(question, self.markers)
+        return self.lm.token_ids(self.template.render_question(plain))
 
     def answer_ids(self, answer: str) -> Tensor:
-        """`(tokens,)`: the ids of an answer after its prompt, without the end token."""
-        return self.lm.token_ids(self.template.render_answer(self._plain(answer)))
+        """Return the ids of an answer after its prompt, `(tokens,)`, without the end token."""
+        plain = neutralize_markers(answer, self.markers)
+        return self.lm.token_ids(self.template.render_answer(plain))
 
-    def read(self, rows: Sequence[tuple[str | None, Tensor]]) -> tuple[PrefixStates, list[Tensor]]:
-        """States of `[θp ; context ; ids]` a row, and the final hidden states `(tokens, hidden)` of each row's ids.
+    def read(
+        self,
+        rows: Sequence[tuple[str | None, Tensor]],
+    ) -> tuple[PrefixStates, list[Tensor]]:
+        """Compute the states of `[θp ; context ; ids]`.
 
         A context that several rows share is computed once, and so are the turns of a conversation.
+
+        Args:
+            rows: a context, and the ids `(tokens,)` after it.
+
+        Returns:
+            The states, one branch per row, and the final hidden states of each row's ids,
+            `(tokens, hidden)`.
         """
-        first = find_first_turns(context for context, _ in rows)
-        groups = {
-            turn: [context for context in first if first[context] == turn]
-            for turn in first.values()
-        }
-        heads, parts = zip(*map(self._shared_head, groups.values()), strict=True)
-        index = [list(groups).index(first[context]) for context, _ in rows]
-        own = [parts[i][context] for i, (context, _) in zip(index, rows, strict=True)]
-        tails = [
-            self.lm.embed(torch.cat([part.rest, ids]))
-            for part, (_, ids) in zip(own, rows, strict=True)
-        ]
-        if len(heads) == len(rows) or not any(map(len, heads)):
-            before = self.lm.empty(len(rows))
-            tails = [torch.cat([heads[i], tail]) for i, tail in zip(index, tails, strict=True)]
+        heads, head_numbers = self._share_heads([context for context, _ in rows])
+        row_heads = [heads[number] for number in head_numbers]
+        slots: list[list[int]] = []
+        tails: list[Tensor] = []
+        for head, (context, ids) in zip(row_heads, rows, strict=True):
+            slots.append([head.slots[context]])
+            tail = torch.cat([head.rests[context], ids])
+            tails.append(self.lm.embed(tail))
+
+        has_tokens = any(len(head.embeddings) for head in heads)
+        if has_tokens and len(heads) < len(rows):
+            index = torch.tensor(head_numbers, device=self.lm.device)
+            states = self.lm.prefill([head.embeddings for head in heads])
+            states = states.select_rows(index)
+            states = states.truncate_branches(self._pad_numbers(slots))
         else:
-            before = self.lm.prefill(heads).rows(torch.tensor(index, device=self.lm.device))
-            before = before.up_to(self._padded([[part.slots] for part in own]))
-        values, mask = pad(tails)
-        states, hidden = self.lm.extend(before, values[:, None], mask[:, None])
-        ends = zip(hidden[:, 0], tails, rows, strict=True)
-        return states, [h[len(tail) - len(ids) : len(tail)] for h, tail, (_, ids) in ends]
+            # No two rows share a token, so each row is read in one pass.
+            states = self.lm.empty_states(len(rows))
+            for row, head in enumerate(row_heads):
+                tails[row] = torch.cat([head.embeddings, tails[row]])
 
-    def branches(self, rows: Sequence[Sequence[tuple[str, str | None, str]]]) -> PrefixStates:
-        """States of `[θp ; x ; ŷ]`: see `AspireLM.answer_branches`."""
-        prompts = [
-            list(dict.fromkeys((question, context) for question, context, _ in row)) for row in rows
-        ]
-        heads, parts = zip(
-            *(self._shared_head([context for _, context in row]) for row in prompts), strict=True
+        embeddings, mask = pad(tails)
+        states, hidden = self.lm.extend(
+            states,
+            embeddings[:, None],
+            mask[:, None],
         )
-        read = [
-            [own[context] for _, context in row] for row, own in zip(prompts, parts, strict=True)
-        ]
-        asked = [
-            [
-                torch.cat([part.rest, self.question_ids(question)])
-                for part, (question, _) in zip(*pair, strict=True)
-            ]
-            for pair in zip(read, prompts, strict=True)
-        ]
-        answers = [[self.answer_ids(answer) for _, _, answer in row] for row in rows]
-        slots = self._padded([[part.slots for part in row] for row in read])
-        index = self._padded(
-            [[own.index(e[:2]) for e in row] for row, own in zip(rows, prompts, strict=True)]
-        )
-        states = self.lm.prefill(heads) if any(map(len, heads)) else self.lm.empty(len(heads))
-        states = states.fork(slots.shape[1]).up_to(slots)
-        states = after_branches(self.lm, states, self._embedded(asked))
-        return after_branches(self.lm, states.branches(index), self._embedded(answers))
+        hidden_of_ids: list[Tensor] = []
+        for row, (_, ids) in enumerate(rows):
+            end = len(tails[row])
+            start = end - len(ids)
+            hidden_of_ids.append(hidden[row, 0, start:end])
+        return states, hidden_of_ids
 
-    def _shared_head(
-        self, contexts: Sequence[str | None]
-    ) -> tuple[Tensor, dict[str | None, _Part]]:
-        """`[θp ; context]` `(tokens, dim)` of the longest context, and what of it belongs to each."""
+    def read_branches(self, rows: Sequence[Sequence[AnsweredPrompt]]) -> PrefixStates:
+        """Compute the states of `[θp ; x ; ŷ]`; see `AspireLM.answer_branches`."""
+        row_prompts: list[list[Prompt]] = []
+        places: list[list[int]] = []
+        answers: list[list[Tensor]] = []
+        for row in rows:
+            asked = [(question, context) for question, context, _ in row]
+            prompts = list(dict.fromkeys(asked))
+            row_prompts.append(prompts)
+            places.append([prompts.index(prompt) for prompt in asked])
+            row_ids = [self.answer_ids(answer) for _, _, answer in row]
+            answers.append([self.lm.embed(ids) for ids in row_ids])
+        states = self._read_prompts(row_prompts)
+        states = states.select_branches(self._pad_numbers(places))
+        return self.lm.extend_branches(states, answers)
+
+    def _read_prompts(self, rows: Sequence[Sequence[Prompt]]) -> PrefixStates:
+        """Compute the states of `[θp ; x]`, one branch per prompt of a row."""
+        heads: list[Tensor] = []
+        slots: list[list[int]] = []
+        tails: list[list[Tensor]] = []
+        for row in rows:
+            head = self._share_head([context for _, context in row])
+            heads.append(head.embeddings)
+            row_slots: list[int] = []
+            row_tails: list[Tensor] = []
+            for question, context in row:
+                row_slots.append(head.slots[context])
+                question_ids = self.question_ids(question)
+                tail = torch.cat([head.rests[context], question_ids])
+                row_tails.append(self.lm.embed(tail))
+            slots.append(row_slots)
+            tails.append(row_tails)
+
+        has_tokens = any(len(head) for head in heads)
+        states = self.lm.prefill(heads) if has_tokens else self.lm.empty_states(len(heads))
+        branch_slots = self._pad_numbers(slots)  # (rows, prompts)
+        states = states.fork(branch_slots.shape[1])
+        states = states.truncate_branches(branch_slots)
+        return self.lm.extend_branches(states, tails)
+
+    def _share_heads(
+        self,
+        contexts: Sequence[str | None],
+    ) -> tuple[list[_SharedHead], list[int]]:
+        """Make a head for each conversation, and number each context with its head."""
+        first_turns = find_first_turns(contexts)
+        conversations: dict[str | None, list[str | None]] = {}
+        for context, first_turn in first_turns.items():
+            conversations.setdefault(first_turn, []).append(context)
+        heads = [self._share_head(turns) for turns in conversations.values()]
+        numbers = {first_turn: number for number, first_turn in enumerate(conversations)}
+        return heads, [numbers[first_turns[context]] for context in contexts]
+
+    def _share_head(self, contexts: Sequence[str | None]) -> _SharedHead:
+        """Make the head of the longest context, and find the part of it that each context begins with."""
         ids = {context: self.context_ids(context) for context in contexts}
         longest = max(ids.values(), key=len)
-        shared = {context: common(part, longest) for context, part in ids.items()}
-        parts = {
-            context: _Part(len(self.before) + n, ids[context][n:]) for context, n in shared.items()
-        }
-        return torch.cat([self.before, self.lm.embed(longest)]), parts
+        slots: dict[str | None, int] = {}
+        rests: dict[str | None, Tensor] = {}
+        for context, context_ids in ids.items():
+            shared = count_common_prefix(context_ids, longest)
+            slots[context] = len(self.before) + shared
+            rests[context] = context_ids[shared:]
+        context_embeddings = self.lm.embed(longest)
+        return _SharedHead(
+            embeddings=torch.cat([self.before, context_embeddings]),
+            slots=slots,
+            rests=rests,
+        )
 
-    def _plain(self, text: str) -> str:
-        return neutralize_markers(text, self.markers)
-
-    def _padded(self, rows: Sequence[Sequence[int]]) -> Tensor:
-        return pad([torch.tensor(row, device=self.lm.device) for row in rows])[0]
-
-    def _embedded(self, ids: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
-        return [[self.lm.embed(part) for part in row] for row in ids]
-
-
-def after_branches(
-    lm: LanguageModel, states: PrefixStates, parts: Sequence[Sequence[Tensor]]
-) -> PrefixStates:
-    """`states` with `parts[row][branch]` `(tokens, dim)` after each branch; those beyond the given ones stay."""
-    branches = states.visible.shape[1]
-    nothing = next(part for row in parts for part in row)[:0]
-    values, mask = pad(
-        [part for row in parts for part in (*row, *[nothing] * (branches - len(row)))]
-    )
-    if not values.shape[1]:  # all parts are empty
-        return states
-    return lm.extend(
-        states, *(part.view(-1, branches, *part.shape[1:]) for part in (values, mask))
-    )[0]
-
-
-def common(ids: Tensor, others: Tensor) -> int:
-    """How many tokens both begin with."""
-    n = min(len(ids), len(others))
-    return int((ids[:n] == others[:n]).cumprod(0).sum())
+    def _pad_numbers(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """Stack rows of numbers, filled with zeros: `(rows, longest)`."""
+        device = self.lm.device
+        tensors = [torch.tensor(row, device=device) for row in rows]
+        numbers, _ = pad(tensors)
+        return numbers

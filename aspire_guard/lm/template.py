@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 _PLACEHOLDER = re.compile(r"\{(?:context|question|answer)\}")
 
 
 class PromptTemplate(BaseModel):
-    """The text around a context, a question and an answer; part of the evaluator, since it is trained with it.
+    """The text around a context, a question and an answer.
 
-    The three pieces are tokenised apart, so their tokens don't depend on one another and
-    the states of one context serve all of its questions.
+    It is part of an evaluator, which is trained with it. The three pieces are tokenised separately, so
+    their tokens don't depend on one another, and the states of a context serve all questions about it.
 
-    What is filled in can't pass for another piece: a line of it that begins with one of `markers` is joined to the
-    line before it (see `unmarked`). All other text stays as it is.
+    Text that is filled in can't pass for another piece: if one of its lines begins with a marker (see
+    `markers`), that line is joined to the line before it. All other text stays as it is.
+
+    Attributes:
+        context: the piece that holds `{context}`, which a closed-book prompt leaves out.
+        question: the piece that holds `{question}`, and ends where the answer begins.
+        answer: the piece that holds `{answer}`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -28,82 +33,117 @@ class PromptTemplate(BaseModel):
 
     @field_validator("context", "question", "answer")
     @classmethod
-    def _names_its_part(cls, value: str, info: object) -> str:
-        name = "{" + str(getattr(info, "field_name", "")) + "}"
-        if value.count(name) != 1:
-            raise ValueError(f"expected {name} exactly once, found {value!r}")
+    def _check_placeholder(cls, value: str, info: ValidationInfo) -> str:
+        placeholder = f"{{{info.field_name}}}"
+        if value.count(placeholder) != 1:
+            raise ValueError(f"expected {placeholder} exactly once, found {value!r}")
         return value
 
     @property
     def markers(self) -> tuple[str, ...]:
-        """What the lines of the layout begin with: "Passage:", "Question:" and "Answer:" by default."""
-        return list_markers(self.context + self.question + self.answer)
+        """The words that begin the lines of the layout: by default "Passage:", "Question:" and "Answer:"."""
+        layout = self.context + self.question + self.answer
+        return list_markers(layout)
 
     def render_context(self, context: str | None) -> str:
-        """The text before the question: empty for a closed-book question."""
-        return self._filled(self.context, "{context}", context) if context else ""
+        """Return the text before the question, which is empty for a closed-book question."""
+        if not context:
+            return ""
+        return self._fill(self.context, "{context}", context)
 
     def render_question(self, question: str) -> str:
-        """The text from the question up to the answer."""
-        return self._filled(self.question, "{question}", question)
+        """Return the text from the question up to the answer."""
+        return self._fill(self.question, "{question}", question)
 
     def render_answer(self, answer: str) -> str:
-        """An empty answer stays empty, without the space that parts an answer from its prompt."""
-        return self._filled(self.answer, "{answer}", answer) if answer else ""
+        """Return the text of the answer.
+
+        An empty answer stays empty, without the space that parts an answer from its prompt.
+        """
+        if not answer:
+            return ""
+        return self._fill(self.answer, "{answer}", answer)
 
     def render(self, question: str, context: str | None) -> str:
-        """The whole prompt x."""
-        return self.render_context(context) + self.render_question(question)
+        """Return the whole prompt x."""
+        before = self.render_context(context)
+        return before + self.render_question(question)
 
     def parse(self, text: str) -> tuple[str, str | None]:
-        """Question and context out of a rendered prompt; any other text is a question without context.
+        """Split a rendered prompt into question and context.
 
-        They come back as they were rendered, whatever they hold, if a marker stands before the question.
+        They come back as they were rendered, whatever they hold, if a marker stands before the
+        question. Any other text counts as a question without context.
         """
-        context, question = (
-            re.escape(part)
-            .replace(r"\{context\}", "(?P<context>.*)")
-            .replace(r"\{question\}", "(?P<question>.*)")
-            for part in (self.context, self.question)
-        )
+        context = _make_pattern(self.context, "context")
+        question = _make_pattern(self.question, "question")
         match = re.fullmatch(f"(?:{context})?{question}", text, re.DOTALL)
-        return (match["question"], match["context"]) if match else (text, None)
+        if match is None:
+            return text, None
+        return match["question"], match["context"]
 
-    def _filled(self, piece: str, placeholder: str, text: str) -> str:
-        return piece.replace(placeholder, neutralize_markers(text, self.markers))
+    def _fill(self, piece: str, placeholder: str, text: str) -> str:
+        plain = neutralize_markers(text, self.markers)
+        return piece.replace(placeholder, plain)
 
 
 def list_markers(text: str) -> tuple[str, ...]:
-    """What the lines of `text` begin with, up to the first placeholder."""
-    return tuple(
-        marker for line in text.splitlines() if (marker := _PLACEHOLDER.split(line)[0].strip())
-    )
+    """List the beginnings of the lines of `text`, each up to its first placeholder."""
+    markers: list[str] = []
+    for line in text.splitlines():
+        beginning = _PLACEHOLDER.split(line)[0]
+        markers.append(beginning.strip())
+    return tuple(filter(None, markers))
 
 
 def neutralize_markers(text: str, markers: Iterable[str]) -> str:
-    """`text` with every line that begins with a marker, in whatever case, joined to the line before by a space.
+    """Join every line of `text` that begins with a marker, in any case, to the line before it by a space.
 
-    No word is lost, and what has no such line stays as it is, so to do it twice is to do it once. The first line
-    stays too: the layout has something before it.
+    No word is lost, and text without such lines stays as it is, so doing this twice changes nothing more.
+    The first line stays too: the layout has something before it.
     """
-    return _before_markers(markers).sub(lambda space: " " if _breaks(space) else space[0], text)
+    pieces: list[str] = []
+    end = 0
+    for space in _find_line_breaks(text, markers):
+        pieces.append(text[end : space.start()])
+        end = space.end()
+    pieces.append(text[end:])
+    return " ".join(pieces)
 
 
 def truncate_at_marker(text: str, markers: Iterable[str]) -> str:
-    """`text` up to the first line that begins with a marker; the first line stays here, too."""
-    spaces = _before_markers(markers).finditer(text)
-    return text[: next((space.start() for space in spaces if _breaks(space)), None)]
+    """Cut `text` before the first line that begins with a marker, the very first line excepted."""
+    for space in _find_line_breaks(text, markers):
+        return text[: space.start()]
+    return text
 
 
-def _before_markers(markers: Iterable[str]) -> re.Pattern[str]:
-    """Finds the white space that stands before a marker."""
-    words = "|".join(
-        re.escape(marker) + (r"\b" if marker[-1].isalnum() else "") for marker in markers
-    )
-    # Possessive, from the first white space on: a long run of it is read once.
-    return re.compile(rf"(?<!\s)\s++(?={words})" if words else r"(?!)", re.IGNORECASE)
+def _find_line_breaks(
+    text: str,
+    markers: Iterable[str],
+) -> Iterator[re.Match[str]]:
+    """Find the white space before each marker that begins a line."""
+    for space in _compile_markers(markers).finditer(text):
+        # An empty line after the last line break would not count without the letter.
+        lines = f"{space[0]}x".splitlines()
+        if len(lines) > 1:
+            yield space
 
 
-def _breaks(space: re.Match[str]) -> bool:
-    """Whether there is the end of a line in it."""
-    return len(f"{space[0]}.".splitlines()) > 1
+def _compile_markers(markers: Iterable[str]) -> re.Pattern[str]:
+    """Make a pattern for the white space before a marker."""
+    words: list[str] = []
+    for marker in markers:
+        word_end = r"\b" if marker[-1].isalnum() else ""
+        words.append(re.escape(marker) + word_end)
+    if not words:
+        return re.compile("(?!)")  # matches nowhere
+    # A possessive match from the first white space on: a long run of white space is read only once.
+    pattern = rf"(?<!\s)\s++(?={'|'.join(words)})"
+    return re.compile(pattern, re.IGNORECASE)
+
+
+def _make_pattern(piece: str, name: str) -> str:
+    """Make a regular expression of a piece of the layout, with its placeholder as a group."""
+    escaped = re.escape(piece)
+    return escaped.replace(rf"\{{{name}\}}", f"(?P<{name}>.*)")

@@ -1,4 +1,4 @@
-"""Test doubles, for the tests of this library and of applications built on it: no double needs a download."""
+"""Test doubles for the tests of this library and of applications built on it, without a download."""
 
 from __future__ import annotations
 

@@ -12,13 +12,13 @@ from aspire_guard.verdict import Score
 
 @dataclass(frozen=True)
 class ConstantEvaluator:
-    """Gives every answer the confidence it was told to give.
+    """An evaluator that gives every answer the confidence that the test has set.
 
     Attributes:
         confidence: the confidence of every answer, in [0, 1], or a function that returns it for an
             exchange.
-        threshold: the least confidence that is released, in [0, 1].
-        guarantee: the promise of that threshold in one sentence, if it makes one.
+        threshold: the least confidence of an accepted answer, in [0, 1].
+        guarantee: the promise of that threshold in one sentence, or None if it makes no promise.
     """
 
     confidence: float | Callable[[Exchange], float]
@@ -26,12 +26,14 @@ class ConstantEvaluator:
     guarantee: str | None = None
 
     def score(self, exchanges: Sequence[Exchange]) -> list[Score]:
-        """Score each exchange with the chosen confidence; the selection score is its logarithm.
+        """Score each exchange with the chosen confidence, whose logarithm is the selection score.
 
         Raises:
             pydantic.ValidationError: a confidence is outside [0, 1] or not a number.
         """
-        return CallableEvaluator(self._confidence_of).score(exchanges)
+        return CallableEvaluator(self._get_confidence).score(exchanges)
 
-    def _confidence_of(self, exchange: Exchange) -> float:
-        return self.confidence(exchange) if callable(self.confidence) else self.confidence
+    def _get_confidence(self, exchange: Exchange) -> float:
+        if callable(self.confidence):
+            return self.confidence(exchange)
+        return self.confidence

@@ -1,4 +1,4 @@
-"""A test double: a chat model that needs no model."""
+"""A chat model for tests that follows a script."""
 
 from __future__ import annotations
 
@@ -20,15 +20,17 @@ Said = str | AIMessage
 
 
 class ScriptedChatModel(BaseChatModel):
-    """Says what it was told to, in one piece or streamed word by word; may be bound to tools.
+    """A chat model that says what its script tells it, in one piece or streamed word by word.
+
+    It may be bound to tools.
 
     Attributes:
-        says: its answer to anything, or a function that gives it for the messages that were sent.
+        says: its answer to anything, or a function that returns its answer to the messages it is sent.
         pause: seconds before each word, streamed or not.
-        streaming: whether it streams to its callbacks even where nobody asked for a stream.
+        streaming: True if it streams to its callbacks even if its caller does not ask for a stream.
     """
 
-    # Said | Callable[[list[BaseMessage]], Said]; AIMessage's own validator fails on a function.
+    # Said | Callable[[list[BaseMessage]], Said], but AIMessage's own validator fails on a function.
     says: Any
     pause: float = 0.0
     streaming: bool = False
@@ -42,7 +44,7 @@ class ScriptedChatModel(BaseChatModel):
         return "scripted"
 
     def bind_tools(self, tools: Sequence[Any], **kwargs: Any) -> Runnable[Any, AIMessage]:
-        """Itself: which tools are called is in the script."""
+        """Return the model itself: the script says which tools are called."""
         return self
 
     def _generate(
@@ -52,8 +54,8 @@ class ScriptedChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        message = self._message(messages)
-        sleep(self.pause * len(_pieces(message)))
+        message = self._make_message(messages)
+        sleep(self.pause * len(_split_into_chunks(message)))
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     async def _agenerate(
@@ -63,8 +65,8 @@ class ScriptedChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        message = self._message(messages)
-        await asyncio.sleep(self.pause * len(_pieces(message)))
+        message = self._make_message(messages)
+        await asyncio.sleep(self.pause * len(_split_into_chunks(message)))
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     def _stream(
@@ -74,7 +76,7 @@ class ScriptedChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        for chunk in _pieces(self._message(messages)):
+        for chunk in _split_into_chunks(self._make_message(messages)):
             sleep(self.pause)
             if run_manager:
                 run_manager.on_llm_new_token(str(chunk.text), chunk=chunk)
@@ -87,28 +89,31 @@ class ScriptedChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        for chunk in _pieces(self._message(messages)):
+        for chunk in _split_into_chunks(self._make_message(messages)):
             await asyncio.sleep(self.pause)
             if run_manager:
                 await run_manager.on_llm_new_token(str(chunk.text), chunk=chunk)
             yield chunk
 
-    def _message(self, messages: list[BaseMessage]) -> AIMessage:
+    def _make_message(self, messages: list[BaseMessage]) -> AIMessage:
         said: Said = self.says(messages) if callable(self.says) else self.says
-        # A copy: LangChain gives a message its id in place.
-        return AIMessage(said) if isinstance(said, str) else said.model_copy()
+        if isinstance(said, str):
+            return AIMessage(said)
+        # LangChain sets the id of a message in place, so the script's own message is copied.
+        return said.model_copy()
 
 
-def _pieces(message: AIMessage) -> list[ChatGenerationChunk]:
-    """The words of a message with what stands before them; a last piece with its tool calls, if it has any."""
-    chunks = [
-        AIMessageChunk(content=word, id=message.id)
-        for word in re.findall(r"\s*\S+|\s+$", str(message.text))
-    ]
+def _split_into_chunks(message: AIMessage) -> list[ChatGenerationChunk]:
+    """Split a message into its words, each with the space before it, and a last chunk with any tool calls."""
+    words = re.findall(r"\s*\S+|\s+$", str(message.text))
+    chunks = [AIMessageChunk(content=word, id=message.id) for word in words]
     if message.tool_calls or not chunks:
         calls = [
             tool_call_chunk(
-                name=call["name"], args=json.dumps(call["args"]), id=call["id"], index=place
+                name=call["name"],
+                args=json.dumps(call["args"]),
+                id=call["id"],
+                index=place,
             )
             for place, call in enumerate(message.tool_calls)
         ]

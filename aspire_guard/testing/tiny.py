@@ -1,7 +1,8 @@
 """Test doubles: language models and evaluators that are tiny, random and made in memory.
 
-They take the paths of real ones, without a download and in milliseconds, so they serve the tests of this
-library and of what is built on it. Their answers make no sense, but the same seed always gives the same ones.
+They run the same code as real ones, without a download and in milliseconds, so they serve the tests of
+this library and of applications built on it. Their answers make no sense, but a seed always gives the
+same answers.
 """
 
 from __future__ import annotations
@@ -44,24 +45,27 @@ _SPREAD = 0.3
 
 
 def tiny_lm(family: Family = "llama", *, seed: int = 0) -> LanguageModel:
-    """A causal language model of two layers with random weights.
+    """Make a causal language model of two layers with random weights.
 
-    The tokenizer is byte-level, so it takes any text and gives it back; " correct", " wrong", " true" and " false"
-    are single tokens of it. The window is 512 tokens, so it holds about 400 characters beside two soft prompts.
+    The tokenizer is byte-level, so it takes any text and gives it back. " correct", " wrong", " true"
+    and " false" are single tokens of it. The window is 512 tokens, so it holds about 400 characters
+    beside two soft prompts.
 
     Args:
-        family: the architecture: llama, qwen and gemma have rotary positions and shared key-value heads, gpt2 and opt
-            absolute positions; opt alone begins every sequence with a start token; gemma (2) caps its logits and has
-            layers with a sliding window.
-        seed: of the weights; the global random state is left alone.
+        family: the architecture. llama, qwen and gemma have rotary positions and shared key-value
+            heads, gpt2 and opt have absolute positions. Only opt begins every sequence with a start
+            token. gemma (Gemma 2) caps its logits and has layers with a sliding window.
+        seed: the seed of the weights. The global random state is left alone.
     """
-    tokenizer = _tokenizer(start=family == "opt")
+    tokenizer = _make_tokenizer(has_start=family == "opt")
+    config = _make_config(family, tokenizer)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(_config(family, tokenizer))  # type: ignore[no-untyped-call]
+        model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
     with torch.no_grad():
-        # A random model would hardly ever end an answer; a longer row makes the end likely after some tokens.
-        model.get_output_embeddings().weight[tokenizer.eos_token_id] *= 3
+        # A random model would hardly ever end an answer. A longer row makes the end likely after some tokens.
+        output_weight = model.get_output_embeddings().weight
+        output_weight[tokenizer.eos_token_id] *= 3
     return LanguageModel(model, tokenizer)
 
 
@@ -76,25 +80,26 @@ def tiny_evaluator(
     task: Literal["soft_prompt", "lora", "none"] = "soft_prompt",
     self_eval: Literal["soft_prompt", "lora"] = "soft_prompt",
 ) -> SelfEvaluator:
-    """An evaluator on `tiny_lm(family, seed=seed)` with random adapters: soft prompts of 4 (θp) and 3 (θs)
-    embeddings, or LoRAs of rank 2.
+    """Make an evaluator on `tiny_lm(family, seed=seed)` with random adapters.
+
+    The adapters are soft prompts of 4 (θp) and 3 (θs) embeddings, or LoRAs of rank 2.
 
     Args:
         family: the architecture of its base model.
         alpha: α of the selection score.
-        threshold: the least confidence that is released.
-        num_beams: beams that decode an answer.
+        threshold: the least confidence of an accepted answer.
+        num_beams: the number of beams that decode an answer.
         max_new_tokens: the longest answer, in tokens.
-        seed: of all weights.
-        task: what θp is made of; none where the base model answers as it is.
-        self_eval: what θs is made of.
+        seed: the seed of all weights.
+        task: the kind of θp, or "none" if the base model answers without an adapter.
+        self_eval: the kind of θs.
     """
     lm = tiny_lm(family, seed=seed)
-    chance = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     aspire = AspireLM(
         lm,
-        task=_adapter(lm, task, 4, "Well:", chance),
-        self_eval=_adapter(lm, self_eval, 3, "\n{question} {answer}\nWell?", chance),
+        task=_make_adapter(lm, task, 4, "Well:", generator),
+        self_eval=_make_adapter(lm, self_eval, 3, "\n{question} {answer}\nWell?", generator),
     )
     manifest = Manifest(
         base_model=BaseModelId.from_model(f"tiny-{family}", lm),
@@ -115,35 +120,41 @@ def tiny_evaluator(
     return SelfEvaluator(aspire, manifest, calibration)
 
 
-def _adapter(
-    lm: LanguageModel, method: str, length: int, text: str, chance: torch.Generator
+def _make_adapter(
+    lm: LanguageModel,
+    method: str,
+    length: int,
+    text: str,
+    generator: torch.Generator,
 ) -> Adapter | None:
     if method == "none":
         return None
     if method == "soft_prompt":
-        return SoftPrompt(_SPREAD * torch.randn(length, _WIDTH, generator=chance)).requires_grad_(
-            False
-        )
-    adapter = Lora.new(lm, text, rank=2, seed=0).requires_grad_(False)
-    for _, weight in adapter.named_parameters():
-        weight.copy_(_SPREAD * torch.randn(weight.shape, generator=chance))
+        vectors = torch.randn(length, _WIDTH, generator=generator)
+        return SoftPrompt(_SPREAD * vectors).requires_grad_(False)
+    adapter = Lora.from_text(lm, text, rank=2, seed=0).requires_grad_(False)
+    for _, matrix in adapter.named_parameters():
+        values = torch.randn(matrix.shape, generator=generator)
+        matrix.copy_(_SPREAD * values)
     return adapter
 
 
-def _tokenizer(*, start: bool) -> PreTrainedTokenizerFast:
-    words = [f"Ġ{word}" for word in _VERDICTS]
-    merges = [(word[:i], word[i]) for word in words for i in range(1, len(word))]
-    pieces = [
-        *sorted(pre_tokenizers.ByteLevel.alphabet()),
-        *(left + right for left, right in merges),
-    ]
-    tokenizer = Tokenizer(
-        models.BPE(vocab={piece: i for i, piece in enumerate(pieces)}, merges=merges)
-    )
+def _make_tokenizer(*, has_start: bool) -> PreTrainedTokenizerFast:
+    pieces = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges: list[tuple[str, str]] = []
+    for word in _VERDICTS:
+        # "Ġ" is the space in a byte-level vocabulary. Letter by letter the word becomes one token.
+        piece = "Ġ"
+        for letter in word:
+            merges.append((piece, letter))
+            piece += letter
+            pieces.append(piece)
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([START_TOKEN, END_TOKEN])
-    if start:
+    if has_start:
         tokenizer.post_processor = processors.TemplateProcessing(
             single=f"{START_TOKEN} $A",
             special_tokens=[(START_TOKEN, tokenizer.token_to_id(START_TOKEN))],
@@ -157,8 +168,8 @@ def _tokenizer(*, start: bool) -> PreTrainedTokenizerFast:
     )
 
 
-def _config(family: Family, tokenizer: PreTrainedTokenizerFast) -> Any:
-    common = {
+def _make_config(family: Family, tokenizer: PreTrainedTokenizerFast) -> Any:
+    settings = {
         "vocab_size": len(tokenizer),
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
@@ -176,7 +187,7 @@ def _config(family: Family, tokenizer: PreTrainedTokenizerFast) -> Any:
             head_dim=_WIDTH // _HEADS,
             max_position_embeddings=MAX_LENGTH,
             initializer_range=_SPREAD,
-            **common,
+            **settings,
         )
     if family == "gpt2":
         return GPT2Config(
@@ -185,7 +196,7 @@ def _config(family: Family, tokenizer: PreTrainedTokenizerFast) -> Any:
             n_head=_HEADS,
             n_positions=MAX_LENGTH,
             initializer_range=_SPREAD,
-            **common,
+            **settings,
         )
     return OPTConfig(
         hidden_size=_WIDTH,
@@ -195,5 +206,5 @@ def _config(family: Family, tokenizer: PreTrainedTokenizerFast) -> Any:
         num_attention_heads=_HEADS,
         max_position_embeddings=MAX_LENGTH,
         init_std=_SPREAD,
-        **common,
+        **settings,
     )

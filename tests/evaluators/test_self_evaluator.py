@@ -175,7 +175,7 @@ def test_an_answer_comes_with_the_score_that_a_reading_gives_it(family: Family) 
     question, context = "Who?", "Ada Lovelace."
     text, score = evaluator.answer(question, context)
     prompts = evaluator.aspire.prompt_states([(question, context)])
-    ((best, *_),), _ = evaluator.aspire.decode(prompts, k=3, max_new_tokens=6, early_stopping=True)
+    ((best, *_),), _ = evaluator.aspire.decode(prompts, k=3, max_new_tokens=6)
     assert text == best.text
     (read,) = evaluator.score([Exchange(question=question, context=context, answer=text)])
     assert score.model_dump() == pytest.approx(read.model_dump(), abs=1e-4)

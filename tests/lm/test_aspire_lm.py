@@ -140,7 +140,7 @@ def test_shared_contexts_give_each_prompt_its_own_states(aspire: AspireLM, rows:
 
 
 def test_closed_book_questions_need_no_soft_prompt(aspire: AspireLM) -> None:
-    """Where neither θp, a start token nor a context comes before the questions, there is nothing to share."""
+    """Without θp, a start token and a context before the questions there is nothing to share."""
     bare = replace(aspire, task=None)
     states = bare.prompt_states([("Who?", None), ("Where to?", None)])
     for row, question in enumerate(["Who?", "Where to?"]):
@@ -168,33 +168,26 @@ def test_judging_a_generated_answer_equals_judging_its_tokens(aspire: AspireLM) 
     words = [*_ids(aspire, " correct"), *_ids(aspire, " wrong")]
     with torch.no_grad():
         _, beams = aspire.decode(aspire.prompt_states(PROMPTS), k=3, max_new_tokens=6)
-        found = aspire.verdict_logits(beams.states, [[("", "")] * 3] * len(PROMPTS)).view(
-            len(PROMPTS), 3, 2
-        )
-        for row, prompt in enumerate(PROMPTS):
-            for beam, (ids, length) in enumerate(
-                zip(beams.tokens[row], beams.lengths[row], strict=True)
-            ):
-                answer = ids[:length][ids[:length] != end]
-                layout = [
-                    _prompt(aspire, *prompt),
-                    aspire.lm.embed(answer),
-                    aspire.self_eval.vectors(aspire.lm),
-                ]
-                _assert_close(found[row, beam], _logits(aspire, torch.cat(layout))[-1, words])
+        found = aspire.verdict_logits(beams.states, [[("", "")] * 3] * len(PROMPTS))
+        for number, logits in enumerate(found):
+            row, beam = divmod(number, 3)
+            ids = beams.tokens[row, beam, : beams.lengths[row, beam]]
+            layout = [
+                _prompt(aspire, *PROMPTS[row]),
+                aspire.lm.embed(ids[ids != end]),
+                aspire.self_eval.vectors(aspire.lm),
+            ]
+            _assert_close(logits, _logits(aspire, torch.cat(layout))[-1, words])
 
 
 def test_decoded_answers_carry_their_likelihood(aspire: AspireLM) -> None:
     """Answers come in the beams' order, each with its likelihood, without the end token and outer white space."""
     answers, beams = aspire.decode(aspire.prompt_states(PROMPTS), k=3, max_new_tokens=6)
-    assert [
-        [answer.log_likelihood for answer in row] for row in answers
-    ] == beams.log_likelihoods.tolist()
-    assert all(
-        answer.text == answer.text.strip() and END_TOKEN not in answer.text
-        for row in answers
-        for answer in row
-    )
+    for row, log_likelihoods in zip(answers, beams.log_likelihoods.tolist(), strict=True):
+        assert [answer.log_likelihood for answer in row] == log_likelihoods
+        for answer in row:
+            assert answer.text == answer.text.strip()
+            assert END_TOKEN not in answer.text
 
 
 @pytest.mark.parametrize(
@@ -203,40 +196,38 @@ def test_decoded_answers_carry_their_likelihood(aspire: AspireLM) -> None:
 def test_an_answer_is_judged_as_its_text_reads(
     aspire: AspireLM, generated: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the model generates: what it goes on with after the answer, or is stripped, does not count."""
+    """Text that the model adds after the answer does not count, nor does white space around it."""
+    batch = len(PROMPTS)
     prompts = aspire.prompt_states(PROMPTS)
     ids = _ids(aspire, f" {generated}" if generated else "")
-    tokens = torch.tensor([*ids, aspire.lm.end_id]).expand(len(PROMPTS), 1, -1)
-    row = torch.ones(len(PROMPTS), 1, len(ids), dtype=torch.bool)
+    tokens = torch.tensor([*ids, aspire.lm.end_id]).expand(batch, 1, -1)
     with torch.inference_mode():
-        states = (
-            aspire.answering.extend(prompts, aspire.lm.embed(tokens[..., :-1]), row)[0]
-            if ids
-            else prompts
-        )
-        _, totals, counts = aspire.answer_states(prompts, [[generated]] * len(PROMPTS))
-        means = totals / counts
-    beams = Beams(tokens, torch.full((len(PROMPTS), 1), len(ids) + 1), means, means, states)
+        states = prompts
+        if ids:
+            embeddings = aspire.lm.embed(tokens[..., :-1])
+            mask = torch.ones(batch, 1, len(ids), dtype=torch.bool)
+            states, _ = aspire.answering_lm.extend(prompts, embeddings, mask)
+        _, totals, counts = aspire.answer_states(prompts, [[generated]] * batch)
+    means = totals / counts
+    beams = Beams(tokens, torch.full((batch, 1), len(ids) + 1), means, means, states)
     monkeypatch.setattr("aspire_guard.lm.aspire_lm.beam_search", lambda *_, **__: beams)
     answers, states = aspire.answer(prompts, k=1, max_new_tokens=len(ids) + 1)
-    judged = aspire.verdict_logits(
-        states, [[(q, a.text)] for (q, _), (a,) in zip(PROMPTS, answers, strict=True)]
-    )
-    likelihoods, log_p = aspire.score(
-        [(*p, a.text) for p, (a,) in zip(PROMPTS, answers, strict=True)]
-    )
-    _assert_close(torch.tensor([a.log_likelihood for (a,) in answers]), likelihoods)
+
+    expected_text = "Ada" if generated else ""
+    assert {answer.text for (answer,) in answers} == {expected_text}
+    texts = [[(question, expected_text)] for question, _ in PROMPTS]
+    judged = aspire.verdict_logits(states, texts)
+    likelihoods, log_p = aspire.score([(*prompt, expected_text) for prompt in PROMPTS])
+    _assert_close(torch.tensor([answer.log_likelihood for (answer,) in answers]), likelihoods)
     _assert_close(judged.log_softmax(-1)[:, 0], log_p)
-    assert {a.text for (a,) in answers} == {"Ada" if generated else ""}
-    assert (states.layers is beams.states.layers) == (
-        generated in ("Ada", "")
-    )  # else it was read again
+    was_read_again = states.layers is not beams.states.layers
+    assert was_read_again == (generated not in ("Ada", ""))
 
 
 def test_an_answer_is_over_where_the_sequence_is(
     aspire: AspireLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the model goes on with after the end of the sequence is no part of it, whatever token ends its answers."""
+    """Text after the end of the sequence is not part of the answer, whatever token ends answers."""
     lined = replace(aspire, lm=replace(aspire.lm, end="\n"))
     ids = [*_ids(aspire, " Ada"), aspire.lm.end_id, *_ids(aspire, "Passage\n")]
     prompts = lined.prompt_states(PROMPTS[:1])
@@ -249,16 +240,12 @@ def test_an_answer_is_over_where_the_sequence_is(
 
 @pytest.mark.parametrize("max_new_tokens", [2, 12])
 def test_an_answer_counts_its_tokens_and_the_end(aspire: AspireLM, max_new_tokens: int) -> None:
-    """Also where it was cut off, so that it is as many as when the answer is read."""
-    answers, beams = aspire.decode(
-        aspire.prompt_states(PROMPTS), k=3, max_new_tokens=max_new_tokens
-    )
-    shape = (len(PROMPTS), 3)
-    before_end = beams.states.lengths - aspire.prompt_states(PROMPTS).lengths
-    assert torch.equal(
-        torch.tensor([answer.tokens for row in answers for answer in row]).view(shape),
-        before_end + 1,
-    )
+    """The end counts even if the answer was cut before it, as it does when the answer is read."""
+    prompts = aspire.prompt_states(PROMPTS)
+    answers, beams = aspire.decode(prompts, k=3, max_new_tokens=max_new_tokens)
+    tokens = torch.tensor([answer.tokens for row in answers for answer in row])
+    before_end = beams.states.lengths - prompts.lengths
+    assert torch.equal(tokens.view_as(before_end), before_end + 1)
 
 
 @pytest.mark.parametrize("marker", [END_TOKEN, START_TOKEN])
@@ -337,7 +324,7 @@ def test_the_tiny_evaluator_is_the_same_for_the_same_seed(family: Family) -> Non
 
 
 def test_a_tokenizer_that_sets_a_space_before_every_text_has_the_words_without_one() -> None:
-    """As those of Llama 2 and Mistral do, whose " correct" is two tokens."""
+    """The tokenizers of Llama 2 and Mistral do this, so their " correct" is two tokens."""
     lm = tiny_lm()
     backend = Tokenizer.from_str(lm.tokenizer.backend_tokenizer.to_str())
     backend.normalizer = normalizers.Prepend(" ")

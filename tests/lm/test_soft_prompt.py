@@ -39,24 +39,17 @@ def test_saving_and_loading_keeps_every_bit(lm: LanguageModel, tmp_path: Path) -
     prompt = _random()
     prompt.save(tmp_path / "task", lm)
     assert torch.equal(SoftPrompt.load(tmp_path / "task", lm).weight, prompt.weight)
-    assert {path.name for path in (tmp_path / "task").iterdir()} >= {
-        "adapter_config.json",
-        "adapter_model.safetensors",
-    }
-    assert {path.suffix for path in (tmp_path / "task").iterdir()} <= {
-        ".json",
-        ".safetensors",
-        ".md",
-    }
-    assert (
-        json.loads((tmp_path / "task" / "adapter_config.json").read_text())["num_virtual_tokens"]
-        == 5
-    )
+    files = list((tmp_path / "task").iterdir())
+    assert {path.name for path in files} >= {"adapter_config.json", "adapter_model.safetensors"}
+    assert {path.suffix for path in files} <= {".json", ".safetensors", ".md"}
+    config = json.loads((tmp_path / "task" / "adapter_config.json").read_text())
+    assert config["num_virtual_tokens"] == 5
 
 
 @pytest.mark.parametrize("length", [1, 5, 13])
-def test_a_soft_prompt_starts_from_a_text(lm: LanguageModel, length: int) -> None:
+def test_a_soft_prompt_starts_from_a_text(length: int) -> None:
     """The text's embeddings are repeated from its end backwards, so that the last word stays last."""
+    lm = tiny_lm()
     prompt = SoftPrompt.from_text(lm, "It is", length)
     expected = ("It is" * 3)[-length:]
     assert len(prompt) == length
@@ -69,12 +62,12 @@ def test_a_soft_prompt_is_float32_whatever_it_is_made_from() -> None:
     assert SoftPrompt(torch.ones(2, 32, dtype=torch.bfloat16)).weight.dtype == torch.float32
 
 
-def test_a_missing_soft_prompt_is_a_corrupt_evaluator(lm: LanguageModel, tmp_path: Path) -> None:
+def test_a_missing_soft_prompt_is_a_corrupt_evaluator(tmp_path: Path) -> None:
     """The message names the file and a way out."""
     with pytest.raises(
         CorruptEvaluatorError, match=r"adapter_model\.safetensors, found .*; restore the evaluator"
     ):
-        SoftPrompt.load(tmp_path, lm)
+        SoftPrompt.load(tmp_path, tiny_lm())
 
 
 @pytest.mark.parametrize(
@@ -88,11 +81,11 @@ def test_a_missing_soft_prompt_is_a_corrupt_evaluator(lm: LanguageModel, tmp_pat
     ids=["another width", "one dimension", "not a number", "another tensor"],
 )
 def test_a_tensor_that_does_not_fit_is_a_corrupt_evaluator(
-    lm: LanguageModel, tmp_path: Path, tensors: dict[str, torch.Tensor]
+    tmp_path: Path, tensors: dict[str, torch.Tensor]
 ) -> None:
     """Shape, name and values are checked before anything is computed with them."""
     save_file(tensors, tmp_path / "adapter_model.safetensors")
     with pytest.raises(
         CorruptEvaluatorError, match=r"adapter_model\.safetensors, found .*; restore the evaluator"
     ):
-        SoftPrompt.load(tmp_path, lm)
+        SoftPrompt.load(tmp_path, tiny_lm())

@@ -53,7 +53,7 @@ def test_parsing_undoes_rendering(question: str, context: str | None) -> None:
     "text", ["Who?", "", "Answer:", "Passage: x\n", "Hello\nQuestion: Who?\nAnswer:"]
 )
 def test_any_other_text_is_a_question_without_context(text: str) -> None:
-    """What was not rendered by this template is taken whole."""
+    """Text that was not rendered by this template is taken as a whole."""
     assert TEMPLATE.parse(text) == (text, None)
 
 

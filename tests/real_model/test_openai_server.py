@@ -30,7 +30,7 @@ from openai import DefaultAsyncHttpxClient
 from pydantic import SecretStr
 
 from aspire_guard import AspireGuard, RoutingPolicy, SelfEvaluator
-from aspire_guard.lm.smollm2 import HUB_ID, local_smollm2
+from aspire_guard.lm.smollm2 import HUB_ID, find_local_smollm2
 from aspire_integrations.middleware import AspireGuardMiddleware
 
 QUESTION = "What is the capital of France?"
@@ -47,7 +47,7 @@ SECONDS_TO_START = 300
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """What a client has to know of the server, which runs while this module does."""
-    model = str(local_smollm2() or HUB_ID)
+    model = str(find_local_smollm2() or HUB_ID)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])

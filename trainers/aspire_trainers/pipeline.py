@@ -92,7 +92,7 @@ def train_evaluator(config: TrainingConfig, data: TrainingData, output: Path) ->
     work = broadcast_from_main(lambda: open_work_folder(output, run))
     with ExitStack() as held:
         broadcast_from_main(lambda: lock_run(work, held))
-        start = start.on(lm.to(getattr(torch, config.dtype)))
+        start = start.copy_onto(lm.to(getattr(torch, config.dtype)))
         del lm  # of a large model there may be no room for both precisions at once
         tuned = _tune(start, config, data, work)
         right = cache_grades(correctness, work / "grades-calibration.jsonl")
@@ -121,7 +121,7 @@ def _start_folder(name: str) -> Path:
 
 def _in_float32(aspire: AspireLM, config: TrainingConfig) -> AspireLM:
     """As the evaluator is used, and calibrated."""
-    return aspire if config.dtype == "float32" else aspire.on(load_base_model(config.model))
+    return aspire if config.dtype == "float32" else aspire.copy_onto(load_base_model(config.model))
 
 
 def _calibrate(

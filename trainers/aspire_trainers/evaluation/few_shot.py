@@ -130,20 +130,18 @@ class FewShot:
         contexts = list(dict.fromkeys(record.context for record in records))
         kinds = torch.tensor([int(context is None) for context in contexts], device=lm.device)
         passages = [self._passage_ids(context) for context in contexts]
-        states = self._extended(self._heads.rows(kinds), passages)
+        states = self._extended(self._heads.select_rows(kinds), passages)
         index = torch.tensor(
             [contexts.index(record.context) for record in records], device=lm.device
         )
         return self._extended(
-            states.rows(index), [self._question_ids(record) for record in records]
+            states.select_rows(index), [self._question_ids(record) for record in records]
         )
 
     def decode(self, records: Sequence[QARecord], *, k: int, max_new_tokens: int) -> Decoded:
         """Answer by beam search; the first line of the best beam is read again, since the beam may go on after it."""
         prompts = self.states(records)
-        beams = self.aspire.decode(
-            prompts, k=k, max_new_tokens=max_new_tokens, early_stopping=True
-        )[0]
+        beams = self.aspire.decode(prompts, k=k, max_new_tokens=max_new_tokens)[0]
         beams = [_first_lines(row) for row in beams]
         texts = [row[0].text for row in beams]
         states, totals, counts = self.aspire.answer_states(prompts, [[text] for text in texts])

@@ -220,8 +220,8 @@ def make_adapter(
 ) -> Adapter:
     """A copy of `start`, or an untrained adapter of the kind that `config` names; equal seeds make equal ones."""
     if start is not None:
-        return start.on(lm).requires_grad_()
+        return start.copy_onto(lm).requires_grad_()
     if config.method == "lora":
         modules = config.target_modules
-        return Lora.new(lm, config.text, rank=config.rank, seed=seed, target_modules=modules)
+        return Lora.from_text(lm, config.text, rank=config.rank, seed=seed, target_modules=modules)
     return SoftPrompt.from_text(lm, config.text, config.length)

@@ -87,4 +87,4 @@ def decode_records(
 ) -> tuple[list[list[Answer]], Beams]:
     """The `k` best answers to each record, and their states."""
     prompts = aspire.prompt_states([(record.question, record.context) for record in records])
-    return aspire.decode(prompts, k=k, max_new_tokens=max_new_tokens, early_stopping=True)
+    return aspire.decode(prompts, k=k, max_new_tokens=max_new_tokens)

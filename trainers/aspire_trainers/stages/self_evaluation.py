@@ -81,7 +81,9 @@ def self_evaluation_loss(
                 for row in part.values()
             ]
         )
-        answers = states.rows(torch.tensor(list(part), device=device)).branches(branches)
+        answers = states.select_rows(torch.tensor(list(part), device=device)).select_branches(
+            branches
+        )
         logits = aspire.verdict_logits(
             answers, [[answer.pair for answer in row] for row in part.values()]
         )

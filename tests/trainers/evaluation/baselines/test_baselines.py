@@ -81,7 +81,7 @@ def test_verdicts_are_those_of_a_question_asked_after_the_answer(
 ) -> None:
     """log P(" true") against " false" of one full pass over prompt, answer and follow-up, and its tokens."""
     prompting, decoded = answered.prompting, answered.decoded
-    lm = prompting.aspire.answering
+    lm = prompting.aspire.answering_lm
     words = [int(lm.token_ids(word)[0]) for word in (" true", " false")]
     for i, (record, text) in enumerate(zip(answered.records, decoded.texts, strict=True)):
         ideas = [sample.text for sample in answered.samples[i]]

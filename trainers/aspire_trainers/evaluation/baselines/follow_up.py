@@ -16,7 +16,7 @@ def log_p_true(answered: AnsweredBatch, texts: Sequence[str]) -> list[ScoreWithC
     """log P("true") against "false" when the text of each answer is asked after it, in nats, with the tokens read."""
     judge = replace(answered.prompting.aspire, correct=TRUE, wrong=FALSE)
     ids, mask = pad([answered.prompting.follow_up(text) for text in texts])
-    states, _ = judge.answering.extend(
+    states, _ = judge.answering_lm.extend(
         answered.decoded.states, judge.lm.embed(ids)[:, None], mask[:, None]
     )
     log_p = judge.word_logits(states.hidden)[:, 0].log_softmax(-1)[:, 0]
