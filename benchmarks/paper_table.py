@@ -28,9 +28,9 @@ from aspire_trainers.data.dataset import load_dataset
 from aspire_trainers.data.training_data import TrainingData
 from aspire_trainers.evaluation.baselines import Suite
 from aspire_trainers.evaluation.baselines.entailment import RougeEntailment
-from aspire_trainers.evaluation.evaluation import Report, build_report, evaluate_pretrained
 from aspire_trainers.evaluation.judging import answer_records, grade_answers
-from aspire_trainers.evaluation.score_reports import Block, ScoreReport
+from aspire_trainers.evaluation.reports import Report, build_report, evaluate_pretrained
+from aspire_trainers.evaluation.score_reports import ScoreReport, ScoreTable
 from aspire_trainers.pipeline import train_evaluator
 from aspire_trainers.run.progress import Progress
 
@@ -129,7 +129,7 @@ def _listed(values: Sequence[int]) -> str:
     return ", ".join(map(str, values))
 
 
-def _rows(answers: str, blocks: Sequence[Block]) -> Iterator[str]:
+def _rows(answers: str, blocks: Sequence[ScoreTable]) -> Iterator[str]:
     for name in blocks[0].scores if blocks else ():
         reports = [block.scores[name] for block in blocks]
         areas = (

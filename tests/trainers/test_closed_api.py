@@ -73,7 +73,7 @@ batch_size = 4
 
 
 class Api(BaseHTTPRequestHandler):
-    """Answers as OpenAI-compatible servers do: wrong to every third passage, and busy at every fourth request."""
+    """An OpenAI-compatible server that answers every third passage wrongly, and is busy at every fourth request."""
 
     requests, lock = 0, Lock()
 
@@ -100,12 +100,12 @@ class Api(BaseHTTPRequestHandler):
         self.wfile.write(sent)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Says nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where a user works, with an API to call."""
+    """Work in a user's folder, with an API to call."""
     (tmp_path / "closed_app.py").write_text(MODULE, encoding="utf-8")
     (tmp_path / "recipe.toml").write_text(RECIPE, encoding="utf-8")
     rows = [
@@ -185,21 +185,15 @@ def test_an_evaluator_is_fitted_to_the_answers_of_an_api(
     assert {line["log_likelihood"] for line in scored} == {-0.125, -3.0}
 
 
-def test_where_some_answers_have_no_log_likelihood_the_evaluator_goes_by_its_own(
+def test_if_some_answers_have_no_log_likelihood_the_evaluator_goes_by_its_own(
     base: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And a warning says so before anything is trained."""
-    lines = [
-        {
-            "question": "Which?",
-            "context": f"Passage {i}.",
-            "answers": [f"no. {i}"],
-            "answer": answer,
-            "log_likelihood": seen,
-        }
-        for i in range(5)
-        for answer, seen in ((f"no. {i}", -0.125), ("nothing", None))
-    ]
+    """A warning says so before anything is trained."""
+    lines: list[dict[str, Any]] = []
+    for i in range(5):
+        record = {"question": "Which?", "context": f"Passage {i}.", "answers": [f"no. {i}"]}
+        lines.append(record | {"answer": f"no. {i}", "log_likelihood": -0.125})
+        lines.append(record | {"answer": "nothing", "log_likelihood": None})
     (folder / "answers.jsonl").write_text(
         "".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8"
     )
@@ -212,10 +206,10 @@ def test_where_some_answers_have_no_log_likelihood_the_evaluator_goes_by_its_own
     assert read_manifest(folder / "my-evaluator").likelihood == "own"
 
 
-def test_training_goes_on_from_records_or_from_answers(
+def test_training_takes_records_or_answers(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One of the two, and not both: one line and exit code 2."""
+    """With neither or with both it ends in one line and exit code 2."""
     for given, found in (
         ((), "neither"),
         (("--train", "qa.jsonl", "--answers", "qa.jsonl"), "both"),

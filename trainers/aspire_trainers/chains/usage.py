@@ -1,7 +1,8 @@
-"""What the models inside a chain were used for: calls, and the tokens that they report."""
+"""Usage of the models inside a chain: their calls, and the tokens that they report."""
 
 from __future__ import annotations
 
+from itertools import chain
 from threading import Lock
 from typing import Any
 
@@ -11,14 +12,14 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 
 
 class UsageCounter(BaseCallbackHandler):
-    """Counts the calls of the models inside any number of runs; safe to be called from several threads.
+    """Counts the calls of the models inside any number of runs. It may be called from several threads.
 
-    LangChain's own handler counts tokens of models only that say their name, and no calls.
+    LangChain's own handler counts no calls, and tokens only of models that report their name.
 
     Attributes:
-        calls: of models, those that failed included; 0 where the chain calls none through LangChain.
-        input_tokens: read by them, as far as they report it.
-        output_tokens: written by them, as far as they report it.
+        calls: model calls, including failed calls. It is 0 if the chain calls no model through LangChain.
+        input_tokens: tokens that the models read, as far as they report it.
+        output_tokens: tokens that the models wrote, as far as they report it.
     """
 
     run_inline = True
@@ -30,7 +31,7 @@ class UsageCounter(BaseCallbackHandler):
 
     @property
     def summary(self) -> str:
-        """For the progress bar."""
+        """The counts in words, for the progress bar."""
         if not self.input_tokens + self.output_tokens:
             return f"{self.calls:,} calls"
         return f"{self.calls:,} calls · {self.input_tokens:,} tokens in, {self.output_tokens:,} out"
@@ -38,16 +39,16 @@ class UsageCounter(BaseCallbackHandler):
     def on_chat_model_start(
         self, serialized: dict[str, Any], messages: list[list[BaseMessage]], **kwargs: Any
     ) -> None:
-        """Counts a call."""
-        self._called()
+        """Count a call."""
+        self._count_call()
 
     def on_llm_start(self, serialized: dict[str, Any], prompts: list[str], **kwargs: Any) -> None:
-        """Counts a call."""
-        self._called()
+        """Count a call."""
+        self._count_call()
 
     def on_llm_end(self, response: LLMResult, **kwargs: Any) -> None:
-        """Counts the tokens of an answer."""
-        for generation in (generation for row in response.generations for generation in row):
+        """Count the tokens of an answer."""
+        for generation in chain.from_iterable(response.generations):
             message = generation.message if isinstance(generation, ChatGeneration) else None
             usage = message.usage_metadata if isinstance(message, AIMessage) else None
             if usage is not None:
@@ -55,6 +56,6 @@ class UsageCounter(BaseCallbackHandler):
                     self.input_tokens += usage["input_tokens"]
                     self.output_tokens += usage["output_tokens"]
 
-    def _called(self) -> None:
+    def _count_call(self) -> None:
         with self._lock:
             self.calls += 1

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from aspire_trainers.config import TrainingConfig
     from aspire_trainers.data.training_data import TrainingData
 
 
@@ -15,13 +16,13 @@ def train(
     output: Annotated[Path, typer.Option(help="The evaluator folder to write.")],
     train: Annotated[
         list[str] | None,
-        typer.Option(help="JSONL of QA records, or handbook:train; may be given several times."),
+        typer.Option(help="JSONL of QA records, or handbook:train. May be given several times."),
     ] = None,
     answers: Annotated[
         list[str] | None,
         typer.Option(
-            help="Or: JSONL of answers that a chain gave, as `sample` writes it, to judge these and not the model's "
-            "own; may be given several times."
+            help="Instead of --train: JSONL of a chain's answers, as `sample` writes it, to judge these and not the "
+            "model's own. May be given several times."
         ),
     ] = None,
     validation: Annotated[
@@ -31,34 +32,33 @@ def train(
         ),
     ] = None,
     recipe: Annotated[
-        Path | None, typer.Option(help="Settings in TOML; options given here win over it.")
+        Path | None, typer.Option(help="Settings in TOML. Options given here win over it.")
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(
-            help="smollm2-135m, a local folder or a hub id; where left out, smollm2-135m or that of --init-from."
+            help="smollm2-135m, a local folder or a hub id. By default smollm2-135m, or the model of --init-from."
         ),
     ] = None,
     init_from: Annotated[
         str | None,
-        typer.Option(help="Go on from the θp and θs of this evaluator: a folder, or starter."),
+        typer.Option(help="Continue from the θp and θs of this evaluator: a folder, or starter."),
     ] = None,
     limit: Annotated[
         int | None,
-        typer.Option(min=1, help="Use at most so many records of each training dataset."),
+        typer.Option(min=1, help="Use at most this many records of each training dataset."),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of every random choice.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of every random choice.")] = None,
 ) -> None:
     """Train an evaluator: task tuning, answer sampling, self-evaluation.
 
     Example: aspire-guard train --model smollm2-135m --train qa.jsonl --limit 300 --output my-evaluator
 
-    After a kill at any moment the same command goes on where it stopped, and ends with the same weights where it has
-    the same number of threads.
+    After a kill at any moment the same command continues where it stopped. It ends with the same weights if it has the
+    same number of threads.
     """
     from aspire_guard.errors import InputError
-    from aspire_guard.evaluators.evaluator_folder import read_calibration, read_manifest
-    from aspire_guard.selection.calibration import LEAST_RELEASED
+    from aspire_guard.evaluators.evaluator_folder import read_manifest
     from aspire_trainers.config import TrainingConfig
     from aspire_trainers.data.training_data import TrainingData
     from aspire_trainers.pipeline import train_evaluator
@@ -71,7 +71,7 @@ def train(
     load = TrainingData.load if train else TrainingData.load_answers
     data = load(train or answers or [], validation or [], config)
     is_main = get_processes().is_main_process
-    if is_main and config.alpha != 1:  # else no likelihood counts
+    if is_main and config.alpha != 1:  # with α = 1 no likelihood counts
         _warn_of_missing_likelihoods(data)
     folder = train_evaluator(config, data, output.resolve())
     if not is_main:
@@ -79,27 +79,32 @@ def train(
     typer.echo(
         f"{output}: an evaluator for {read_manifest(folder).base_model.name}; read its README.md"
     )
-    calibration = read_calibration(folder)
-    if not any(threshold.releases for threshold in calibration.thresholds):
-        typer.echo(
-            f"warning: no threshold that releases {LEAST_RELEASED} answers or more of the {calibration.n} to the "
-            f"validation records reached an accuracy of {config.target_accuracy:g} on them, so it releases nothing; "
-            "train on more records, or calibrate it on answers that you have labelled",
-            err=True,
-        )
+    _warn_if_nothing_is_released(folder, config)
 
 
 def _warn_of_missing_likelihoods(data: TrainingData) -> None:
     from aspire_trainers.data.chain_answers import list_answers_without_likelihood
 
     given = data.given_of(data.validation) or []
-    n, missing = (
-        sum(len(answers.texts) for answers in given),
-        list_answers_without_likelihood(given),
-    )
+    n = sum(len(answers.texts) for answers in given)
+    missing = list_answers_without_likelihood(given)
     if 0 < missing < n:
         typer.echo(
             f"warning: {missing} of the {n} answers to the validation records have no log-likelihood, so the evaluator "
             "will go by its own model's likelihood of every answer; leave them out if it should go by the chain's",
+            err=True,
+        )
+
+
+def _warn_if_nothing_is_released(folder: Path, config: TrainingConfig) -> None:
+    from aspire_guard.evaluators.evaluator_folder import read_calibration
+    from aspire_guard.selection.calibration import LEAST_RELEASED
+
+    calibration = read_calibration(folder)
+    if not any(threshold.releases for threshold in calibration.thresholds):
+        typer.echo(
+            f"warning: no threshold that releases {LEAST_RELEASED} answers or more of the {calibration.n} to the "
+            f"validation records reached an accuracy of {config.target_accuracy:g} on them, so it releases nothing; "
+            "train on more records, or calibrate it on answers that you have labelled",
             err=True,
         )

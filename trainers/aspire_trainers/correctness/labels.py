@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from aspire_guard.errors import InputError
@@ -20,83 +20,94 @@ from aspire_guard.jsonl import (
 )
 from aspire_trainers.record import QARecord
 
+_Key = tuple[str, str]  # the record's id, and the answer
+
 
 class Labels:
     """Looks answers up by the id of their record and their text, without surrounding white space.
 
     Args:
-        path: JSONL with `id`, `answer` and `correct` (true or false); other keys are ignored. An empty file
+        path: JSONL with `id`, `answer` and `correct` (true or false). Other keys are ignored. An empty file
             will do for a start.
 
     Raises:
-        DatasetError: the file is missing, a line is no label, or two lines contradict each other.
+        DatasetError: the file is missing, a line is not a label, or two lines contradict each other.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._labels = _read(self.path)
+        self._labels = _read_labels(self.path)
 
     def grade(self, answers: Sequence[tuple[QARecord, str]]) -> list[bool]:
         """Return the label of each answer.
 
         Raises:
-            InputError: some have none; they stand in a file beside this one, ready to be labelled.
+            InputError: some answers have no label. They are written to a file beside this one, ready to be labelled.
         """
         keys = [(record.id, answer.strip()) for record, answer in answers]
-        missing = {
-            key: record
-            for key, (record, _) in zip(keys, answers, strict=True)
-            if key not in self._labels
-        }
+        missing: dict[_Key, QARecord] = {}
+        for key, (record, _) in zip(keys, answers, strict=True):
+            if key not in self._labels:
+                missing[key] = record
         if missing:
-            to_label = self.path.with_suffix(".unlabelled.jsonl")
-            is_filled = to_label.exists() and to_label.stat().st_size
-            if is_filled and any(
-                value.get("correct") is not None for _, value in numbered_objects(to_label)
-            ):
-                raise InputError(
-                    f"{self.path}: expected the labels in {to_label} to be appended here, found answers without one; "
-                    "append them, and delete that file"
-                )
-            lines = (_line(record, answer) for (_, answer), record in missing.items())
-            to_label.write_text("".join(lines), encoding="utf-8")
+            to_label = self._list_missing(missing)
             raise InputError(
                 f"{self.path}: expected a label for each of {len(set(keys))} answers, found none for {len(missing)}; "
                 f"fill in those in {to_label} and append them"
             )
         return [self._labels[key] for key in keys]
 
+    def _list_missing(self, missing: Mapping[_Key, QARecord]) -> Path:
+        """Write the answers without a label to the file beside this one, and return its path.
 
-def _line(record: QARecord, answer: str) -> str:
-    """An answer to be labelled, with what a person needs to know."""
-    texts = {
+        Raises:
+            InputError: that file holds labels of people already, which must not be overwritten.
+        """
+        to_label = self.path.with_suffix(".unlabelled.jsonl")
+        if _holds_labels(to_label):
+            raise InputError(
+                f"{self.path}: expected the labels in {to_label} to be appended here, found answers without one; "
+                "append them, and delete that file"
+            )
+        lines = [_format_line(record, answer) for (_, answer), record in missing.items()]
+        to_label.write_text("".join(lines), encoding="utf-8")
+        return to_label
+
+
+def _holds_labels(path: Path) -> bool:
+    if not path.exists() or not path.stat().st_size:
+        return False
+    return any(value.get("correct") is not None for _, value in numbered_objects(path))
+
+
+def _format_line(record: QARecord, answer: str) -> str:
+    """Return an answer to be labelled, with the material that a person needs for it."""
+    fields = {
         "id": record.id,
         "question": record.question,
         "context": record.context,
         "references": record.references,
+        "answer": answer,
+        "correct": None,
     }
-    return json.dumps(texts | {"answer": answer, "correct": None}, ensure_ascii=False) + "\n"
+    return json.dumps(fields, ensure_ascii=False) + "\n"
 
 
-def _read(path: Path) -> dict[tuple[str, str], bool]:
-    labels: dict[tuple[str, str], bool] = {}
+def _read_labels(path: Path) -> dict[_Key, bool]:
+    labels: dict[_Key, bool] = {}
     if path.exists() and not path.stat().st_size:  # nothing is labelled yet
         return labels
     for number, value in numbered_objects(path):
-        key = (
-            id_field(path, number, value),
-            text_field(path, number, "answer", value.get("answer")),
-        )
+        record_id = id_field(path, number, value)
+        answer = text_field(path, number, "answer", value.get("answer"))
         correct = value.get("correct")
         if not isinstance(correct, bool):
+            found = describe_json(correct)
+            expected = '"correct" to be true or false'
+            raise line_error(path, number, expected, found, "label the answer")
+        if labels.setdefault((record_id, answer), correct) != correct:
+            found = f"another label of {shorten(answer)} for {shorten(record_id)} before"
             raise line_error(
-                path,
-                number,
-                '"correct" to be true or false',
-                describe_json(correct),
-                "label the answer",
+                path, number, "one label for each answer", found, "delete one of the two"
             )
-        if labels.setdefault(key, correct) != correct:
-            found = f"another label of {shorten(key[1])} for {shorten(key[0])} before"
-            raise line_error(path, number, "one label an answer", found, "delete one of the two")
     return labels

@@ -30,7 +30,7 @@ _REFUSALS = frozenset(
     }
 )
 
-# Sentences that do.
+# Sentences that decline.
 _SOURCE = "(?:the |this |provided |given )*(?:passage|text|context|document|article)s?"
 _SENTENCES = re.compile(
     rf"(?!.*\b(?:but|however|though|although|perhaps|maybe|probably)\b)"  # an answer may follow
@@ -45,8 +45,8 @@ _SENTENCES = re.compile(
 
 
 def is_refusal(answer: str) -> bool:
-    """Return whether the whole answer is a refusal: empty, or a phrase such as "I don't know."."""
-    # "don't" is one word here, whichever apostrophe it has and whether it has one.
+    """Tell whether the whole answer is a refusal: empty, or a phrase such as "I don't know."."""
+    # "don't" is one word here, with any apostrophe or without an apostrophe.
     words = UnicodeTokenizer().tokenize(_APOSTROPHES.sub("", answer))
-    said = " ".join(words)
-    return not answer.strip() or said in _REFUSALS or _SENTENCES.fullmatch(said) is not None
+    phrase = " ".join(words)
+    return not answer.strip() or phrase in _REFUSALS or _SENTENCES.fullmatch(phrase) is not None

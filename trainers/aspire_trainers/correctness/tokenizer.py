@@ -22,7 +22,7 @@ _UNSPACED_CHARACTER = re.compile(
 )
 _ZERO_WIDTH_SPACE = "\u200b"
 
-# Kinds of characters, to the tokenizer. Ignored are format characters, such as joiners and soft hyphens.
+# Kinds of characters to the tokenizer. It ignores format characters, such as joiners and soft hyphens.
 _WORD, _UNSPACED, _MARK, _SEPARATOR, _IGNORED = "word", "unspaced", "mark", "separator", "ignored"
 
 
@@ -32,13 +32,13 @@ class UnicodeTokenizer:
     def tokenize(self, text: str) -> list[str]:
         """Return the tokens of a text, folded to one case and to NFKC.
 
-        A token is a run of letters, digits and their combining marks; in a script without spaces it is
-        one character with its marks. Decimal digits of every script become 0–9. All else separates.
+        A token is a run of letters, digits and their combining marks. In a script without spaces it is
+        one character with its marks. Decimal digits of every script become 0–9. All other characters separate tokens.
         """
         spaced: list[str] = []
         previous = _SEPARATOR
         for character in fold(text):
-            kind = _kind(character)
+            kind = _classify(character)
             if kind == _IGNORED or (kind == _MARK and previous == _SEPARATOR):
                 continue
             if kind == _MARK:
@@ -53,12 +53,12 @@ class UnicodeTokenizer:
 
 
 def fold(text: str) -> str:
-    """The text in one case and in NFKC; folding it again changes nothing."""
-    # Folding the case can undo NFKC, hence twice.
+    """Return the text in one case and in NFKC. Folding it again changes nothing."""
+    # Folding the case can undo NFKC, so NFKC is applied twice.
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
 
 
-def _kind(character: str) -> str:
+def _classify(character: str) -> str:
     category = unicodedata.category(character)
     if category == "Cf" and character != _ZERO_WIDTH_SPACE:
         return _IGNORED
@@ -66,4 +66,6 @@ def _kind(character: str) -> str:
         return _MARK
     if category[0] not in "LN":
         return _SEPARATOR
-    return _UNSPACED if _UNSPACED_CHARACTER.match(character) and category != "Nd" else _WORD
+    if category != "Nd" and _UNSPACED_CHARACTER.match(character):
+        return _UNSPACED
+    return _WORD

@@ -1,4 +1,4 @@
-"""Whether the model can read the records: told before training or answering, not in its third hour."""
+"""Checks that records fit the model's window, made before training or answering and not hours into it."""
 
 from __future__ import annotations
 
@@ -20,27 +20,32 @@ if TYPE_CHECKING:
 def check_answering_window(
     prompting: Prompting, records: Sequence[QARecord], max_new_tokens: int, suite: Suite
 ) -> None:
-    """Make sure that every prompt, with the longest answer and what is read after it, fits into the model's window.
+    """Check that every prompt, the longest answer and the text read after it fit into the model's window.
 
     Raises:
-        InputError: one does not; it is named.
+        InputError: a record does not fit. The message names it.
     """
-    aspire, asked = prompting.aspire, suite.follow_up_tokens(prompting, max_new_tokens)
+    aspire = prompting.aspire
+    follow_up = suite.count_follow_up_tokens(prompting, max_new_tokens)
     for record in records:
-        suffix = max(
-            asked,
-            count_adapter_tokens(aspire, None, aspire.self_eval, record.question, max_new_tokens),
+        self_eval = count_adapter_tokens(
+            aspire, None, aspire.self_eval, record.question, max_new_tokens
         )
-        check_fit(prompting, record, max_new_tokens + suffix)
+        check_fit(prompting, record, max_new_tokens + max(follow_up, self_eval))
 
 
 def check_fit(prompting: Prompting, record: QARecord, after: int) -> None:
-    """With so many tokens after the prompt."""
+    """Check that the record's prompt and `after` more tokens fit into the model's window.
+
+    Raises:
+        InputError: they do not fit.
+    """
     window = prompting.aspire.lm.max_length
-    if (found := prompting.length(record) + after) > window:
+    tokens = prompting.count_tokens(record) + after
+    if tokens > window:
         raise InputError(
-            f"{record.id}: expected at most {window} tokens of context, question, answer and what is read with them, "
-            f"found {found}; shorten its context, leave it out, or take a base model with a longer window"
+            f"{record.id}: expected at most {window} tokens of context, question, answer and the text read after them, "
+            f"found {tokens}; shorten its context, leave it out, or take a base model with a longer window"
         )
 
 
@@ -51,22 +56,23 @@ def count_adapter_tokens(
     question: str = "",
     answer: int = 0,
 ) -> int:
-    """Of an adapter that goes on from `start`, or is made anew, where the answer has so many tokens."""
+    """Count the tokens of an adapter that continues from `start`, or is made anew from `config`.
+
+    Args:
+        answer: tokens of the answer, which the adapter's text may repeat.
+    """
     if start is not None:
-        return (
-            len(start.vectors(aspire.lm, question, ""))
-            + start.text.count(ANSWER_PLACEHOLDER) * answer
-        )
+        repetitions = start.text.count(ANSWER_PLACEHOLDER)
+        return len(start.vectors(aspire.lm, question, "")) + repetitions * answer
     if config is None or config.method not in ("soft_prompt", "lora"):
         return 0
     if config.method == "soft_prompt":
         return config.length
-    return (
-        len(aspire.lm.token_ids(fill_text(config.text, question, "")))
-        + config.text.count(ANSWER_PLACEHOLDER) * answer
-    )
+    text = fill_text(config.text, question, "")
+    repetitions = config.text.count(ANSWER_PLACEHOLDER)
+    return len(aspire.lm.token_ids(text)) + repetitions * answer
 
 
 def count_longest_answer(aspire: AspireLM, answers: Iterable[str]) -> int:
-    """Count the tokens of the longest of these answers."""
+    """Count the tokens of the longest of these answers, or return 0 if there are no answers."""
     return max((len(aspire.answer_ids(answer)) for answer in answers), default=0)

@@ -1,39 +1,34 @@
-"""The pre-trained model, prompted as well as it can be: by a few questions with short answers to follow."""
+"""The pre-trained model, prompted as well as possible: a few questions with short answers come before each question.
+
+The prompt is plain text, and the end of the line ends an answer. Asked in its chat template, SmolLM2-135M answers in
+sentences, and is right far less often.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
-from jinja2 import TemplateError
 from torch import Tensor
 
-from aspire_guard.errors import InputError
 from aspire_guard.lm.aspire_lm import Answer, AspireLM
 from aspire_guard.lm.language_model import LanguageModel, pad
 from aspire_guard.lm.prefix_states import PrefixStates
-from aspire_guard.lm.template import PromptTemplate, neutralize_markers
-from aspire_trainers.evaluation.prompting import VERDICT, Decoded
+from aspire_guard.lm.template import neutralize_markers
+from aspire_trainers.evaluation.prompting import VERDICT, DecodedAnswers
 from aspire_trainers.record import QARecord
 
 _OPEN_BOOK = "Answer each question with a few words copied from its passage, and nothing else."
 _CLOSED_BOOK = "Answer each question with a few words, and nothing else."
 
-# Without the model's chat template an answer is a line.
-_PLAIN_TEMPLATE = (
-    "{% for message in messages %}{{ 'Answer: ' if message.role == 'assistant' }}{{ message.content }}\n"
-    "{{ '\n' if message.role != 'user' }}{% endfor %}{{ 'Answer:' if add_generation_prompt }}"
-)
-
-# Where a user's texts go in the rendered chat: they are tokenised apart, so that no marker in them counts as one.
-_CONTEXT, _QUESTION, _ANSWER, _FOLLOW_UP = " {context}", " {question}", "{answer}", "{follow_up}"
+_PASSAGE, _QUESTION, _ANSWER = "Passage:", "Question:", "Answer:"
 
 
 @dataclass(frozen=True)
 class FewShotExample:
-    """A question that is shown with its answer; each can be answered without its passage too."""
+    """A question that is shown with its answer. It can be answered without its passage, too."""
 
     passage: str
     question: str
@@ -68,84 +63,56 @@ EXAMPLES = (
 )
 
 
-@dataclass(frozen=True)
-class _Pieces:
-    """The chat around one kind of question, as text: before its passage, before its question, and after it."""
-
-    head: str
-    between: str
-    tail: str
-
-
-class FewShot:
-    """The pre-trained model with examples before every question; an answer is its first line.
-
-    As plain text, where the end of the line ends an answer, or as a chat. SmolLM2-135M answers in sentences when it
-    is asked in its chat template, and is right far more often as plain text.
+class FewShotPrompting:
+    """The pre-trained model with examples before every question. An answer is its first line.
 
     Args:
         lm: the pre-trained model.
-        examples: what it is shown first; as many of them as leave half of the model's window free.
-        chat: ask in the model's own chat template.
-
-    Raises:
-        InputError: the model has no chat template.
+        examples: the examples to show, as many of them as leave half of the model's window free.
     """
 
-    def __init__(
-        self,
-        lm: LanguageModel,
-        examples: Sequence[FewShotExample] = EXAMPLES,
-        *,
-        chat: bool = False,
-    ) -> None:
-        if chat and not lm.tokenizer.chat_template:
-            raise InputError(
-                "expected a model with a chat template, found none; ask it in plain text"
-            )
-        self._template = lm.tokenizer.chat_template if chat else _PLAIN_TEMPLATE
-        self._start = lm.start_ids[:0] if chat else lm.start_ids
-        layout = PromptTemplate(answer="{answer}" if chat else " {answer}")
-        self.aspire = AspireLM(lm if chat else replace(lm, end=_line_end(lm)), template=layout)
-        self._examples = list(examples)
-        # Half of a small window is kept for the question.
-        while (
-            self._examples
-            and len(self._marked_ids(self._render(self._chat(open_book=True)))) > lm.max_length // 2
-        ):
-            self._examples.pop()
+    def __init__(self, lm: LanguageModel, examples: Sequence[FewShotExample] = EXAMPLES) -> None:
+        self.aspire = AspireLM(replace(lm, end=_find_line_end(lm)))
+        self._examples = _choose_examples(lm, examples)
 
-    def length(self, record: QARecord) -> int:
-        """Tokens of the prompt, the examples included."""
-        kind = int(record.context is None)
-        return (
-            int(self._heads.lengths[kind, 0])
-            + len(self._passage_ids(record.context))
-            + len(self._question_ids(record))
-        )
+    def count_tokens(self, record: QARecord) -> int:
+        """Count the tokens of the prompt, including the examples."""
+        is_closed = int(record.context is None)
+        head = int(self._heads.lengths[is_closed, 0])
+        return head + len(self._encode_passage(record.context)) + len(self._encode_question(record))
 
-    def states(self, records: Sequence[QARecord]) -> PrefixStates:
-        """States of the prompts; the examples are computed once for all calls, a passage once a call."""
-        lm = self.aspire.lm
+    def compute_states(self, records: Sequence[QARecord]) -> PrefixStates:
+        """Return the states of the prompts.
+
+        The examples are computed once for all calls, a passage once a call.
+        """
+        device = self.aspire.lm.device
         contexts = list(dict.fromkeys(record.context for record in records))
-        kinds = torch.tensor([int(context is None) for context in contexts], device=lm.device)
-        passages = [self._passage_ids(context) for context in contexts]
-        states = self._extended(self._heads.select_rows(kinds), passages)
-        index = torch.tensor(
-            [contexts.index(record.context) for record in records], device=lm.device
-        )
-        return self._extended(
-            states.select_rows(index), [self._question_ids(record) for record in records]
-        )
+        heads = torch.tensor([int(context is None) for context in contexts], device=device)
+        passages = [self._encode_passage(context) for context in contexts]
+        context_states = self._extend(self._heads.select_rows(heads), passages)
+        places = [contexts.index(record.context) for record in records]
+        states = context_states.select_rows(torch.tensor(places, device=device))
+        return self._extend(states, [self._encode_question(record) for record in records])
 
-    def decode(self, records: Sequence[QARecord], *, k: int, max_new_tokens: int) -> Decoded:
-        """Answer by beam search; the first line of the best beam is read again, since the beam may go on after it."""
-        prompts = self.states(records)
-        beams = self.aspire.decode(prompts, k=k, max_new_tokens=max_new_tokens)[0]
-        beams = [_first_lines(row) for row in beams]
-        texts = [row[0].text for row in beams]
+    def decode(self, records: Sequence[QARecord], *, k: int, max_new_tokens: int) -> DecodedAnswers:
+        """Answer by beam search, and read the first line of the best beam again.
+
+        The beam may go on after that line, so its own states and likelihood would not be those of the answer.
+        """
+        prompts = self.compute_states(records)
+        beams, _ = self.aspire.decode(prompts, k=k, max_new_tokens=max_new_tokens)
+        first_lines = [_keep_first_lines(row) for row in beams]
+        texts = [row[0].text for row in first_lines]
         states, totals, counts = self.aspire.answer_states(prompts, [[text] for text in texts])
-        return Decoded(prompts, beams, texts, (totals / counts)[:, 0].tolist(), states)
+        means = totals / counts  # (batch, 1)
+        return DecodedAnswers(
+            prompts=prompts,
+            beams=first_lines,
+            texts=texts,
+            log_likelihoods=means[:, 0].tolist(),
+            states=states,
+        )
 
     def sample(
         self,
@@ -156,115 +123,93 @@ class FewShot:
         temperature: float,
         seeds: Sequence[str],
     ) -> list[list[Answer]]:
-        """`n` answers to each prompt, the first line of each; the likelihood is that of all that was drawn."""
-        drawn = self.aspire.sample(
+        """Draw `n` answers to each prompt, and keep the first line of each.
+
+        The likelihood of an answer is that of all tokens that were drawn.
+        """
+        samples = self.aspire.sample(
             prompts, n=n, max_new_tokens=max_new_tokens, temperature=temperature, seeds=seeds
         )
-        return [_first_lines(row) for row in drawn]
+        return [_keep_first_lines(row) for row in samples]
 
-    def follow_up(self, text: str) -> Tensor:
-        """The user's next turn, and the assistant's reply to it."""
-        before, after = self._turn
-        reply = self.aspire.template.render_answer(VERDICT)
-        ids = self.aspire.lm.token_ids
-        return torch.cat([self._marked_ids(before), ids(text), self._marked_ids(after), ids(reply)])
+    def encode_follow_up(self, text: str) -> Tensor:
+        """Return the ids of a question after the answer, laid out as the examples are, and of the reply to it."""
+        token_ids = self.aspire.lm.token_ids
+        pieces = ("\n\n", text, f"\n{_ANSWER}", f" {VERDICT}")
+        return torch.cat([token_ids(piece) for piece in pieces])
 
     @cached_property
     def _heads(self) -> PrefixStates:
-        """Two rows: what stands before the passage, and before a question without one."""
-        embed = self.aspire.lm.embed
-        rows = [
-            embed(torch.cat([self._start, self._marked_ids(kind.head)])) for kind in self._pieces
-        ]
+        """States of two rows: the text before a passage, and the text before a question without a passage."""
+        lm = self.aspire.lm
+        embeddings = []
+        for is_open_book in (True, False):
+            head = lm.token_ids(_render_head(self._examples, is_open_book=is_open_book))
+            embeddings.append(lm.embed(torch.cat([lm.start_ids, head])))
         with torch.inference_mode():
-            return self.aspire.lm.prefill(rows)
+            return lm.prefill(embeddings)
 
-    @cached_property
-    def _pieces(self) -> tuple[_Pieces, _Pieces]:
-        """With a passage, and without."""
-        head, _, rest = self._render(self._chat(open_book=True)).partition(_CONTEXT)
-        between, _, tail = rest.partition(_QUESTION)
-        closed_head, _, closed_tail = self._render(self._chat(open_book=False)).partition(_QUESTION)
-        return _Pieces(head, between, tail), _Pieces(closed_head, "", closed_tail)
+    def _encode_passage(self, context: str | None) -> Tensor:
+        return self.aspire.lm.token_ids(f" {self._neutralize(context)}" if context else "")
 
-    @cached_property
-    def _turn(self) -> tuple[str, str]:
-        """What stands between an answer and the next turn's text, and after that."""
-        turns = [("assistant", _ANSWER), ("user", _FOLLOW_UP)]
-        _, _, rest = self._render([*self._chat(open_book=True), *turns]).partition(_ANSWER)
-        before, _, after = rest.partition(_FOLLOW_UP)
-        return before, after
+    def _encode_question(self, record: QARecord) -> Tensor:
+        """Return the ids from the end of the head, or of the passage, up to the answer."""
+        token_ids = self.aspire.lm.token_ids
+        before = "" if record.context is None else f"\n{_QUESTION}"
+        pieces = (before, f" {self._neutralize(record.question)}", f"\n{_ANSWER}")
+        return torch.cat([token_ids(piece) for piece in pieces])
 
-    def _chat(self, *, open_book: bool) -> list[tuple[str, str]]:
-        chat = [("system", _OPEN_BOOK if open_book else _CLOSED_BOOK)]
-        for example in self._examples:
-            chat += [
-                ("user", _ask(f" {example.passage}" if open_book else None, f" {example.question}"))
-            ]
-            chat += [("assistant", example.answer)]
-        return [*chat, ("user", _ask(_CONTEXT if open_book else None, _QUESTION))]
-
-    def _render(self, chat: Sequence[tuple[str, str]]) -> str:
-        try:
-            return self._rendered(chat)
-        except TemplateError:
-            # Some templates know no system line: it opens the first turn then.
-            (_, line), (role, first), *others = chat
-            return self._rendered([(role, f"{line}\n\n{first}"), *others])
-
-    def _rendered(self, chat: Sequence[tuple[str, str]]) -> str:
-        messages = [{"role": role, "content": text} for role, text in chat]
-        return str(
-            self.aspire.lm.tokenizer.apply_chat_template(
-                messages, chat_template=self._template, tokenize=False, add_generation_prompt=True
-            )
-        )
-
-    def _passage_ids(self, context: str | None) -> Tensor:
-        return self.aspire.lm.token_ids(f" {self._plain(context)}" if context else "")
-
-    def _question_ids(self, record: QARecord) -> Tensor:
-        pieces = self._pieces[record.context is None]
-        question = self.aspire.lm.token_ids(f" {self._plain(record.question)}")
-        return torch.cat(
-            [self._marked_ids(pieces.between), question, self._marked_ids(pieces.tail)]
-        )
-
-    def _plain(self, text: str) -> str:
-        """Without lines that would pass for the layout."""
+    def _neutralize(self, text: str) -> str:
+        """Return the text without lines that would pass for the layout."""
         return neutralize_markers(text, self.aspire.template.markers)
 
-    def _marked_ids(self, text: str) -> Tensor:
-        """Ids of a piece of the template, whose markers are special tokens."""
-        ids = self.aspire.lm.tokenizer(
-            text, add_special_tokens=False, split_special_tokens=False
-        ).input_ids
-        return torch.tensor(ids, dtype=torch.long, device=self.aspire.lm.device)
-
-    def _extended(self, states: PrefixStates, ids: Sequence[Tensor]) -> PrefixStates:
-        tokens, mask = pad(ids)
+    def _extend(self, states: PrefixStates, rows: Sequence[Tensor]) -> PrefixStates:
+        tokens, mask = pad(rows)  # (batch, tokens)
         if not tokens.numel():
             return states
-        return self.aspire.lm.extend(states, self.aspire.lm.embed(tokens)[:, None], mask[:, None])[
-            0
-        ]
+        embeddings = self.aspire.lm.embed(tokens)  # (batch, tokens, dim)
+        longer, _ = self.aspire.lm.extend(states, embeddings[:, None], mask[:, None])
+        return longer
 
 
-def _ask(passage: str | None, question: str) -> str:
-    asked = f"Question:{question}"
-    return asked if passage is None else f"Passage:{passage}\n{asked}"
+def _choose_examples(
+    lm: LanguageModel, examples: Iterable[FewShotExample]
+) -> Sequence[FewShotExample]:
+    """Return the first examples, as many as leave half of the model's window free for a question."""
+    chosen = list(examples)
+    while chosen:
+        head = _render_head(chosen, is_open_book=True)
+        # A short passage and a short question stand in for the real ones.
+        prompt = f"{head} {{context}}\n{_QUESTION} {{question}}\n{_ANSWER}"
+        if len(lm.token_ids(prompt)) <= lm.max_length // 2:
+            break
+        chosen.pop()
+    return chosen
 
 
-def _line_end(lm: LanguageModel) -> str | None:
-    """What the first token after an answer of the examples says: the lines' end, or the empty line's after it, too.
+def _render_head(examples: Sequence[FewShotExample], *, is_open_book: bool) -> str:
+    """Return the text before a passage, or before a question without a passage: the instruction and the examples."""
+    instruction = _OPEN_BOOK if is_open_book else _CLOSED_BOOK
+    turns = [f"{instruction}\n\n"]
+    for example in examples:
+        if is_open_book:
+            turns.append(f"{_PASSAGE} {example.passage}\n")
+        turns.append(f"{_QUESTION} {example.question}\n{_ANSWER} {example.answer}\n\n")
+    turns.append(_PASSAGE if is_open_book else _QUESTION)
+    return "".join(turns)
 
-    None where the tokenizer drops the ends of lines.
+
+def _find_line_end(lm: LanguageModel) -> str | None:
+    """Return the text of the first token after an answer of the examples, or None if the tokenizer drops line ends.
+
+    It is the end of the line, in some tokenizers together with the empty line after it.
     """
-    tokens = (lm.tokenizer.decode([token]) for token in lm.token_ids("Volga\n\nPassage").tolist())
-    return next(
-        (token for token in tokens if "\n" in token), "\n" if len(lm.token_ids("\n")) else None
-    )
+    for token in lm.token_ids("Volga\n\nPassage").tolist():
+        text = str(lm.tokenizer.decode([token]))
+        if "\n" in text:
+            return text
+    return "\n" if len(lm.token_ids("\n")) else None
 
 
-def _first_lines(answers: Sequence[Answer]) -> list[Answer]:
+def _keep_first_lines(answers: Sequence[Answer]) -> list[Answer]:
     return [replace(answer, text=answer.text.partition("\n")[0].strip()) for answer in answers]

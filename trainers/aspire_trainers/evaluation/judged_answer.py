@@ -1,4 +1,4 @@
-"""An answer with what the evaluator makes of it: what α, calibration and every comparison rest on."""
+"""An answer with the evaluator's judgement of it, on which α, the calibration and every comparison rest."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from aspire_trainers.record import QARecord
 
 @dataclass(frozen=True)
 class JudgedAnswer:
-    """The answer to one record and what is known of it.
+    """The answer to a record, with its likelihood, its judgement and its grade.
 
     Attributes:
         text: ŷ, the best beam.
         beams: all distinct beams, ŷ first.
         log_likelihood: log f_norm(ŷ), in nats.
         log_p_correct: log P(z_c | x, ŷ), in nats.
-        correct: whether it is right; False until it is graded.
+        correct: True if the answer is right. It is False until the answer is graded.
         tokens: forward-token equivalents of answering: the prompt, and each generated token once a beam.
-        baselines: the scores of the baselines that were asked for, by name.
+        baselines: the scores of the requested baselines, by name.
     """
 
     record: QARecord

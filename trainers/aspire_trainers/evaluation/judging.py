@@ -1,9 +1,10 @@
-"""Answers with the evaluator's judgement: the model's own, and those that a chain gave."""
+"""From questions to judged and graded answers: the evaluator's own, and those that a chain gave."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 
@@ -12,93 +13,48 @@ from aspire_guard.lm.aspire_lm import AspireLM
 from aspire_trainers.correctness import Correctness
 from aspire_trainers.data.chain_answers import ChainAnswers, have_likelihoods
 from aspire_trainers.data.sampled_answers import drop_repetitions
-from aspire_trainers.evaluation.baselines import AnsweredBatch, Suite
+from aspire_trainers.evaluation.baselines import NO_BASELINES, AnsweredBatch, Suite
 from aspire_trainers.evaluation.context_window import check_answering_window
-from aspire_trainers.evaluation.few_shot import FewShot
+from aspire_trainers.evaluation.few_shot import FewShotPrompting
 from aspire_trainers.evaluation.judged_answer import JudgedAnswer
-from aspire_trainers.evaluation.prompting import Adapted, Prompting
+from aspire_trainers.evaluation.prompting import AdaptedPrompting, Prompting
 from aspire_trainers.record import QARecord
 from aspire_trainers.run.progress import Progress
 
-_NOTHING = Suite()
-
-
-@torch.inference_mode()
-def answer_and_judge(
-    aspire: AspireLM,
-    records: Sequence[QARecord],
-    *,
-    num_beams: int,
-    max_new_tokens: int,
-    progress: Progress,
-    suite: Suite = _NOTHING,
-) -> list[JudgedAnswer]:
-    """Answer every record under θp and judge the best beam with θs, on the states of its generation; graded is none."""
-    judged: dict[str, JudgedAnswer] = {}
-    progress.start(len(records))
-    for batch in suite.answers(
-        Adapted(aspire), records, num_beams=num_beams, max_new_tokens=max_new_tokens
-    ):
-        decoded = batch.decoded
-        texts = [
-            [(record.question, text)]
-            for record, text in zip(batch.records, decoded.texts, strict=True)
-        ]
-        log_p = aspire.verdict_logits(decoded.states, texts).log_softmax(-1)[:, 0].tolist()
-        tokens, baselines = _tokens(batch), suite.scores(batch)
-        for i, record in enumerate(batch.records):
-            judged[record.id] = JudgedAnswer(
-                record=record,
-                text=decoded.texts[i],
-                beams=tuple(drop_repetitions(decoded.beams[i])),
-                log_likelihood=decoded.log_likelihoods[i],
-                log_p_correct=log_p[i],
-                tokens=tokens[i],
-                baselines=baselines[i],
-            )
-        progress.advance(by=len(batch.records))
-    return [judged[record.id] for record in records]
-
-
-def grade_answers(judged: Sequence[JudgedAnswer], correctness: Correctness) -> list[JudgedAnswer]:
-    """The answers with their grades: all at once, so that a file of labels tells of everything that is missing in it.
-
-    Raises:
-        InputError: an answer can't be graded.
-    """
-    grades = correctness.grade([(answer.record, answer.text) for answer in judged])
-    return [
-        replace(answer, correct=is_right) for answer, is_right in zip(judged, grades, strict=True)
-    ]
+_BATCH_SIZE = 16
 
 
 def check_answerable(
     evaluator: SelfEvaluator,
     records: Sequence[QARecord],
-    suite: Suite = _NOTHING,
+    suite: Suite = NO_BASELINES,
     *,
     pretrained: bool = False,
 ) -> None:
-    """Make sure that the evaluator can answer the records by itself, and its pre-trained model where that is asked for.
+    """Check that the evaluator can answer the records by itself.
+
+    Args:
+        suite: the baselines that will score the answers.
+        pretrained: check that its pre-trained model can answer them, too.
 
     Raises:
-        InputError: it was fitted to the log-likelihoods of a chain, or a record does not fit its window.
+        InputError: the evaluator was fitted to the log-likelihoods of a chain, or a record does not fit its window.
     """
     evaluator.check_own_likelihood()
-    prompting: list[Prompting] = [Adapted(evaluator.aspire)]
+    promptings: list[Prompting] = [AdaptedPrompting(evaluator.aspire)]
     if pretrained:
-        prompting.append(FewShot(evaluator.aspire.lm))
-    for way in prompting:
-        check_answering_window(way, records, evaluator.manifest.max_new_tokens, suite)
+        promptings.append(FewShotPrompting(evaluator.aspire.lm))
+    for prompting in promptings:
+        check_answering_window(prompting, records, evaluator.manifest.max_new_tokens, suite)
 
 
 def answer_records(
     evaluator: SelfEvaluator,
     records: Sequence[QARecord],
     progress: Progress,
-    suite: Suite = _NOTHING,
+    suite: Suite = NO_BASELINES,
 ) -> list[JudgedAnswer]:
-    """Answer the records as the evaluator does by itself, and judge the answers; graded is none.
+    """Answer the records with the evaluator's own model and settings, and judge the answers without grading them.
 
     Raises:
         InputError: the evaluator was fitted to the log-likelihoods of a chain, or a record does not fit its window.
@@ -116,47 +72,111 @@ def answer_records(
         )
 
 
-def _tokens(batch: AnsweredBatch) -> list[int]:
-    prompts = batch.decoded.prompts.lengths[:, 0].tolist()
-    generated = (sum(beam.tokens for beam in beams) for beams in batch.decoded.beams)
-    return [prompt + tokens for prompt, tokens in zip(prompts, generated, strict=True)]
+@torch.inference_mode()
+def answer_and_judge(
+    aspire: AspireLM,
+    records: Sequence[QARecord],
+    *,
+    num_beams: int,
+    max_new_tokens: int,
+    progress: Progress,
+    suite: Suite = NO_BASELINES,
+) -> list[JudgedAnswer]:
+    """Answer every record under θp, and judge the best beam with θs on the states of its generation.
+
+    The answers are not graded yet.
+    """
+    judged: dict[str, JudgedAnswer] = {}
+    progress.start(len(records))
+    batches = suite.answer_in_batches(
+        AdaptedPrompting(aspire), records, num_beams=num_beams, max_new_tokens=max_new_tokens
+    )
+    for batch in batches:
+        for answer in _judge_batch(aspire, batch, suite):
+            judged[answer.record.id] = answer
+        progress.advance(by=len(batch.records))
+    return [judged[record.id] for record in records]
 
 
-_BATCH_SIZE = 16
+def _judge_batch(aspire: AspireLM, batch: AnsweredBatch, suite: Suite) -> list[JudgedAnswer]:
+    decoded = batch.decoded
+    exchanges = [
+        [(record.question, text)] for record, text in zip(batch.records, decoded.texts, strict=True)
+    ]
+    logits = aspire.verdict_logits(decoded.states, exchanges)
+    log_p_correct = logits.log_softmax(-1)[:, 0].tolist()
+    tokens = batch.count_answer_tokens()
+    baselines = suite.score(batch)
+    return [
+        JudgedAnswer(
+            record=record,
+            text=decoded.texts[place],
+            beams=tuple(drop_repetitions(decoded.beams[place])),
+            log_likelihood=decoded.log_likelihoods[place],
+            log_p_correct=log_p_correct[place],
+            tokens=tokens[place],
+            baselines=baselines[place],
+        )
+        for place, record in enumerate(batch.records)
+    ]
+
+
+def grade_answers(judged: Sequence[JudgedAnswer], correctness: Correctness) -> list[JudgedAnswer]:
+    """Return the answers with their grades.
+
+    All answers are graded at once, so that a file of labels names everything that is missing in it.
+
+    Raises:
+        InputError: an answer can't be graded.
+    """
+    grades = correctness.grade([(answer.record, answer.text) for answer in judged])
+    return [replace(answer, correct=grade) for answer, grade in zip(judged, grades, strict=True)]
+
+
+class _GivenAnswer(NamedTuple):
+    """An answer of a chain, and the log-likelihood in nats that the chain's model reported, if any."""
+
+    record: QARecord
+    text: str
+    log_likelihood: float | None
 
 
 def judge_chain_answers(
     aspire: AspireLM, given: Sequence[ChainAnswers], correctness: Correctness, progress: Progress
 ) -> list[JudgedAnswer]:
-    """Judge every given answer; with the likelihoods that the chain's model reported if all have one, else our own."""
-    reported = have_likelihoods(given)
-    answers = [
-        (answers.record, text, likelihood)
-        for answers in given
-        for text, likelihood in zip(answers.texts, answers.log_likelihoods, strict=True)
-    ]
-    grades = iter(correctness.grade([(record, text) for record, text, _ in answers]))
+    """Judge and grade every given answer.
+
+    If the chain's model reported the likelihoods of all answers, they count, else the evaluator's own likelihoods do.
+    """
+    uses_reported = have_likelihoods(given)
+    answers = _list_given_answers(given)
+    grades = correctness.grade([(answer.record, answer.text) for answer in answers])
     judged = []
     progress.start(len(answers))
     for start in range(0, len(answers), _BATCH_SIZE):
         batch = answers[start : start + _BATCH_SIZE]
-        own, log_p = aspire.score(
-            [(record.question, record.context, text) for record, text, _ in batch]
-        )
-        for (record, text, likelihood), own_likelihood, log_p_correct in zip(
-            batch, own.tolist(), log_p.tolist(), strict=True
-        ):
+        batch_grades = grades[start : start + _BATCH_SIZE]
+        own, log_p = aspire.score([(a.record.question, a.record.context, a.text) for a in batch])
+        rows = zip(batch, batch_grades, own.tolist(), log_p.tolist(), strict=True)
+        for answer, grade, own_likelihood, log_p_correct in rows:
+            likelihood = answer.log_likelihood if uses_reported else None
             judged.append(
                 JudgedAnswer(
-                    record=record,
-                    text=text,
-                    beams=(text,),
-                    log_likelihood=likelihood
-                    if reported and likelihood is not None
-                    else own_likelihood,
+                    record=answer.record,
+                    text=answer.text,
+                    beams=(answer.text,),
+                    log_likelihood=own_likelihood if likelihood is None else likelihood,
                     log_p_correct=log_p_correct,
-                    correct=next(grades),
+                    correct=grade,
                 )
             )
         progress.advance(by=len(batch))
     return judged
+
+
+def _list_given_answers(given: Sequence[ChainAnswers]) -> list[_GivenAnswer]:
+    listed = []
+    for answers in given:
+        for text, log_likelihood in zip(answers.texts, answers.log_likelihoods, strict=True):
+            listed.append(_GivenAnswer(answers.record, text, log_likelihood))
+    return listed

@@ -1,4 +1,4 @@
-"""How a model is brought to answer, and to say of an answer whether it is true: under θp, or by a prompt alone."""
+"""Ways to ask a model for answers, and for a verdict on them: under θp, or by a prompt alone."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ TRUE, FALSE = " true", " false"
 
 
 @dataclass(frozen=True)
-class Decoded:
+class DecodedAnswers:
     """The answers ŷ to a batch of questions.
 
     Attributes:
-        prompts: states of `[x]`, a row a question.
-        beams: of each question all beams, best first.
-        texts: ŷ, made of the best beam.
-        log_likelihoods: log f_norm(ŷ), in nats.
-        states: of `[x ; ŷ]`, a row a question, one branch each.
+        prompts: states of `[x]`, a row for each question.
+        beams: all beams of each question, best first.
+        texts: ŷ, the text of the best beam of each question.
+        log_likelihoods: log f_norm(ŷ) of each answer, in nats.
+        states: states of `[x ; ŷ]`, a row with one branch for each question.
     """
 
     prompts: PrefixStates
@@ -43,11 +43,11 @@ class Prompting(Protocol):
         """The model that reads and answers."""
         ...
 
-    def length(self, record: QARecord) -> int:
-        """Tokens of the record's prompt."""
+    def count_tokens(self, record: QARecord) -> int:
+        """Count the tokens of the record's prompt."""
         ...
 
-    def decode(self, records: Sequence[QARecord], *, k: int, max_new_tokens: int) -> Decoded:
+    def decode(self, records: Sequence[QARecord], *, k: int, max_new_tokens: int) -> DecodedAnswers:
         """Answer by beam search with `k` beams."""
         ...
 
@@ -60,32 +60,37 @@ class Prompting(Protocol):
         temperature: float,
         seeds: Sequence[str],
     ) -> list[list[Answer]]:
-        """`n` answers to each prompt drawn from the model's distribution."""
+        """Draw `n` answers to each prompt from the model's distribution."""
         ...
 
-    def follow_up(self, text: str) -> Tensor:
-        """`(tokens,)`: ids that stand after an answer, ask `text` and begin the reply with `VERDICT`."""
+    def encode_follow_up(self, text: str) -> Tensor:
+        """Return the ids `(tokens,)` that follow an answer: they ask `text` and begin the reply with `VERDICT`."""
         ...
 
 
 @dataclass(frozen=True)
-class Adapted:
+class AdaptedPrompting:
     """The model under θp: it was tuned to answer, and is asked in the words of its own template."""
 
     aspire: AspireLM
 
-    def length(self, record: QARecord) -> int:
-        """Tokens of `[θp ; x]`."""
+    def count_tokens(self, record: QARecord) -> int:
+        """Count the tokens of `[θp ; x]`."""
         return sum(self.aspire.lengths(record.question, record.context, ""))
 
-    def decode(self, records: Sequence[QARecord], *, k: int, max_new_tokens: int) -> Decoded:
+    def decode(self, records: Sequence[QARecord], *, k: int, max_new_tokens: int) -> DecodedAnswers:
         """Answer by beam search, as `SelfEvaluator.answer` does."""
-        prompts = self.aspire.prompt_states(
-            [(record.question, record.context) for record in records]
-        )
+        questions = [(record.question, record.context) for record in records]
+        prompts = self.aspire.prompt_states(questions)
         beams, states = self.aspire.answer(prompts, k=k, max_new_tokens=max_new_tokens)
-        likelihoods = [row[0].log_likelihood for row in beams]
-        return Decoded(prompts, beams, [row[0].text for row in beams], likelihoods, states)
+        best = [row[0] for row in beams]
+        return DecodedAnswers(
+            prompts=prompts,
+            beams=beams,
+            texts=[answer.text for answer in best],
+            log_likelihoods=[answer.log_likelihood for answer in best],
+            states=states,
+        )
 
     def sample(
         self,
@@ -96,11 +101,11 @@ class Adapted:
         temperature: float,
         seeds: Sequence[str],
     ) -> list[list[Answer]]:
-        """`n` answers to each prompt drawn from the model's distribution."""
+        """Draw `n` answers to each prompt from the model's distribution."""
         return self.aspire.sample(
             prompts, n=n, max_new_tokens=max_new_tokens, temperature=temperature, seeds=seeds
         )
 
-    def follow_up(self, text: str) -> Tensor:
-        """The question on a line of its own, and the reply on it."""
+    def encode_follow_up(self, text: str) -> Tensor:
+        """Return the ids of the question on a line of its own, and of the reply on the same line."""
         return self.aspire.lm.token_ids(f"\n{text} {VERDICT}")

@@ -1,12 +1,14 @@
-"""The paper's table in figures: how well each score ranks the answers, what it costs, and how far apart two are."""
+"""The figures of the paper's table: how well each score ranks the answers, its cost, and the differences of scores."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
+from aspire_guard.selection.arrays import Labels, Numbers
 from aspire_guard.selection.metrics import (
     Interval,
     Metric,
@@ -24,7 +26,7 @@ class _Part(BaseModel):
 
 
 class Estimate(_Part):
-    """A metric, or a difference of two, with its bootstrap 95 % interval."""
+    """A metric, or a difference of two metrics, with its bootstrap 95 % interval."""
 
     value: float
     low: float
@@ -32,11 +34,11 @@ class Estimate(_Part):
 
 
 class Cost(_Part):
-    """What a score costs an answer, beyond the answer itself.
+    """The cost of scoring an answer, beyond the answer itself.
 
     Attributes:
         generations: further answers that are drawn.
-        forward_passes: of the answering model, beside generations.
+        forward_passes: forward passes of the answering model, besides generations.
         tokens: forward-token equivalents, the mean over the answers: tokens whose forward pass is run, each
             generated token counting one.
     """
@@ -47,13 +49,13 @@ class Cost(_Part):
 
 
 class Differences(_Part):
-    """How much higher one score's metrics are than another's, questions resampled jointly.
+    """The metrics of one score minus those of another, with questions resampled jointly.
 
     Attributes:
-        auroc: None where one of the two is undefined.
-        auacc: of accuracy over coverage.
-        aurc: of risk over coverage; below zero where the first is better.
-        accuracy: of all answers; 0 where both rank the same answers.
+        auroc: difference of the AUROC, or None if one of the two is undefined.
+        auacc: difference of the area under accuracy over coverage.
+        aurc: difference of the area under risk over coverage, below zero if the first score is better.
+        accuracy: difference of the accuracy of all answers, 0 if both scores rank the same answers.
     """
 
     auroc: Estimate | None
@@ -63,14 +65,14 @@ class Differences(_Part):
 
 
 class ScoreReport(_Part):
-    """How well one score ranks the answers, and its price.
+    """The metrics of one score, and its cost.
 
     Attributes:
-        auroc: None where all answers are right or all are wrong.
+        auroc: the AUROC, or None if all answers are right or all are wrong.
         auacc: the mean over n of the accuracy of the n highest-scored answers.
         aurc: 1 − AUACC, the mean over n of the risk of the n highest-scored answers.
-        cost: beyond the answer itself.
-        aspire_minus: how far ASPIRE is ahead on the same answers; None for ASPIRE itself.
+        cost: the cost beyond the answer itself.
+        aspire_minus: ASPIRE's metrics minus this score's on the same answers, or None for ASPIRE itself.
     """
 
     auroc: Estimate | None
@@ -80,13 +82,13 @@ class ScoreReport(_Part):
     aspire_minus: Differences | None = None
 
 
-class Block(_Part):
+class ScoreTable(_Part):
     """Scores of the same answers.
 
     Attributes:
-        accuracy: of all answers.
+        accuracy: accuracy of all answers.
         answer_tokens: forward-token equivalents of an answer: its prompt, and each generated token once a beam.
-        scores: by the score's name.
+        scores: the report of each score, by its name.
     """
 
     accuracy: Estimate
@@ -94,69 +96,91 @@ class Block(_Part):
     scores: dict[str, ScoreReport]
 
 
-Ranking = tuple[Sequence[float], Sequence[bool]]
+class Ranking(NamedTuple):
+    """Answers ranked by a score.
+
+    Attributes:
+        scores: the score of each answer.
+        correct: for each answer, True if it is right.
+    """
+
+    scores: Sequence[float]
+    correct: Sequence[bool]
+
+    @property
+    def has_both_labels(self) -> bool:
+        """True if some answers are right and some are wrong, without which the AUROC is undefined."""
+        return len(set(self.correct)) == 2
 
 
-def score_report(ranking: Ranking, cost: Cost, aspire: Ranking | None = None) -> ScoreReport:
-    """The row of one score, compared with ASPIRE's where that is given."""
-    scores, correct = ranking
-    area = bootstrap_interval(auacc, scores, correct)
+def report_score(ranking: Ranking, cost: Cost, aspire: Ranking | None = None) -> ScoreReport:
+    """Report the metrics of one score, compared with ASPIRE's ranking if it is given."""
+    area = bootstrap_interval(auacc, ranking.scores, ranking.correct)
+    roc = None
+    if ranking.has_both_labels:
+        roc = _as_estimate(bootstrap_interval(auroc, ranking.scores, ranking.correct))
     return ScoreReport(
-        auroc=_estimate(bootstrap_interval(auroc, scores, correct))
-        if len(set(correct)) == 2
-        else None,
-        auacc=_estimate(area),
-        aurc=Estimate(
-            value=1 - area.value, low=1 - area.high, high=1 - area.low
-        ),  # AURC = 1 − AUACC
+        auroc=roc,
+        auacc=_as_estimate(area),
+        # AURC = 1 − AUACC, and so are the ends of its interval.
+        aurc=Estimate(value=1 - area.value, low=1 - area.high, high=1 - area.low),
         cost=cost,
-        aspire_minus=differences(aspire, ranking) if aspire else None,
+        aspire_minus=compare_rankings(aspire, ranking) if aspire else None,
     )
 
 
-def accuracy_of_all(correct: Sequence[bool]) -> Estimate:
-    """The share of right answers; no score has a part in it."""
-    return _estimate(
-        bootstrap_interval(lambda _, drawn: accuracy(drawn), [0.0] * len(correct), correct)
-    )
+def estimate_accuracy(correct: Sequence[bool]) -> Estimate:
+    """Estimate the share of right answers, in which scores play no part."""
+    no_scores = [0.0] * len(correct)
+    return _as_estimate(bootstrap_interval(_accuracy_of_all, no_scores, correct))
 
 
-def differences(first: Ranking, second: Ranking) -> Differences:
-    """The metrics of the first ranking minus those of the second, question by question."""
+def compare_rankings(first: Ranking, second: Ranking) -> Differences:
+    """Return the metrics of the first ranking minus those of the second, paired by question."""
 
-    def difference(metric: Metric) -> Estimate:
-        return _estimate(bootstrap_difference(metric, first, second))
+    def estimate_difference(metric: Metric) -> Estimate:
+        return _as_estimate(bootstrap_difference(metric, first, second))
 
-    defined = all(len(set(correct)) == 2 for _, correct in (first, second))
-    area = difference(auacc)
+    is_roc_defined = first.has_both_labels and second.has_both_labels
+    area = estimate_difference(auacc)
     return Differences(
-        auroc=difference(auroc) if defined else None,
+        auroc=estimate_difference(auroc) if is_roc_defined else None,
         auacc=area,
         aurc=Estimate(value=-area.value, low=-area.high, high=-area.low),
-        accuracy=difference(lambda _, correct: accuracy(correct)),
+        accuracy=estimate_difference(_accuracy_of_all),
     )
 
 
-def baseline_reports(
+def report_baselines(
     suite: Suite,
-    priced: Sequence[Mapping[str, ScoreWithCost]],
+    scored: Sequence[Mapping[str, ScoreWithCost]],
     correct: Sequence[bool],
     aspire: Ranking | None = None,
 ) -> dict[str, ScoreReport]:
-    """The rows of a suite's baselines, given each answer's scores."""
+    """Report the suite's baselines.
+
+    Args:
+        suite: the baselines.
+        scored: the baselines' scores of each answer, by name.
+        correct: for each answer, True if it is right.
+        aspire: ASPIRE's ranking of the same answers, to compare with.
+    """
     reports = {}
     for baseline in suite.baselines:
-        column = [scores[baseline.name] for scores in priced]
+        column = [scores[baseline.name] for scores in scored]
         cost = Cost(
             generations=suite.samples if baseline.draws else 0,
             forward_passes=baseline.forward_passes,
-            tokens=fmean(tokens for _, tokens in column),
+            tokens=fmean(score.tokens for score in column),
         )
-        reports[baseline.name] = score_report(
-            ([score for score, _ in column], correct), cost, aspire
-        )
+        ranking = Ranking([score.score for score in column], correct)
+        reports[baseline.name] = report_score(ranking, cost, aspire)
     return reports
 
 
-def _estimate(interval: Interval) -> Estimate:
-    return Estimate(**interval._asdict())
+def _accuracy_of_all(scores: Numbers, correct: Labels) -> float:
+    return accuracy(correct)
+
+
+def _as_estimate(interval: Interval) -> Estimate:
+    return Estimate(value=interval.value, low=interval.low, high=interval.high)

@@ -12,7 +12,7 @@ from aspire_trainers.evaluation.context_window import (
     count_adapter_tokens,
     count_longest_answer,
 )
-from aspire_trainers.evaluation.prompting import Adapted
+from aspire_trainers.evaluation.prompting import AdaptedPrompting
 from aspire_trainers.record import QARecord
 from aspire_trainers.stages.adversarial import ANSWER, NEUTRAL, TRAINING
 
@@ -53,7 +53,7 @@ def check_context_window(aspire: AspireLM, config: TrainingConfig, data: Trainin
                 right, other = _with_addition(right, neutral), _with_addition(other, all_additions)
             answer = max(right, other)
             suffix = count_adapter_tokens(aspire, stage, start, record.question, answer)
-            check_fit(Adapted(aspire), record, task + answer + suffix)
+            check_fit(AdaptedPrompting(aspire), record, task + answer + suffix)
 
 
 def _longest_references(aspire: AspireLM, records: Sequence[QARecord]) -> dict[str, int]:

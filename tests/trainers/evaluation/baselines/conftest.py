@@ -1,4 +1,4 @@
-"""One batch of answered questions, by a tiny model of each architecture, under θp and without."""
+"""A batch of questions, answered by a tiny model of each architecture, with θp and without it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch
 from aspire_guard.evaluators.self_evaluator import SelfEvaluator
 from aspire_guard.testing import Family, tiny_evaluator
 from aspire_trainers.evaluation.baselines import AnsweredBatch, Suite
-from aspire_trainers.evaluation.few_shot import FewShot, FewShotExample
-from aspire_trainers.evaluation.prompting import Adapted, Prompting
+from aspire_trainers.evaluation.few_shot import FewShotExample, FewShotPrompting
+from aspire_trainers.evaluation.prompting import AdaptedPrompting, Prompting
 from aspire_trainers.record import QARecord
 
 EXAMPLES = (FewShotExample("Ada sat on a chair.", "Who sat?", "Ada"),)
@@ -34,15 +34,15 @@ def evaluator(family: Family) -> SelfEvaluator:
 
 @pytest.fixture(scope="session", params=["adapted", "few-shot"])
 def prompting(request: pytest.FixtureRequest, evaluator: SelfEvaluator) -> Prompting:
-    return (
-        Adapted(evaluator.aspire)
-        if request.param == "adapted"
-        else FewShot(evaluator.aspire.lm, EXAMPLES)
-    )
+    if request.param == "adapted":
+        return AdaptedPrompting(evaluator.aspire)
+    return FewShotPrompting(evaluator.aspire.lm, EXAMPLES)
 
 
 @pytest.fixture(scope="session")
 def answered(prompting: Prompting) -> AnsweredBatch:
     with torch.inference_mode():
-        (batch,) = Suite(samples=SAMPLES).answers(prompting, RECORDS, num_beams=3, max_new_tokens=6)
+        (batch,) = Suite(samples=SAMPLES).answer_in_batches(
+            prompting, RECORDS, num_beams=3, max_new_tokens=6
+        )
     return batch

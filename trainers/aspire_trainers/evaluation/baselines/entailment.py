@@ -1,4 +1,4 @@
-"""Whether one answer to a question entails another: what semantic entropy clusters by."""
+"""Entailment between two answers to a question, by which semantic entropy clusters answers."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ class Entailment(Protocol):
     """A judge of entailment."""
 
     def entails(self, question: str, pairs: Sequence[tuple[str, str]]) -> list[bool]:
-        """Whether the first answer of each pair entails the second, both given to `question`."""
+        """Tell for each pair of answers to `question` whether the first answer entails the second."""
         ...
 
 
 @dataclass(frozen=True)
 class RougeEntailment:
-    """An answer entails what it contains: Rouge-L recall of the second answer in the first.
+    """Entailment by Rouge-L: an answer entails the answers that it contains.
 
     Attributes:
         threshold: the least share of the second answer's words that the first must hold in the same order, in (0, 1].
+            This is the Rouge-L recall of the second answer in the first.
     """
 
     threshold: float = 0.7
@@ -39,9 +40,11 @@ class RougeEntailment:
             )
 
     def entails(self, question: str, pairs: Sequence[tuple[str, str]]) -> list[bool]:
-        """Whether enough of each second answer is in the first; the question has no part in it."""
-        return [
-            first == second
-            or float(_SCORER.score(second, first)["rougeL"].recall) >= self.threshold
-            for first, second in pairs
-        ]
+        """Tell whether each first answer holds enough of the second. The question is not considered."""
+        return [self._contains(first, second) for first, second in pairs]
+
+    def _contains(self, first: str, second: str) -> bool:
+        if first == second:
+            return True
+        recall = float(_SCORER.score(second, first)["rougeL"].recall)
+        return recall >= self.threshold

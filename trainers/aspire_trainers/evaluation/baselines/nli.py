@@ -13,13 +13,13 @@ from aspire_guard.lm.smollm2 import silence_transformers
 
 
 class NliEntailment:
-    """A cross-encoder of `transformers` with a label "entailment"; each answer is read after its question.
+    """A cross-encoder of `transformers` with a label "entailment". It reads each answer after its question.
 
     Args:
         name: a local folder, or an id of the Hugging Face hub such as `microsoft/deberta-large-mnli`.
 
     Raises:
-        BaseModelError: no such model, or none with that label.
+        BaseModelError: there is no such model, or the model has no such label.
     """
 
     def __init__(self, name: str) -> None:
@@ -44,14 +44,14 @@ class NliEntailment:
 
     @torch.inference_mode()
     def entails(self, question: str, pairs: Sequence[tuple[str, str]]) -> list[bool]:
-        """Whether entailment is the likeliest label of each pair."""
+        """Tell for each pair whether entailment is its likeliest label."""
         if not pairs:
             return []
-        premises, hypotheses = (
-            [f"{question} {answer}" for answer in side] for side in zip(*pairs, strict=True)
-        )
+        premises = [f"{question} {first}" for first, _ in pairs]
+        hypotheses = [f"{question} {second}" for _, second in pairs]
         encoded = self._tokenizer(
             premises, hypotheses, padding=True, truncation=True, return_tensors="pt"
         )
-        found: list[int] = self._model(**encoded).logits.argmax(-1).tolist()
-        return [label == self._entailment for label in found]
+        logits = self._model(**encoded).logits  # (pairs, labels)
+        likeliest: list[int] = logits.argmax(-1).tolist()
+        return [label == self._entailment for label in likeliest]

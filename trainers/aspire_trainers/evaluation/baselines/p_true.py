@@ -5,45 +5,45 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from aspire_trainers.evaluation.baselines.baseline import AnsweredBatch, ScoreWithCost
-from aspire_trainers.evaluation.baselines.follow_up import QUESTION, log_p_true
+from aspire_trainers.evaluation.baselines.self_eval import QUESTION, compute_log_p_true
+from aspire_trainers.evaluation.prompting import Prompting
 
 _IDEAS = "Some ideas that were brainstormed:"
 
 
 class PTrue:
-    """log P("true") against "false", in nats, with the samples before the proposed answer, as many as find room."""
+    """log P("true") against "false", in nats, after the samples that fit the model's window and the proposed answer."""
 
     name = "p_true"
     draws = True
     forward_passes = 1
 
-    def scores(self, answered: AnsweredBatch) -> list[ScoreWithCost]:
-        """The verdict on each answer."""
-        rooms = (
-            answered.prompting.aspire.lm.max_length - answered.decoded.states.lengths[:, 0]
-        ).tolist()
-        texts = [
-            _fitting(answered, [idea.text for idea in samples], text, room)
-            for samples, text, room in zip(
-                answered.samples, answered.decoded.texts, rooms, strict=True
-            )
-        ]
-        verdicts = log_p_true(answered, texts)
+    def score(self, answered: AnsweredBatch) -> list[ScoreWithCost]:
+        """Return the model's verdict on each answer."""
+        window = answered.prompting.aspire.lm.max_length
+        used_tokens = answered.decoded.states.lengths[:, 0].tolist()
+        rows = zip(answered.samples, answered.decoded.texts, used_tokens, strict=True)
+        questions = []
+        for samples, answer, used in rows:
+            ideas = [sample.text for sample in samples]
+            question = _fit_p_true_question(answered.prompting, ideas, answer, window - used)
+            questions.append(question)
+        verdicts = compute_log_p_true(answered, questions)
         return [
-            ScoreWithCost(score, tokens + drawn)
-            for (score, tokens), drawn in zip(verdicts, answered.sampled_tokens, strict=True)
+            ScoreWithCost(verdict.score, verdict.tokens + sampled)
+            for verdict, sampled in zip(verdicts, answered.sampled_tokens, strict=True)
         ]
 
 
-def p_true_question(ideas: Sequence[str], answer: str) -> str:
-    """What is asked after an answer."""
+def format_p_true_question(ideas: Sequence[str], answer: str) -> str:
+    """Return the question that follows an answer."""
     return "\n".join([_IDEAS, *ideas, f"Proposed answer: {answer}", QUESTION])
 
 
-def _fitting(answered: AnsweredBatch, ideas: Sequence[str], answer: str, room: int) -> str:
-    """The question with the first ideas, all if so many tokens hold them."""
-    texts = (p_true_question(ideas[:n], answer) for n in range(len(ideas), -1, -1))
-    return next(
-        (text for text in texts if len(answered.prompting.follow_up(text)) <= room),
-        p_true_question([], answer),
-    )
+def _fit_p_true_question(prompting: Prompting, ideas: Sequence[str], answer: str, room: int) -> str:
+    """Return the question with as many of the first ideas as fit in `room` tokens."""
+    for n in range(len(ideas), -1, -1):
+        question = format_p_true_question(ideas[:n], answer)
+        if len(prompting.encode_follow_up(question)) <= room:
+            return question
+    return format_p_true_question([], answer)

@@ -6,12 +6,12 @@ from aspire_trainers.evaluation.baselines.baseline import AnsweredBatch, ScoreWi
 
 
 class Perplexity:
-    """log f_norm(ŷ), in nats; it is there once the answer is."""
+    """log f_norm(ŷ), in nats, which decoding the answer has computed already."""
 
     name = "perplexity"
     draws = False
     forward_passes = 0
 
-    def scores(self, answered: AnsweredBatch) -> list[ScoreWithCost]:
-        """The mean log-probability of each answer's tokens."""
+    def score(self, answered: AnsweredBatch) -> list[ScoreWithCost]:
+        """Return the mean log-probability of each answer's tokens."""
         return [ScoreWithCost(value, 0) for value in answered.decoded.log_likelihoods]

@@ -14,9 +14,10 @@ class PredictiveEntropy:
     draws = True
     forward_passes = 0
 
-    def scores(self, answered: AnsweredBatch) -> list[ScoreWithCost]:
-        """The negated entropy of each question's samples."""
-        return [
-            ScoreWithCost(fmean(sample.log_likelihood for sample in samples), tokens)
-            for samples, tokens in zip(answered.samples, answered.sampled_tokens, strict=True)
-        ]
+    def score(self, answered: AnsweredBatch) -> list[ScoreWithCost]:
+        """Return the negated entropy of each question's samples."""
+        scores = []
+        for samples, tokens in zip(answered.samples, answered.sampled_tokens, strict=True):
+            mean = fmean(sample.log_likelihood for sample in samples)
+            scores.append(ScoreWithCost(mean, tokens))
+        return scores

@@ -1,4 +1,4 @@
-"""Semantic entropy: how unsure the model is of what it means (Kuhn et al. 2023, Farquhar et al. 2024)."""
+"""Semantic entropy: how unsure the model is of what its answers mean (Kuhn et al. 2023, Farquhar et al. 2024)."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from aspire_trainers.evaluation.baselines.entailment import Entailment, RougeEnt
 class SemanticEntropy:
     """−H, H = −Σ p(c) log p(c) over clusters c of samples that entail one another, in nats.
 
-    p(c) is the sum of f_norm over the samples of c, divided by that over all samples.
+    p(c) is the sum of f_norm over the samples of c, divided by the sum over all samples.
 
     Args:
-        entailment: what tells whether one answer entails another; its own cost is not counted in tokens.
+        entailment: the judge of entailment between answers. Its own cost is not counted in tokens.
     """
 
     entailment: Entailment = field(default_factory=RougeEntailment)
@@ -29,39 +29,41 @@ class SemanticEntropy:
     draws = True
     forward_passes = 0
 
-    def scores(self, answered: AnsweredBatch) -> list[ScoreWithCost]:
-        """The negated entropy of each question's clusters."""
+    def score(self, answered: AnsweredBatch) -> list[ScoreWithCost]:
+        """Return the negated entropy of each question's clusters."""
         rows = zip(answered.records, answered.samples, answered.sampled_tokens, strict=True)
         return [
-            ScoreWithCost(-self._entropy(record.question, samples), tokens)
+            ScoreWithCost(-self._compute_entropy(record.question, samples), tokens)
             for record, samples, tokens in rows
         ]
 
-    def _entropy(self, question: str, samples: Sequence[Answer]) -> float:
-        cluster = np.array(
-            cluster_answers(question, [sample.text for sample in samples], self.entailment)
+    def _compute_entropy(self, question: str, samples: Sequence[Answer]) -> float:
+        texts = [sample.text for sample in samples]
+        clusters = np.array(cluster_answers(question, texts, self.entailment))
+        log_likelihoods = np.array([sample.log_likelihood for sample in samples])
+        log_masses = np.array(
+            [logsumexp(log_likelihoods[clusters == c]) for c in range(clusters.max() + 1)]
         )
-        log_likelihood = np.array([sample.log_likelihood for sample in samples])
-        log_mass = np.array(
-            [logsumexp(log_likelihood[cluster == c]) for c in range(cluster.max() + 1)]
-        )
-        return float(entr(softmax(log_mass)).sum())
+        return float(entr(softmax(log_masses)).sum())
 
 
 def cluster_answers(question: str, answers: Sequence[str], entailment: Entailment) -> list[int]:
-    """The cluster of each answer, numbered from 0 in the order in which they appear.
+    """Return the cluster of each answer. Clusters are numbered from 0 in the order in which they appear.
 
     An answer joins the first cluster whose first answer entails it and is entailed by it.
     """
     cluster_of: dict[str, int] = {}
-    firsts: list[str] = []
+    first_answers: list[str] = []
     for answer in answers:
         if answer in cluster_of:
             continue
-        there = entailment.entails(question, [(first, answer) for first in firsts])
-        back = entailment.entails(question, [(answer, first) for first in firsts])
-        equal = [i for i, both in enumerate(zip(there, back, strict=True)) if all(both)]
-        cluster_of[answer] = equal[0] if equal else len(firsts)
-        if not equal:
-            firsts.append(answer)
+        entailed = entailment.entails(question, [(first, answer) for first in first_answers])
+        entailing = entailment.entails(question, [(answer, first) for first in first_answers])
+        directions = zip(entailed, entailing, strict=True)
+        equal = [cluster for cluster, both in enumerate(directions) if all(both)]
+        if equal:
+            cluster_of[answer] = equal[0]
+        else:
+            cluster_of[answer] = len(first_answers)
+            first_answers.append(answer)
     return [cluster_of[answer] for answer in answers]

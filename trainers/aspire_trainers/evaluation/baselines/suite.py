@@ -1,4 +1,4 @@
-"""Which baselines a comparison has, and one pass over the questions for all of them."""
+"""The baselines of a comparison, which share one pass over the questions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from aspire_guard.lm.aspire_lm import Answer
 from aspire_trainers.data.batching import group_by_context, split_by_tokens
 from aspire_trainers.evaluation.baselines.baseline import AnsweredBatch, Baseline, ScoreWithCost
 from aspire_trainers.evaluation.baselines.entailment import Entailment
-from aspire_trainers.evaluation.baselines.p_true import PTrue, p_true_question
+from aspire_trainers.evaluation.baselines.p_true import PTrue, format_p_true_question
 from aspire_trainers.evaluation.baselines.perplexity import Perplexity
 from aspire_trainers.evaluation.baselines.predictive_entropy import PredictiveEntropy
 from aspire_trainers.evaluation.baselines.self_eval import SelfEval
@@ -18,7 +18,7 @@ from aspire_trainers.evaluation.prompting import Prompting
 from aspire_trainers.record import QARecord
 
 _BATCH_SIZE = 16
-_TOKEN_BUDGET = 16384  # of a batch's prompts
+_TOKEN_BUDGET = 16384  # tokens of a batch's prompts
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class Suite:
     """Baselines that share the answers, the samples and the states of each question.
 
     Attributes:
-        baselines: what is compared.
-        samples: answers drawn a question; with 0 the beams of the answer serve as samples, at no cost.
-        temperature: of the draws.
-        seed: of the draws.
+        baselines: the scores to compare.
+        samples: answers drawn for each question. With 0 the beams of the answer serve as samples, at no cost.
+        temperature: temperature of the draws.
+        seed: seed of the draws.
     """
 
     baselines: tuple[Baseline, ...] = ()
@@ -39,21 +39,23 @@ class Suite:
 
     @classmethod
     def cheap(cls) -> Suite:
-        """Those that draw nothing; P(True) is shown the beams."""
+        """Return the baselines that draw nothing. P(True) is shown the beams."""
         return cls((Perplexity(), SelfEval(), PTrue()))
 
     @classmethod
     def paper(cls, entailment: Entailment, *, samples: int) -> Suite:
-        """The paper's five."""
+        """Return the paper's five baselines."""
         five = (Perplexity(), PredictiveEntropy(), SemanticEntropy(entailment), SelfEval(), PTrue())
         return cls(five, samples)
 
-    def follow_up_tokens(self, prompting: Prompting, max_new_tokens: int) -> int:
-        """The most tokens that a baseline reads after an answer, where P(True) shows no samples."""
-        asks = any(baseline.forward_passes for baseline in self.baselines)
-        return len(prompting.follow_up(p_true_question([], ""))) + max_new_tokens if asks else 0
+    def count_follow_up_tokens(self, prompting: Prompting, max_new_tokens: int) -> int:
+        """Count the most tokens that a baseline reads after an answer, if P(True) shows no samples."""
+        if not any(baseline.forward_passes for baseline in self.baselines):
+            return 0
+        question = format_p_true_question([], "")
+        return len(prompting.encode_follow_up(question)) + max_new_tokens
 
-    def answers(
+    def answer_in_batches(
         self,
         prompting: Prompting,
         records: Sequence[QARecord],
@@ -63,35 +65,41 @@ class Suite:
     ) -> Iterator[AnsweredBatch]:
         """Answer the records in batches of few passages, and draw the samples on the states of the same prompts."""
         batches = group_by_context(records, _BATCH_SIZE, seed=0)
-        for batch in split_by_tokens(batches, prompting.length, _TOKEN_BUDGET):
+        for batch in split_by_tokens(batches, prompting.count_tokens, _TOKEN_BUDGET):
             decoded = prompting.decode(batch, k=num_beams, max_new_tokens=max_new_tokens)
-            if not self.samples:
-                yield AnsweredBatch(
-                    prompting, batch, decoded, list(map(_distinct, decoded.beams)), [0] * len(batch)
+            if self.samples:
+                samples = prompting.sample(
+                    decoded.prompts,
+                    n=self.samples,
+                    max_new_tokens=max_new_tokens,
+                    temperature=self.temperature,
+                    seeds=[f"{self.seed}/{record.id}" for record in batch],
                 )
-                continue
-            drawn = prompting.sample(
-                decoded.prompts,
-                n=self.samples,
-                max_new_tokens=max_new_tokens,
-                temperature=self.temperature,
-                seeds=[f"{self.seed}/{record.id}" for record in batch],
-            )
-            tokens = [sum(sample.tokens for sample in samples) for samples in drawn]
-            yield AnsweredBatch(prompting, batch, decoded, drawn, tokens)
+                tokens = [_count_tokens(row) for row in samples]
+            else:
+                samples = [_drop_repetitions(row) for row in decoded.beams]
+                tokens = [0] * len(batch)
+            yield AnsweredBatch(prompting, batch, decoded, samples, tokens)
 
-    def scores(self, answered: AnsweredBatch) -> list[dict[str, ScoreWithCost]]:
-        """Of each answer every baseline's score, by its name."""
-        columns = {baseline.name: baseline.scores(answered) for baseline in self.baselines}
-        return [
-            {name: column[i] for name, column in columns.items()}
-            for i in range(len(answered.records))
-        ]
+    def score(self, answered: AnsweredBatch) -> list[dict[str, ScoreWithCost]]:
+        """Return every baseline's score of each answer, by the baseline's name."""
+        columns = {baseline.name: baseline.score(answered) for baseline in self.baselines}
+        rows: list[dict[str, ScoreWithCost]] = []
+        for place in range(len(answered.records)):
+            rows.append({name: column[place] for name, column in columns.items()})
+        return rows
 
 
-def _distinct(beams: Sequence[Answer]) -> list[Answer]:
-    """Of beams that decode to the same text the best stays."""
+NO_BASELINES = Suite()
+
+
+def _count_tokens(answers: Sequence[Answer]) -> int:
+    return sum(answer.tokens for answer in answers)
+
+
+def _drop_repetitions(beams: Sequence[Answer]) -> list[Answer]:
+    """Return the best beam of each text."""
     best: dict[str, Answer] = {}
-    for beam in beams:
+    for beam in beams:  # best first
         best.setdefault(beam.text, beam)
     return list(best.values())

@@ -1,9 +1,9 @@
-"""Evaluation: the answers are those of decoding, the scores those of full forward passes, the report complete."""
+"""Reports: the answers are those of decoding, the scores those of full forward passes, the report complete."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -15,20 +15,20 @@ from aspire_trainers.correctness import RougeL
 from aspire_trainers.data.sampled_answers import drop_repetitions
 from aspire_trainers.evaluation.baselines import Suite
 from aspire_trainers.evaluation.baselines.entailment import RougeEntailment
-from aspire_trainers.evaluation.evaluation import (
-    Report,
-    UnanswerableReport,
-    build_comparison,
-    build_report,
-    evaluate_pretrained,
-    format_scored_lines,
-)
 from aspire_trainers.evaluation.judged_answer import JudgedAnswer
 from aspire_trainers.evaluation.judging import (
     answer_and_judge,
     answer_records,
     check_answerable,
     grade_answers,
+)
+from aspire_trainers.evaluation.reports import (
+    Report,
+    UnanswerableReport,
+    build_comparison,
+    build_report,
+    evaluate_pretrained,
+    format_scored_lines,
 )
 from aspire_trainers.evaluation.score_reports import Cost, Estimate
 from aspire_trainers.record import QARecord
@@ -63,13 +63,31 @@ def _evaluate(evaluator: SelfEvaluator, records: list[QARecord]) -> Report:
 
 
 def _records(evaluator: SelfEvaluator) -> list[QARecord]:
-    """Every other question has the model's own answer as its reference: it is right, the others are wrong."""
+    """Give every other question the model's own answer as its reference, which makes it right. The others are wrong."""
     judged = _judge(evaluator, QUESTIONS)
-    own = [replace(answer.record, references=(answer.text,)) for answer in judged]
     return [
-        mine if i % 2 else record
-        for i, (mine, record) in enumerate(zip(own, QUESTIONS, strict=True))
+        replace(answer.record, references=(answer.text,)) if place % 2 else answer.record
+        for place, answer in enumerate(judged)
     ]
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """An evaluator, its graded answers to some records, and the report on them."""
+
+    evaluator: SelfEvaluator
+    records: list[QARecord]
+    judged: list[JudgedAnswer]
+    report: Report
+
+
+@pytest.fixture(scope="module")
+def evaluated() -> Evaluated:
+    """An evaluator that answers every other question rightly."""
+    evaluator = tiny_evaluator(num_beams=3, max_new_tokens=6)
+    records = _records(evaluator)
+    judged = _answered(evaluator, records, Suite.cheap())
+    return Evaluated(evaluator, records, judged, build_report(evaluator, judged, Suite.cheap()))
 
 
 def test_answers_are_judged_as_their_texts_are(family: Family) -> None:
@@ -86,22 +104,14 @@ def test_answers_are_judged_as_their_texts_are(family: Family) -> None:
         assert answer.log_p_correct == pytest.approx(float(log_p), abs=1e-4)
 
 
-def test_correctness_is_that_of_rouge_l() -> None:
-    """The model's own answer as reference makes it right."""
-    evaluator = tiny_evaluator()
-    correct = [answer.correct for answer in _judge(evaluator, _records(evaluator))]
-    assert correct == [False, True] * 5
-
-
-def test_nothing_to_answer_is_nothing_judged() -> None:
-    """No records, no answers."""
+def test_no_records_give_no_answers() -> None:
+    """An empty dataset is not an error."""
     assert _judge(tiny_evaluator(), []) == []
 
 
-def test_the_report_is_complete() -> None:
-    """Accuracy, coverage, selective accuracy, and for each of four scores three metrics with their intervals."""
-    evaluator = tiny_evaluator(num_beams=3, max_new_tokens=6)
-    report = _evaluate(evaluator, _records(evaluator)).model_dump()
+def test_the_report_is_complete(evaluated: Evaluated) -> None:
+    """It holds accuracy, coverage, selective accuracy, and for each of four scores three metrics with intervals."""
+    report = evaluated.report.model_dump()
     accuracy = report["accuracy"]
     assert (report["n"], accuracy["value"]) == (10, 0.5)
     assert 0 < accuracy["low"] < 0.5 < accuracy["high"] < 1
@@ -130,13 +140,11 @@ def test_the_report_ranks_the_same_answers_by_each_score() -> None:
     }
     report = _evaluate(evaluator, records)
     for name, values in scores.items():
-        found = report.scores[name].auroc
-        assert found is not None
-        assert found.value == pytest.approx(auroc(values, correct), abs=1e-12)
-        assert report.scores[name].aurc.value == pytest.approx(
-            1 - auacc(values, correct), abs=1e-12
-        )
-        assert report.scores[name].auacc.value == pytest.approx(auacc(values, correct), abs=1e-12)
+        score, area = report.scores[name], auacc(values, correct)
+        assert score.auroc is not None
+        assert score.auroc.value == pytest.approx(auroc(values, correct), abs=1e-12)
+        assert score.aurc.value == pytest.approx(1 - area, abs=1e-12)
+        assert score.auacc.value == pytest.approx(area, abs=1e-12)
     confidence = [1 / (1 + math.exp(-(0.5 * g + 1.0))) for g in scores["aspire"]]
     released = [right for right, value in zip(correct, confidence, strict=True) if value >= 0.5]
     assert report.coverage == len(released) / 10
@@ -146,25 +154,15 @@ def test_the_report_ranks_the_same_answers_by_each_score() -> None:
 def test_at_alpha_zero_aspire_is_perplexity() -> None:
     """The two scores get the same figures to the last bit."""
     evaluator = tiny_evaluator(alpha=0.0, num_beams=3, max_new_tokens=6)
-    report = _evaluate(evaluator, _records(evaluator))
-    aspire, perplexity = report.scores["aspire"], report.scores["perplexity"]
-    assert (aspire.auroc, aspire.auacc, aspire.aurc) == (
-        perplexity.auroc,
-        perplexity.auacc,
-        perplexity.aurc,
-    )
-
-
-def test_a_threshold_that_releases_nothing_has_no_selective_accuracy() -> None:
-    """The accuracy of no answers is unknown, not zero."""
-    evaluator = tiny_evaluator(threshold=1.0, num_beams=3, max_new_tokens=6)
-    report = _evaluate(evaluator, _records(evaluator))
-    assert (report.coverage, report.selective_accuracy) == (0.0, None)
+    scores = _evaluate(evaluator, _records(evaluator)).scores
+    metrics = {"auroc", "auacc", "aurc"}
+    aspire, perplexity = scores["aspire"], scores["perplexity"]
+    assert aspire.model_dump(include=metrics) == perplexity.model_dump(include=metrics)
 
 
 @pytest.mark.parametrize("threshold", [0.0, 1.0])
 def test_answers_that_are_all_wrong_are_reported_and_not_ranked(threshold: float) -> None:
-    """No AUROC, an AUACC of 0, and how often wrong answers are withheld: never, or always."""
+    """They have no AUROC and an AUACC of 0, and all of them are withheld, or none of them."""
     evaluator = tiny_evaluator(threshold=threshold, num_beams=3, max_new_tokens=6)
     records = [
         replace(answer.record, references=())
@@ -191,17 +189,16 @@ def test_answers_that_are_all_wrong_are_reported_and_not_ranked(threshold: float
     assert (difference.auroc, difference.auacc) == (None, Estimate(value=0.0, low=0.0, high=0.0))
 
 
-def test_answers_that_are_all_right_are_reported_and_not_ranked() -> None:
-    """No wrong answer could be withheld."""
-    evaluator = tiny_evaluator(num_beams=3, max_new_tokens=6)
-    records = [record for i, record in enumerate(_records(evaluator)) if i % 2]
-    report = _evaluate(evaluator, records)
+def test_answers_that_are_all_right_are_reported_and_not_ranked(evaluated: Evaluated) -> None:
+    """There is no wrong answer to withhold."""
+    right = [answer for answer in evaluated.judged if answer.correct]
+    report = build_report(evaluated.evaluator, right, Suite.cheap())
     assert (report.accuracy.value, report.wrong_withheld) == (1.0, None)
     assert all(score.auroc is None and score.auacc.value == 1.0 for score in report.scores.values())
 
 
-def test_a_mixed_file_tells_what_became_of_questions_without_a_reference() -> None:
-    """Declining is right there, answering is wrong, and both are counted apart from the rest."""
+def test_questions_without_a_reference_are_reported_apart() -> None:
+    """Declining them is right, answering them is wrong, and both are counted apart from the rest."""
     evaluator = tiny_evaluator(threshold=0.5)
     without, with_one = QARecord("q1", "?"), QARecord("q2", "?", references=("Ada",))
     rows = [
@@ -213,17 +210,10 @@ def test_a_mixed_file_tells_what_became_of_questions_without_a_reference() -> No
     ]
     grades = CORRECTNESS.grade(rows)
     assert grades == [True, False, False, False, True]
-    judged = [
-        JudgedAnswer(
-            replace(record, id=f"{i}"),
-            text,
-            (text,),
-            -9.0 if text == "Eve" else -0.1,
-            -0.1,
-            is_right,
-        )
-        for i, ((record, text), is_right) in enumerate(zip(rows, grades, strict=True))
-    ]
+    judged = []
+    for (record, text), is_right in zip(rows, grades, strict=True):
+        likelihood = -9.0 if text == "Eve" else -0.1
+        judged.append(JudgedAnswer(record, text, (text,), likelihood, -0.1, is_right))
     report = build_report(evaluator, judged)
     assert report.wrong_withheld == pytest.approx(1 / 3)
     assert report.unanswerable == UnanswerableReport(
@@ -232,10 +222,9 @@ def test_a_mixed_file_tells_what_became_of_questions_without_a_reference() -> No
     assert all(score.auroc is not None for score in report.scores.values())
 
 
-def test_each_score_has_its_cost_and_its_distance_from_aspire() -> None:
+def test_each_score_has_its_cost_and_its_distance_from_aspire(evaluated: Evaluated) -> None:
     """θs takes 3 vectors, perplexity nothing, P(True) one pass that is longer than Self-eval's."""
-    evaluator = tiny_evaluator(num_beams=3, max_new_tokens=6)
-    report = _evaluate(evaluator, _records(evaluator))
+    report = evaluated.report
     cost = {name: score.cost for name, score in report.scores.items()}
     assert cost["aspire"] == Cost(generations=0, forward_passes=1, tokens=3.0)
     assert cost["perplexity"] == Cost(generations=0, forward_passes=0, tokens=0.0)
@@ -259,7 +248,7 @@ def test_each_score_has_its_cost_and_its_distance_from_aspire() -> None:
 
 
 def test_an_answer_costs_its_prompt_and_every_beams_tokens() -> None:
-    """Counted as if it were asked alone: 4 vectors of θp, the prompt's bytes, and 3 beams."""
+    """The cost is that of asking it alone: 4 vectors of θp, the prompt's bytes, and 3 beams."""
     evaluator = tiny_evaluator()
     for answer in _judge(evaluator, QUESTIONS):
         ((beams,), _) = decode_records(evaluator.aspire, [answer.record], k=3, max_new_tokens=6)
@@ -268,7 +257,7 @@ def test_an_answer_costs_its_prompt_and_every_beams_tokens() -> None:
 
 
 def test_the_paper_s_table_has_two_blocks() -> None:
-    """All five baselines on the answers under θp beside ASPIRE, and on the pre-trained model's own answers."""
+    """All five baselines stand beside ASPIRE on the answers under θp, and score the pre-trained model's own answers."""
     evaluator = tiny_evaluator(num_beams=2, max_new_tokens=4)
     suite = Suite.paper(RougeEntailment(), samples=3)
     records = _records(evaluator)[:4]
@@ -288,10 +277,9 @@ def test_the_paper_s_table_has_two_blocks() -> None:
     assert report.pretrained.answer_tokens > report.answer_tokens
 
 
-def test_an_evaluator_against_itself_is_no_better() -> None:
-    """Every difference is nothing, without an interval; another α ranks the same answers in another order."""
-    evaluator = tiny_evaluator(num_beams=3, max_new_tokens=6)
-    judged = _answered(evaluator, _records(evaluator), Suite())
+def test_an_evaluator_against_itself_is_no_better(evaluated: Evaluated) -> None:
+    """Every difference is zero, without an interval. Another α ranks the same answers in another order."""
+    evaluator, judged = evaluated.evaluator, evaluated.judged
     same = build_comparison((evaluator, judged), (evaluator, judged), "itself").difference
     nothing = Estimate(value=0.0, low=0.0, high=0.0)
     assert (same.accuracy, same.auroc, same.auacc, same.aurc) == (nothing,) * 4
@@ -300,7 +288,7 @@ def test_an_evaluator_against_itself_is_no_better() -> None:
     assert found.scores["aspire"].auroc is not None
     assert found.difference.accuracy == nothing
     assert found.difference.auroc is not None
-    ours = build_report(evaluator, judged).scores["aspire"].auroc
+    ours = evaluated.report.scores["aspire"].auroc
     assert ours is not None
     assert found.difference.auroc.value == pytest.approx(
         ours.value - found.scores["aspire"].auroc.value, abs=1e-12
@@ -308,7 +296,7 @@ def test_an_evaluator_against_itself_is_no_better() -> None:
 
 
 def test_a_record_that_does_not_fit_is_named_before_any_is_answered() -> None:
-    """The longest answer and θs must fit after it, too."""
+    """The longest answer and θs must fit after the prompt, too."""
     evaluator = tiny_evaluator(num_beams=3, max_new_tokens=6)
     records = [
         *QUESTIONS,
@@ -319,7 +307,7 @@ def test_a_record_that_does_not_fit_is_named_before_any_is_answered() -> None:
 
 
 def test_a_record_that_does_not_fit_behind_the_examples_is_named_too() -> None:
-    """Under θp it fits; the pre-trained model's examples take up to half of the window. Samples are no matter."""
+    """It fits under θp, but the pre-trained model's examples take up to half of the window. Samples do not count."""
     evaluator = tiny_evaluator(num_beams=3, max_new_tokens=6)
     records = [*QUESTIONS, QARecord("long", "Who?", "zebra " * 50, ("zebra",))]
     suite = Suite.paper(RougeEntailment(), samples=100)
@@ -328,21 +316,19 @@ def test_a_record_that_does_not_fit_behind_the_examples_is_named_too() -> None:
         check_answerable(evaluator, records, suite, pretrained=True)
 
 
-def test_scored_lines_are_those_of_the_score_command() -> None:
-    """Each answer with its label, its score, and those of the baselines, which give their rows of the table."""
-    evaluator = tiny_evaluator(num_beams=3, max_new_tokens=6)
-    records = _records(evaluator)
-    judged = _answered(evaluator, records, Suite.cheap())
+def test_scored_lines_are_those_of_the_score_command(evaluated: Evaluated) -> None:
+    """Each line holds an answer, its label, its score, and the baselines' scores behind their rows of the table."""
+    evaluator, judged = evaluated.evaluator, evaluated.judged
     ungraded = list(format_scored_lines(evaluator, judged, are_graded=False))
     lines = list(format_scored_lines(evaluator, judged))
     assert ungraded == [line | {"correct": None} for line in lines]
-    assert [line["id"] for line in lines] == [record.id for record in records]
+    assert [line["id"] for line in lines] == [record.id for record in evaluated.records]
     assert [line["answer"] for line in lines] == [answer.text for answer in judged]
     assert [line["correct"] for line in lines] == [False, True] * 5
     for line, answer in zip(lines, judged, strict=True):
         score = evaluator.blend(answer.log_likelihood, answer.log_p_correct).model_dump()
         assert {name: line[name] for name in score} == score
-    rows = build_report(evaluator, judged, Suite.cheap()).scores
+    rows = evaluated.report.scores
     assert list(lines[0]["baselines"]) == [name for name in rows if name != "aspire"]
     for name in lines[0]["baselines"]:
         estimate = rows[name].auroc
