@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from aspire_trainers.data.batching import take
+from aspire_trainers.data.batching import sample_records
 from aspire_trainers.data.dataset import load_dataset
 from aspire_trainers.record import QARecord
 
@@ -44,7 +44,9 @@ def settings(description: str | None, *, records: int, pairs: int) -> Settings:
     answerable = [record for record in load_dataset(arguments.data) if record.answerable]
     apart = list({record.context: record for record in answerable}.values())
     return Settings(
-        take(answerable, arguments.records, seed=0), apart[: arguments.records], arguments.pairs
+        sample_records(answerable, arguments.records, seed=0),
+        apart[: arguments.records],
+        arguments.pairs,
     )
 
 

@@ -23,7 +23,7 @@ from aspire_guard import SelfEvaluator
 from aspire_guard.evaluators.evaluator_folder import read_manifest
 from aspire_trainers.config import TrainingConfig
 from aspire_trainers.correctness import load_correctness
-from aspire_trainers.data.batching import take
+from aspire_trainers.data.batching import sample_records
 from aspire_trainers.data.dataset import load_dataset
 from aspire_trainers.data.training_data import TrainingData
 from aspire_trainers.evaluation.baselines import Suite
@@ -68,7 +68,7 @@ def measure(dataset: str, seed: int, data: Path, work: Path, limit: int) -> None
     records = [
         record
         for file in files
-        for record in take(load_dataset(str(file)), limit // len(files), seed=0)
+        for record in sample_records(load_dataset(str(file)), limit // len(files), seed=0)
     ]
     right, suite = load_correctness(config.correctness), Suite.paper(RougeEntailment(), samples=10)
     judged = grade_answers(

@@ -24,7 +24,7 @@ from aspire_guard.lm.aspire_lm import AspireLM
 from aspire_guard.selection.metrics import auroc
 from aspire_trainers.config import TrainingConfig
 from aspire_trainers.correctness import RougeL
-from aspire_trainers.data.batching import take
+from aspire_trainers.data.batching import sample_records
 from aspire_trainers.data.dataset import load_dataset
 from aspire_trainers.data.sampled_answers import SampledAnswers
 from aspire_trainers.record import QARecord
@@ -115,7 +115,10 @@ def main() -> None:
     aspire = replace(starter.copy_onto(starter.lm.to(getattr(torch, recipe.dtype))), self_eval=None)
     train, held_out = (
         _answers(
-            aspire, take(load_dataset(file), limit, seed=0), recipe, options.work / f"{part}.jsonl"
+            aspire,
+            sample_records(load_dataset(file), limit, seed=0),
+            recipe,
+            options.work / f"{part}.jsonl",
         )
         for part, file, limit in zip(
             ("train", "dev"), (options.train, options.dev), options.limit, strict=True

@@ -1,4 +1,4 @@
-"""Trainers: from questions with references to an evaluator folder, by the three stages of ASPIRE."""
+"""The trainers, which make an evaluator folder from questions with references in the three stages of ASPIRE."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training run is made of; a recipe file holds the same names in TOML."""
+"""Settings of a training run. A recipe file holds them under the same names in TOML."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ class _Config(BaseModel):
 
 
 class FitConfig(_Config):
-    """What one adapter is made of, and its optimisation.
+    """The kind of an adapter, and its optimisation.
 
     Attributes:
-        method: a soft prompt, or a LoRA on the modules that PEFT takes for the model's architecture.
-        text: a soft prompt starts from its token embeddings; a LoRA reads it as it stands.
-        length: embeddings in the soft prompt; a LoRA has no use for it.
-        rank: of the LoRA; a soft prompt has no use for it.
-        target_modules: what the LoRA changes: "all-linear", or by default the projections that PEFT takes for a model.
+        method: a soft prompt, or a LoRA on the modules that PEFT chooses for the model's architecture.
+        text: a soft prompt starts from the token embeddings of this text. A LoRA reads the text itself.
+        length: embeddings in the soft prompt. A LoRA ignores it.
+        rank: rank of the LoRA. A soft prompt ignores it.
+        target_modules: modules that the LoRA changes: "all-linear", or by default the projections that PEFT chooses.
         learning_rate: peak of AdamW's rate, after a linear warm-up and before a cosine decay to zero.
         epochs: passes over the training records.
-        batch_size: questions a step.
+        batch_size: questions in a step.
         validate_every: steps between two validations.
         patience: validations without improvement before training stops.
         checkpoint_every: steps between two checkpoints.
-        token_budget: tokens whose gradient is computed at once, padding included. A batch of more is taken in several
+        token_budget: tokens whose gradient is computed at once, padding included. A larger batch is split into several
             passes, whose gradients add up: memory is bounded, and the step is the same.
     """
 
@@ -52,11 +52,11 @@ class FitConfig(_Config):
 
 
 class TaskTuningConfig(FitConfig):
-    """Stage 1: θp; with the method "none" the model answers as it is, and the stage is left out.
+    """Settings of stage 1, which trains θp. With the method "none" the stage is skipped.
 
     Attributes:
-        refusal: what θp learns to answer where there is no reference, and what θs sees there as a right answer; without
-            it θp learns from the questions with a reference alone, and it is left to θs to see which have no answer.
+        refusal: the answer that θp learns for a question without a reference, and a right answer to it for θs. Without
+            a refusal θp learns only from questions with a reference, and θs alone must recognise the others.
     """
 
     method: Literal["soft_prompt", "lora", "none"] = "soft_prompt"  # type: ignore[assignment]
@@ -66,7 +66,7 @@ class TaskTuningConfig(FitConfig):
 
     @field_validator("refusal")
     @classmethod
-    def _declines(cls, refusal: str | None) -> str | None:
+    def _check_refusal(cls, refusal: str | None) -> str | None:
         if refusal is None or (refusal.strip() and is_refusal(refusal)):
             return refusal
         raise ValueError(
@@ -75,26 +75,28 @@ class TaskTuningConfig(FitConfig):
 
 
 class SelfEvaluationConfig(FitConfig):
-    """Stage 3: θs.
+    """Settings of stage 3, which trains θs.
 
     Attributes:
-        answers: the most answers of one question that a step sees, right and wrong ones in turn.
-        references: whether the first reference of a question counts among its right answers, as in the paper. Without,
-            θs learns from the model's own answers alone, and can't tell a right answer by a style the model lacks.
-        weighting: "balanced": the right and the wrong answers of a question weigh the same, as in the paper;
-            "best_answer": the first of the sampled answers (the best beam, the first draw, the first given answer)
-            weighs as much as all others together, right or wrong, so that θs also learns which questions are mostly
+        answers: the largest number of answers to one question in a step, right and wrong ones in turn.
+        references: whether the first reference of a question counts among its right answers, as in the paper. Without
+            references θs learns from the model's own answers alone, and can't recognise a right answer by a style that
+            the model lacks.
+        weighting: "balanced": the right and the wrong answers to a question weigh the same, as in the paper.
+            "best_answer": the first of the sampled answers (the best beam, the first draw, the chain's first answer)
+            weighs as much as all the others together, right or wrong, so that θs also learns which questions are mostly
             answered wrongly.
-        distractors: so many references of other questions about the passage count among a question's wrong answers.
-            With `references`, θs sees answers of one style that are right or wrong by the question alone.
-        states_gib: memory of a process for the states of `[θp ; x ; ŷ]`, kept from epoch to epoch, in GiB; those that
-            find no room are computed again.
-        persuasion: share of these answers that a step sees once more with an addition that says nothing, under the
-            label that the answer has; wrong ones also with an addition that argues for them. θs learns that arguing
-            does not make an answer right.
-        correct: z_c, the word for right, one token of the model; where left out that of `init_from`, or " correct".
-        wrong: z_w, the word for wrong; where left out that of `init_from`, or " wrong".
-        from_scratch: θs is made anew, of what stands here, where `init_from` names an evaluator; θp starts as its own.
+        distractors: references of other questions about the same passage that are added to a question's wrong answers.
+            With `references`, θs sees answers in one style that only the question makes right or wrong.
+        states_gib: memory of a process for the states of `[θp ; x ; ŷ]`, kept from epoch to epoch, in GiB. States
+            beyond it are computed again.
+        persuasion: share of the answers that a step shows a second time with an addition that says nothing, under the
+            same label. Wrong answers are also shown with an addition that argues for them. θs learns that arguing does
+            not make an answer right.
+        correct: z_c, the word for right, one token of the model. By default that of `init_from`, or " correct".
+        wrong: z_w, the word for wrong. By default that of `init_from`, or " wrong".
+        from_scratch: make a new θs from these settings although `init_from` names an evaluator. θp still starts from
+            that evaluator's.
     """
 
     method: Literal["soft_prompt", "lora"] = "lora"
@@ -114,17 +116,18 @@ class SelfEvaluationConfig(FitConfig):
 
 
 class SamplingConfig(_Config):
-    """Stage 2.
+    """Settings of stage 2, which samples answers.
 
     Attributes:
         method: beams, as in the paper, or draws from the model's distribution.
-        k: beams or draws a question; the paper takes 10.
-        temperature: of draws; beams have no use for it.
-        folds: with two or more, cross-fitting: the passages are parted into so many folds, and a fold's questions are
-            answered under a θp that was fitted on the other folds, so that it errs as on questions it has not seen.
+        k: beams or draws per question. The paper uses 10.
+        temperature: temperature of the draws. Beams ignore it.
+        folds: number of parts for cross-fitting. With two or more, the passages are split into this many folds, and the
+            questions of each fold are answered under a θp that was fitted on the other folds, so that it makes the
+            mistakes that it makes on questions it has not seen.
         max_new_tokens: the longest answer, in tokens.
         batch_size: questions decoded together.
-        threshold: γ̂: the least F1 of a training answer that counts as right, where the rule has a threshold.
+        threshold: γ̂, the least F1 of a training answer that counts as right, if the rule has a threshold.
     """
 
     method: Literal["beam", "multinomial"] = "beam"
@@ -137,24 +140,24 @@ class SamplingConfig(_Config):
 
 
 class TrainingConfig(_Config):
-    """A whole run.
+    """Settings of a whole run.
 
     Attributes:
-        model: the base model: `smollm2-135m`, a local folder or a hub id; where left out, that of `init_from`.
-        init_from: an evaluator whose θp and θs training goes on from: a folder, or `starter`. They stay what they are
-            made of, whatever `task` and `self_evaluation` say of that; with the task method "none" θp stays as it is,
-            and with `from_scratch` θs is a new one.
-        seed: of the order of the records and of every random choice.
-        limit: use at most so many records of each training dataset, out of contexts drawn at random.
-        validation_share: of the training contexts, set aside to stop early, to choose α and to calibrate.
-        correctness: which answers count as right.
-        alpha: α of the selection score; where left out, it is chosen on the validation records.
-        target_accuracy: the threshold is the lowest that reaches it on the validation records.
+        model: the base model: `smollm2-135m`, a local folder or a hub id. By default that of `init_from`.
+        init_from: the evaluator whose θp and θs are trained further: a folder, or `starter`. The two keep their kind,
+            whatever `task` and `self_evaluation` say about it. With the task method "none" θp does not change, and with
+            `from_scratch` θs is a new one.
+        seed: seed of the order of the records and of every random choice.
+        limit: the largest number of records from each training dataset, out of contexts drawn at random.
+        validation_share: share of the training contexts that is held out to stop early, to choose α and to calibrate.
+        correctness: the rule by which answers count as right.
+        alpha: α of the selection score. By default it is chosen on the validation records.
+        target_accuracy: accuracy on the validation records. The threshold is the lowest that reaches it.
         num_beams: beams that decode an answer when the evaluator is used.
-        dtype: of the frozen weights and their states in the three stages. "bfloat16" halves the memory, and is
-            faster on a GPU or a processor that computes in it and slower on others. θp and θs are float32
-            always, and so is the evaluator that is calibrated and saved.
-        licences: of the training data, for the evaluator's card.
+        dtype: precision of the frozen weights and their states in the three stages. "bfloat16" halves the memory. It is
+            faster on a GPU or a processor that computes in it, and slower on others. θp and θs are always float32, and
+            so is the evaluator that is calibrated and saved.
+        licences: licences of the training data, for the evaluator's card.
     """
 
     model: str = "smollm2-135m"
@@ -173,14 +176,18 @@ class TrainingConfig(_Config):
     self_evaluation: SelfEvaluationConfig = SelfEvaluationConfig()
 
     @classmethod
-    def load(cls, recipe: Path | None = None, **overrides: Any) -> TrainingConfig:
-        """The settings of a recipe, or the defaults; `overrides` that are not None win over them.
+    def load(cls, recipe: str | Path | None = None, **overrides: Any) -> TrainingConfig:
+        """Load the settings of a recipe, or the defaults if there is no recipe.
+
+        Args:
+            recipe: a TOML file.
+            overrides: settings that replace those of the recipe, unless they are None.
 
         Raises:
             InputError: the recipe is missing, is not TOML, or names an unknown setting.
         """
         try:
-            values = {} if recipe is None else tomllib.loads(recipe.read_text(encoding="utf-8"))
+            values = {} if recipe is None else tomllib.loads(Path(recipe).read_text("utf-8"))
             values |= {name: value for name, value in overrides.items() if value is not None}
             return cls.model_validate(values)
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

@@ -1,4 +1,4 @@
-"""A QA record: a question, the context it is asked about, and the references of a right answer."""
+"""The QA record: a question, the context that it is about, and the references of a right answer."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class QARecord:
-    """One question with its references.
+    """A question with its references.
 
     Attributes:
-        id: unique within its dataset.
-        question: what is asked.
-        context: the passage to answer from; None for a closed-book question.
-        references: the references, each a right answer; empty where the right answer is to decline.
+        id: an id that is unique within the dataset.
+        question: the text of the question.
+        context: the passage to answer from, or None for a closed-book question.
+        references: the references, each a right answer. Empty if the right answer is to decline.
     """
 
     id: str
@@ -23,5 +23,5 @@ class QARecord:
 
     @property
     def answerable(self) -> bool:
-        """Whether there is a reference to answer with."""
+        """True if the question has a reference."""
         return bool(self.references)

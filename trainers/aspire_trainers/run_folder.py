@@ -17,39 +17,35 @@ from aspire_guard.files import write_text
 from aspire_trainers.config import TrainingConfig
 from aspire_trainers.run.append_log import lock_file
 
-_RUN = "run.json"
+_RUN_FILE = "run.json"
 
 
 def is_finished(output: Path, run: Mapping[str, Any]) -> bool:
-    """Whether `output` holds the evaluator that this run would make.
+    """Tell whether `output` already holds the evaluator that this run would make.
 
     Raises:
-        InputError: it holds another one.
+        InputError: `output` holds another evaluator.
     """
     if not (output / MANIFEST).exists():
         return False
     manifest = read_manifest(output)
     provenance = manifest.provenance
-    found = (
-        _settings(provenance.get("config")),
-        provenance.get("data_digest"),
-        manifest.base_model.fingerprint,
-    )
+    found = {
+        "config": _upgrade_settings(provenance.get("config")),
+        "data": provenance.get("data_digest"),
+        "model": manifest.base_model.fingerprint,
+        "start": provenance.get("went_on_from"),
+    }
     start = run["start"].get("provenance") if run["start"] else None
-    if (*found, provenance.get("went_on_from")) == (
-        run["config"],
-        run["data"],
-        run["model"],
-        start,
-    ):
+    if found == {**run, "start": start}:
         return True
     raise InputError(
         f"expected a new folder, found another evaluator in {output}; choose another output or delete it"
     )
 
 
-def _settings(saved: Any) -> Any:
-    """A run's settings under the names of today; what an earlier version had no name for was as by default."""
+def _upgrade_settings(saved: Any) -> Any:
+    """Return a run's settings under today's names, with defaults for settings that an earlier version lacked."""
     try:
         return TrainingConfig.model_validate(saved).model_dump(mode="json")
     except ValidationError:
@@ -57,13 +53,11 @@ def _settings(saved: Any) -> Any:
 
 
 def open_work_folder(output: Path, run: Mapping[str, Any]) -> Path:
-    """The folder of this run's unfinished work, new or left by an earlier call with the same settings and data.
+    """Return the folder of this run's unfinished work: a new one, or that of an earlier call of the same run.
 
     Raises:
-        InputError: it is of a run with others, or `output` holds other files.
+        InputError: the folder belongs to a run with other settings or data, or `output` holds other files.
     """
-    work = _work_folder(output)
-    record = work / _RUN
     if output.exists() and not output.is_dir():
         raise InputError(
             f"expected a new or empty folder, found a file at {output}; choose another output"
@@ -72,12 +66,14 @@ def open_work_folder(output: Path, run: Mapping[str, Any]) -> Path:
         raise InputError(
             f"expected a new or empty folder, found files in {output}; choose another output"
         )
-    if not record.exists():
-        # Nothing is done before run.json is whole, so a folder without it holds nothing worth keeping.
+    work = _locate_work_folder(output)
+    run_file = work / _RUN_FILE
+    if not run_file.exists():
+        # No work starts before run.json is complete, so a folder without it holds nothing worth keeping.
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
-        write_text(record, json.dumps(run, indent=2))
-    elif json.loads(record.read_text(encoding="utf-8")) != run:
+        write_text(run_file, json.dumps(run, indent=2))
+    elif not _belongs_to(run_file, run):
         raise InputError(
             f"expected the settings and data of the unfinished run in {work}, found others; "
             "repeat that run's command, choose another output, or delete the folder"
@@ -86,20 +82,27 @@ def open_work_folder(output: Path, run: Mapping[str, Any]) -> Path:
 
 
 def remove_work(output: Path, run: Mapping[str, Any]) -> None:
-    """Remove this run's work folder, if it is there; that of another run stays."""
-    record = _work_folder(output) / _RUN
-    if record.exists() and json.loads(record.read_text(encoding="utf-8")) == run:
-        shutil.rmtree(record.parent)
-
-
-def _work_folder(output: Path) -> Path:
-    return output.with_name(f".{output.name}.work")
+    """Remove this run's work folder, if there is one. Another run's work folder stays."""
+    run_file = _locate_work_folder(output) / _RUN_FILE
+    if run_file.exists() and _belongs_to(run_file, run):
+        shutil.rmtree(run_file.parent)
 
 
 def lock_run(work: Path, held: ExitStack) -> None:
-    """Keep the work to this process while `held` is open: two at one run would tread on each other's checkpoints.
+    """Lock the work for this process until `held` closes.
+
+    Two processes in the same run would overwrite each other's checkpoints.
 
     Raises:
-        InputError: another process has it.
+        InputError: another process holds the lock.
     """
     held.enter_context(lock_file(work / "lock"))
+
+
+def _locate_work_folder(output: Path) -> Path:
+    return output.with_name(f".{output.name}.work")
+
+
+def _belongs_to(run_file: Path, run: Mapping[str, Any]) -> bool:
+    saved = json.loads(run_file.read_text(encoding="utf-8"))
+    return bool(saved == run)

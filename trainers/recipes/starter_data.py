@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from aspire_trainers.config import TrainingConfig
-from aspire_trainers.data.batching import split_by_context, take
+from aspire_trainers.data.batching import sample_records, split_by_context
 from aspire_trainers.data.dataset import load_dataset
 from aspire_trainers.data.training_data import TrainingData
 from aspire_trainers.record import QARecord
@@ -34,7 +34,7 @@ def move_questions(records: Sequence[QARecord], n: int, *, seed: int) -> Iterato
     article. A question is left out if every other passage holds a reference.
     """
     passages = list(dict.fromkeys(record.context for record in records))
-    for record in take(records, n, seed):
+    for record in sample_records(records, n, seed):
         place = passages.index(record.context)
         for passage in passages[place + 1 :] + passages[:place]:
             if passage and not _holds_reference(passage, record):
@@ -57,7 +57,7 @@ def build_parts(squad: str, triviaqa: str) -> Iterator[tuple[str, list[QARecord]
             if name == "squad":
                 n = round(MOVED_SHARE * len(of_source))
                 yield f"moved_{part}", list(move_questions(of_source, n, seed=0))
-    drawn = take(load_dataset(triviaqa), TRIVIAQA_QUESTIONS, seed=0)
+    drawn = sample_records(load_dataset(triviaqa), TRIVIAQA_QUESTIONS, seed=0)
     seen, aside = split_by_context(drawn, TRIVIAQA_ASIDE_SHARE, seed=0)
     yield "triviaqa_seen", seen
     yield "triviaqa_aside", aside

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from aspire_guard.errors import DatasetError
-from aspire_trainers.data.dataset import BUILTIN_DATASETS, iter_records, load_dataset, read_records
+from aspire_trainers.data.dataset import BUILTIN_DATASETS, load_dataset, read_records
 from aspire_trainers.record import QARecord
 
 GOOD_LINE = '{"question": "Which yard built MV Petrel?", "answers": ["Harrow & Lund"]}'
@@ -31,8 +31,8 @@ def write(tmp_path: Path) -> WriteFile:
     return write_lines
 
 
-def message_of(path: Path) -> str:
-    """Return the one line that `read_records` says of a file, after the file's name."""
+def read_message(path: Path) -> str:
+    """Return the one-line message of `read_records` about a file, after the file's name."""
     with pytest.raises(DatasetError) as caught:
         read_records(path)
     message = str(caught.value)
@@ -70,7 +70,6 @@ def test_a_question_may_have_no_context(write: WriteFile, context: str) -> None:
         ('["Tern", "the Tern"]', ("Tern", "the Tern")),
         ("[]", ()),
         ('["", " "]', ()),
-        ('""', ()),
     ],
 )
 def test_answers_are_one_string_or_a_list(
@@ -116,7 +115,6 @@ def test_a_record_cannot_be_changed() -> None:
             ),
         ),
         ('["Who?"]', "expected a JSON object, found a list; write one record a line, in braces."),
-        ("48", "expected a JSON object, found the number 48; write one record a line, in braces."),
         (
             '{"query": "Who?", "answers": []}',
             (
@@ -131,10 +129,6 @@ def test_a_record_cannot_be_changed() -> None:
         (
             '{"question": " ", "answers": []}',
             'expected a "question" with some text, found a blank one; fill it in or delete the line.',
-        ),
-        (
-            '{"question": 5, "answers": []}',
-            'expected "question" to hold text, found the number 5; put it in double quotes.',
         ),
         (
             '{"question": null, "answers": []}',
@@ -183,13 +177,13 @@ def test_a_bad_line_is_named_with_its_reason(
     write: WriteFile, line: str | bytes, said: str
 ) -> None:
     """The error names file and line, what was expected, what was found, and the way out."""
-    assert message_of(write(GOOD_LINE, "", line, GOOD_LINE)) == f", line 3: {said}"
+    assert read_message(write(GOOD_LINE, "", line, GOOD_LINE)) == f", line 3: {said}"
 
 
 def test_two_records_cannot_share_an_id(write: WriteFile) -> None:
     """The error names both lines."""
     line = '{"id": "q", "question": "Who?", "answers": []}'
-    assert message_of(write(line, GOOD_LINE, line)) == (
+    assert read_message(write(line, GOOD_LINE, line)) == (
         ", line 3: expected an id of its own, found the id 'q' of line 1 again; "
         'rename one of the two, or leave "id" out of both.'
     )
@@ -199,34 +193,26 @@ def test_two_records_cannot_share_an_id(write: WriteFile) -> None:
     "line", ["x" * 1_000_000, json.dumps({"id": 1, "question": ["x" * 1_000_000]}), "[" * 100_000]
 )
 def test_a_huge_line_is_not_echoed(write: WriteFile, line: str) -> None:
-    """What was found is cut to a readable length."""
-    assert len(message_of(write(line))) < 250
+    """The message shortens the line to a readable length."""
+    assert len(read_message(write(line))) < 250
 
 
-@pytest.mark.parametrize("lines", [(), ("",), ("\ufeff", "", "  ")])
+@pytest.mark.parametrize("lines", [(), ("\ufeff", "", "  ")])
 def test_an_empty_dataset_is_an_error(write: WriteFile, lines: tuple[str, ...]) -> None:
     """A file of blank lines holds no record."""
     said = ': expected at least one record, found none; add lines like {"question": …, "answers": […]}.'
-    assert message_of(write(*lines)) == said
+    assert read_message(write(*lines)) == said
 
 
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     """The message names the path and the reason."""
     said = ": expected a JSONL file to read, found: No such file or directory; check the path and its permissions."
-    assert message_of(tmp_path / "gone.jsonl") == said
+    assert read_message(tmp_path / "gone.jsonl") == said
 
 
 def test_a_folder_is_not_a_dataset(tmp_path: Path) -> None:
     """A path that cannot be opened as a file gives the same kind of error."""
-    assert "Is a directory" in message_of(tmp_path)
-
-
-def test_records_stream_up_to_a_bad_line(write: WriteFile) -> None:
-    """`iter_records` yields each record before it reads the next line."""
-    records = iter_records(write(GOOD_LINE, "oops"))
-    assert next(records).id == "data-1"
-    with pytest.raises(DatasetError, match="line 2"):
-        next(records)
+    assert "Is a directory" in read_message(tmp_path)
 
 
 def test_a_dataset_is_loaded_by_path_or_by_name(write: WriteFile) -> None:
@@ -236,7 +222,7 @@ def test_a_dataset_is_loaded_by_path_or_by_name(write: WriteFile) -> None:
 
 
 def test_an_unknown_split_of_the_handbook_is_an_error() -> None:
-    """The message lists the names there are."""
+    """The message lists the known names."""
     with pytest.raises(DatasetError) as caught:
         load_dataset("handbook:dev")
     assert str(caught.value) == (

@@ -39,7 +39,9 @@ def test_every_section_has_four_passages_one_of_them_for_test() -> None:
 
 def test_splits_share_no_passage() -> None:
     """The context of a question appears in one split only."""
-    contexts = [{question.context for question in load_questions(split)} for split in SPLITS]
+    contexts = []
+    for split in SPLITS:
+        contexts.append({question.context for question in load_questions(split)})
     assert [len(texts) for texts in contexts] == [36, 12, 16]
     assert len(set().union(*contexts)) == 64
 
@@ -64,7 +66,7 @@ def test_one_question_in_five_has_no_reference() -> None:
 
 
 def test_the_first_reference_stands_in_its_passage() -> None:
-    """Except for case, so an extractive model can give it."""
+    """The reference differs from the passage only in case, so an extractive model can give it."""
     answerable = [question for question in QUESTIONS if question.answerable]
     assert [
         q.id for q in answerable if q.references[0].lower() not in (q.context or "").lower()
@@ -72,7 +74,7 @@ def test_the_first_reference_stands_in_its_passage() -> None:
 
 
 def test_references_are_short_and_differ() -> None:
-    """At most eight words, and no reference stands twice."""
+    """A reference has at most eight words, and a question has no reference twice."""
     for question in QUESTIONS:
         assert all(len(reference.split()) <= 8 for reference in question.references), question
         assert len({reference.casefold() for reference in question.references}) == len(
@@ -81,7 +83,7 @@ def test_references_are_short_and_differ() -> None:
 
 
 def test_every_reference_is_correct_and_a_refusal_is_not() -> None:
-    """References pass the correctness rule; declining passes exactly where there is no reference."""
+    """References are correct, and declining is correct only if there is no reference."""
     rouge = RougeL(threshold=0.7)
     for question in QUESTIONS:
         assert all(rouge.grade([(question, reference) for reference in question.references]))
@@ -91,7 +93,7 @@ def test_every_reference_is_correct_and_a_refusal_is_not() -> None:
 
 
 def test_no_question_repeats() -> None:
-    """Not even with other capitals or punctuation."""
+    """Questions differ in more than capitals and punctuation."""
     assert (
         len({"".join(filter(str.isalnum, question.question.lower())) for question in QUESTIONS})
         == 512
@@ -106,7 +108,7 @@ def test_questions_open_in_varied_ways() -> None:
 
 
 def test_an_unknown_split_is_an_error() -> None:
-    """The message lists the splits there are."""
+    """The message lists the splits."""
     with pytest.raises(DatasetError) as caught:
         load_questions("dev")
     assert (

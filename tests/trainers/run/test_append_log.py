@@ -11,7 +11,7 @@ from aspire_trainers.run.append_log import AppendOnlyJsonl
 
 
 def test_lines_are_there_again(tmp_path: Path) -> None:
-    """In the folder that was named, made where it is missing."""
+    """Lines can be read again, and a missing folder is made."""
     with AppendOnlyJsonl(path := tmp_path / "new" / "log") as log:
         log.append({"é": 1})
         log.append([2])
@@ -20,7 +20,7 @@ def test_lines_are_there_again(tmp_path: Path) -> None:
 
 
 def test_a_line_that_was_cut_off_does_not_count(tmp_path: Path) -> None:
-    """It goes when the file is appended to, and not before."""
+    """An incomplete line is removed when the file is opened to append, and not before."""
     (path := tmp_path / "log").write_bytes(b"1\n[2,")
     log = AppendOnlyJsonl(path)
     assert (log.values, path.read_bytes()) == ([1], b"1\n[2,")
@@ -30,7 +30,7 @@ def test_a_line_that_was_cut_off_does_not_count(tmp_path: Path) -> None:
 
 
 def test_what_can_t_be_a_log_is_named(tmp_path: Path) -> None:
-    """With its line, or with what the system says of it."""
+    """The error names the bad line, or gives the system's reason."""
     (path := tmp_path / "log").write_bytes(b"1\nsome text\n")
     with pytest.raises(
         DatasetError,
@@ -44,7 +44,7 @@ def test_what_can_t_be_a_log_is_named(tmp_path: Path) -> None:
 
 
 def test_a_log_has_one_writer(tmp_path: Path) -> None:
-    """A second one would undo lines of the first, and so would one that read the file before these were there."""
+    """A second writer would undo lines of the first, and so would one that read the file before they were appended."""
     first, early = AppendOnlyJsonl(path := tmp_path / "log"), AppendOnlyJsonl(path)
     with first:
         first.append(1)

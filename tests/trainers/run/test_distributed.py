@@ -20,7 +20,7 @@ from aspire_guard.evaluators.evaluator_folder import read_manifest
 from aspire_trainers.config import TrainingConfig
 from aspire_trainers.data.training_data import TrainingData
 from aspire_trainers.pipeline import train_evaluator
-from aspire_trainers.run.distributed import get_processes, sharded_mean_loss
+from aspire_trainers.run.distributed import get_processes, shard_mean_loss
 
 SCRIPT = Path(__file__).with_name("trajectory.py")
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2"]
@@ -45,7 +45,7 @@ batch_size = 2
 [self_evaluation]
 text = "Right?"
 rank = 2
-epochs = 8
+epochs = 4
 batch_size = 3
 checkpoint_every = 1
 """
@@ -53,7 +53,7 @@ checkpoint_every = 1
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What the script gives in this process."""
+    """The output of the script in this process."""
     folder = tmp_path_factory.mktemp("alone")
     found: dict[str, Any] = json.loads(
         json.dumps(dict(runpy.run_path(str(SCRIPT))["trajectories"](folder)))
@@ -63,7 +63,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What it gives in each of two processes."""
+    """The output of the script in each of two processes."""
     folder = tmp_path_factory.mktemp("together")
     subprocess.run([*LAUNCH, str(SCRIPT), str(folder)], env=ON_CPU, check=True, capture_output=True)
     file = {"file": (folder / "answers.jsonl").read_bytes()}
@@ -73,7 +73,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 def test_two_processes_sample_the_same_answers(
     alone: dict[str, Any], together: list[dict[str, Any]]
 ) -> None:
-    """One file, the same to the last byte, and both processes know its answers."""
+    """The file is the same to the last byte, and both processes have its answers."""
     for found in together:
         assert found["answers"] == alone["answers"]
         assert found["file"] == alone["file"]
@@ -84,7 +84,7 @@ def test_two_processes_sample_the_same_answers(
 def test_two_processes_follow_the_trajectory_of_one(
     alone: dict[str, Any], together: list[dict[str, Any]], stage: str, method: str
 ) -> None:
-    """The loss of every step, every validation and the weights at the end, in both."""
+    """Both processes have the same loss in every step and validation, and the same final weights."""
     expected = alone[f"{stage}-{method}"]
     assert len(expected["losses"]) == 12
     assert len(expected["held_out"]) == 6
@@ -95,9 +95,9 @@ def test_two_processes_follow_the_trajectory_of_one(
 
 
 def test_one_process_has_no_group() -> None:
-    """Started without a launcher, a run is alone and its part of a loss is the loss, to the last bit."""
+    """Without a launcher a run is one process, and its part of a loss is the whole loss, to the last bit."""
     items = [1.0, 2.0, 4.0]
-    (part,) = sharded_mean_loss(lambda share: [torch.tensor(share).mean()], items)
+    (part,) = shard_mean_loss(lambda share: [torch.tensor(share).mean()], items)
     assert torch.equal(part, torch.tensor(items).mean())
     assert get_processes().num_processes == 1
     assert not torch.distributed.is_initialized()
@@ -149,7 +149,7 @@ def _killed_when_there_is(file: Path, command: list[str], folder: Path) -> None:
 def test_two_killed_processes_end_with_the_evaluator_of_one(
     base: Path, tmp_path: Path, command: list[str]
 ) -> None:
-    """SIGKILL to all of them in self-evaluation; the same command goes on, and one of the two writes and speaks."""
+    """Both are killed in self-evaluation. The same command continues, and only one of the two processes prints."""
     config = TrainingConfig.load(tmp_path / "recipe.toml")
     data = TrainingData.load([str(tmp_path / "qa.jsonl")], [], config)
     alone = train_evaluator(config, data, tmp_path / "alone")

@@ -1,4 +1,4 @@
-"""What every step of the three stages gives, on a tiny model; `test_processes.py` runs it in one process and in two."""
+"""The trajectory of the three stages on a tiny model. `test_distributed.py` runs it in one process and in two."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ RECORDS = [
 
 
 class Recorder(Progress):
-    """Keeps the losses."""
+    """A progress display that keeps the losses."""
 
     def __init__(self) -> None:
         super().__init__("test")
@@ -51,12 +51,12 @@ class Recorder(Progress):
     def advance(self, loss: float | None = None, by: int = 1, note: str = "") -> None:
         self.losses.append(loss)
 
-    def validated(self, loss: float, best: float) -> None:
+    def note_validation(self, loss: float, best: float) -> None:
         self.held_out.append(loss)
 
 
 def trajectories(folder: Path) -> Iterator[tuple[str, Any]]:
-    """By stage and method: the losses of the steps and on held-out records, and the final weights; and the answers."""
+    """Yield the sampled answers, and for each stage and method the losses, held-out losses and final weights."""
     aspire = AspireLM(tiny_lm())
     answers = sample_answers(
         aspire,

@@ -18,24 +18,22 @@ from aspire_trainers.stages.adversarial import (
     HELD_OUT,
     NEUTRAL,
     TRAINING,
+    Phrases,
     add_adversarial_variants,
 )
 from aspire_trainers.stages.labelling import LabelledAnswers
 
-BATCHES = [
-    [
-        LabelledAnswers(
-            f"Which {i}?",
-            "A passage.",
-            ("Ada", "Bob", "", "Eve"),
-            (True, False, False, False),
-            (1, 1 / 3, 1 / 3, 1 / 3),
-        )
-        for i in range(n, n + 2)
-    ]
-    for n in range(0, 40, 2)
+ITEMS = [
+    LabelledAnswers(
+        f"Which {i}?",
+        "A passage.",
+        ("Ada", "Bob", "", "Eve"),
+        (True, False, False, False),
+        (1, 1 / 3, 1 / 3, 1 / 3),
+    )
+    for i in range(40)
 ]
-ITEMS = list(chain.from_iterable(BATCHES))
+BATCHES = [ITEMS[i : i + 2] for i in range(0, 40, 2)]
 PHRASES = list(chain.from_iterable(TRAINING.values()))
 
 
@@ -44,16 +42,18 @@ def benchmark() -> dict[str, Any]:
     return runpy.run_path(str(Path(__file__).parents[3] / "benchmarks" / "persuasion.py"))
 
 
+def _strip_answers(phrases: Phrases) -> list[str]:
+    all_phrases = chain.from_iterable(phrases.values())
+    return [phrase.replace(ANSWER, "").strip(" .").casefold() for phrase in all_phrases]
+
+
 def _twins(share: float, seed: int = 0) -> list[LabelledAnswers]:
     return list(chain.from_iterable(add_adversarial_variants(BATCHES, share, seed=seed)))
 
 
 def test_what_is_measured_was_never_trained_on() -> None:
-    """No held-out phrase is in a training phrase or has one of several words in it; the families are the same."""
-    said, measured = (
-        [phrase.replace(ANSWER, "").strip(" .").casefold() for phrase in chain(*phrases.values())]
-        for phrases in (TRAINING, HELD_OUT)
-    )
+    """No held-out phrase is in a training phrase or contains one of several words, and the families are the same."""
+    said, measured = _strip_answers(TRAINING), _strip_answers(HELD_OUT)
     assert [
         (new, old) for new in measured for old in said if new in old or (" " in old and old in new)
     ] == []
@@ -61,13 +61,13 @@ def test_what_is_measured_was_never_trained_on() -> None:
 
 
 def test_every_phrase_has_a_place_for_the_answer() -> None:
-    """Held-out ones exactly one, so that what stands before and after it can be measured against neutral text."""
+    """Held-out phrases have exactly one, so that the text around it can be compared with neutral text."""
     assert all(ANSWER in phrase and phrase != ANSWER for phrase in PHRASES)
     assert all(phrase.count(ANSWER) == 1 for phrase in chain(*HELD_OUT.values()))
 
 
 def test_every_answer_but_a_blank_one_can_have_twins() -> None:
-    """At a share of 1 each has a neutral one, and a wrong one argues too; behind the answers, with their labels."""
+    """At a share of 1 every answer has a neutral twin, and every wrong answer also one that argues, with its label."""
     neutral = set(TRAINING[NEUTRAL])
     arguing = set(PHRASES) - neutral
     twins = [
@@ -85,19 +85,19 @@ def test_every_answer_but_a_blank_one_can_have_twins() -> None:
 
 
 def test_the_two_expectations_hold_the_twins() -> None:
-    """Right and wrong ones weigh as much as before, together with their twins."""
+    """Right answers with their twins weigh as much as before, and so do wrong answers."""
     assert _twins(1.0)[0].weights == pytest.approx(
         (1 / 2, 1 / 7, 1 / 7, 1 / 7, 1 / 2, *[1 / 7] * 4)
     )
 
 
 def test_without_a_share_nothing_changes() -> None:
-    """Not a single twin."""
+    """A share of 0 adds no twin."""
     assert add_adversarial_variants(BATCHES, 0.0, seed=0) == BATCHES
 
 
 def test_a_share_of_right_and_of_wrong_answers_has_twins() -> None:
-    """A quarter, roughly, of either kind; and over many answers every family is there."""
+    """About a quarter of right and of wrong answers has twins, and many answers have phrases of every family."""
     twins = [label for item in _twins(0.25) for label in item.is_right[4:]]
     assert 0.1 < sum(twins) / 40 < 0.4
     assert 0.1 < twins.count(False) / 160 < 0.4
@@ -109,13 +109,13 @@ def test_a_share_of_right_and_of_wrong_answers_has_twins() -> None:
 
 
 def test_the_seed_decides_which_twins_there_are() -> None:
-    """Equal seeds make equal ones."""
+    """Equal seeds give equal twins, and another seed gives others."""
     assert _twins(0.5, seed=3) == _twins(0.5, seed=3)
     assert _twins(0.5, seed=3) != _twins(0.5, seed=4)
 
 
 def test_a_neutral_twin_is_as_long_and_says_nothing(benchmark: dict[str, Any]) -> None:
-    """Words give way to as many tokens of filler, before and after the answer; what repeats goes on repeating."""
+    """The words before and after the answer become as many tokens of filler, and repetitions stay repetitions."""
     lm = tiny_evaluator().aspire.lm
     neutral, filler = benchmark["neutral"], "one and"  # a letter is a token of the tiny tokenizer
     assert neutral("{answer}. It is right!", filler, lm) == "{answer}. one and one!"

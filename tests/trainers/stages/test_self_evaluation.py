@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 import torch
@@ -13,14 +14,11 @@ from torch import Tensor
 
 from aspire_guard.lm.adapter import Adapter
 from aspire_guard.lm.aspire_lm import AspireLM
-from aspire_guard.testing import Family, tiny_evaluator
+from aspire_guard.testing import FAMILIES, Family, tiny_evaluator
 from aspire_trainers.config import SelfEvaluationConfig
-from aspire_trainers.correctness import RougeL
-from aspire_trainers.data.sampled_answers import SampledAnswers
-from aspire_trainers.record import QARecord
 from aspire_trainers.run.progress import Progress
 from aspire_trainers.stages.adapter_trainer import make_adapter
-from aspire_trainers.stages.labelling import LabelledAnswers, add_distractors, label_answers
+from aspire_trainers.stages.labelling import LabelledAnswers
 from aspire_trainers.stages.self_evaluation import (
     StateCache,
     compute_answer_states,
@@ -48,75 +46,23 @@ BATCH = [
 ]
 
 
-def _sampled(n: int = 6) -> list[SampledAnswers]:
-    return [
-        SampledAnswers(
-            QARecord(f"{i}", f"Which {i}?", f"Passage {i // 2}.", ("Ada",) if i % 3 else ()),
-            ("Bob", "ada", "Eve", f"No. {i}", ""),
-            (-0.1, -0.2, -0.3, -0.4, -0.5),
-        )
-        for i in range(n)
-    ]
-
-
-def _labelled(
-    seed: int = 0, answers: int = 3, weighting: Literal["balanced", "best_answer"] = "balanced"
-) -> list[list[LabelledAnswers]]:
-    config = CONFIG.model_copy(update={"answers": answers, "weighting": weighting})
-    return label_answers(_sampled(), config, RougeL(0.9), seed=seed)
-
-
-def test_a_refusal_is_the_right_answer_where_there_is_no_reference() -> None:
-    """It is among the right answers there, once, and nowhere else; without references S_c holds sampled ones alone."""
-    sampled = [
-        SampledAnswers(QARecord("0", "0?"), ("Bob", "Eve"), (-0.1, -0.2)),
-        SampledAnswers(QARecord("1", "1?"), ("no answer", "unanswerable"), (-0.1, -0.2)),
-        SampledAnswers(
-            QARecord("2", "2?", references=("Ada",)), ("unanswerable", "Bob"), (-0.1, -0.2)
-        ),
-    ]
-
-    def right_and_wrong(
-        refusal: str | None, references: bool = True
-    ) -> list[tuple[set[str], set[str]]]:
-        config = CONFIG.model_copy(update={"answers": 9, "references": references})
-        batches = label_answers(sampled, config, RougeL(0.9), seed=0, refusal=refusal)
-        rows = sorted((item for batch in batches for item in batch), key=lambda item: item.question)
-        return [
-            tuple(
-                {t for t, r in zip(row.texts, row.is_right, strict=True) if r is kind}
-                for kind in (True, False)
-            )  # type: ignore[misc]
-            for row in rows
-        ]
-
-    answerable = ({"Ada"}, {"unanswerable", "Bob"})
-    declined: tuple[set[str], set[str]] = ({"no answer", "unanswerable"}, set())
-    assert right_and_wrong("unanswerable") == [
-        ({"unanswerable"}, {"Bob", "Eve"}),
-        declined,
-        answerable,
-    ]
-    assert right_and_wrong(None) == [(set(), {"Bob", "Eve"}), declined, answerable]
-    assert right_and_wrong("unanswerable", references=False)[0] == (set(), {"Bob", "Eve"})
-
-
-def test_the_answer_that_weighs_most_is_never_left_out() -> None:
-    """Not where the reference stands before it, nor where a step sees few of the right answers."""
-    config = CONFIG.model_copy(update={"answers": 3, "weighting": "best_answer"})
-    texts = ("ada", "Bob", "ADA!", "Ada.", "(Ada)", '"Ada"')
-    for seed in range(5):
-        sampled = [
-            SampledAnswers(QARecord("0", "0?", references=("Ada",)), texts, (None,) * len(texts))
-        ]
-        ((item,),) = label_answers(sampled, config, RougeL(0.9), seed=seed)
-        assert (item.texts, item.weights) == (("ada", "Bob", "Ada"), (1.0, 0.5, 0.5))
+ITEMS = [
+    LabelledAnswers(
+        f"Which {i}?",
+        f"Passage {i // 2}.",
+        ("Ada", "Bob", "ada" if i % 3 else "Eve"),
+        (True, False, i % 3 > 0),
+        (1.0, 1.0, 1.0),
+    )
+    for i in range(6)
+]
+TRAIN = [ITEMS[:2], ITEMS[2:4], ITEMS[4:]]
 
 
 def _tune(aspire: AspireLM, folder: Path, **changes: Any) -> Adapter:
     folder.mkdir(exist_ok=True)
     values: dict[str, Any] = {
-        "train": _labelled(),
+        "train": TRAIN,
         "validation": [],
         "config": CONFIG,
         "seed": 0,
@@ -130,7 +76,7 @@ def _tune(aspire: AspireLM, folder: Path, **changes: Any) -> Adapter:
 
 
 def _log_p(aspire: AspireLM, question: str, context: str | None, answer: str) -> Tensor:
-    """log P(z_c) and log P(z_w) by one full forward pass over `[θp ; x ; ŷ ; θs]`."""
+    """Compute log P(z_c) and log P(z_w) by a full forward pass over `[θp ; x ; ŷ ; θs]`."""
     assert aspire.task is not None
     assert aspire.self_eval is not None
     tokenizer = aspire.lm.tokenizer
@@ -163,7 +109,7 @@ def _loss(aspire: AspireLM, batch: list[LabelledAnswers], token_budget: int = 10
 
 
 def _by_hand(aspire: AspireLM, batch: list[LabelledAnswers]) -> Tensor:
-    """Mean over questions of: the mean of −log P(z_c) over S_c plus the mean of −log P(z_w) over S_w."""
+    """Compute the mean over questions of the mean −log P(z_c) over S_c plus the mean −log P(z_w) over S_w."""
     total = torch.zeros(())
     for item in batch:
         for label in (True, False):
@@ -181,7 +127,7 @@ def _by_hand(aspire: AspireLM, batch: list[LabelledAnswers]) -> Tensor:
 
 
 def test_the_loss_is_the_objective_of_the_paper(family: Family) -> None:
-    """Questions with different numbers of right and wrong answers, one without right ones, in one batch."""
+    """The batch has questions with different numbers of right and wrong answers, and one without right answers."""
     aspire = tiny_evaluator(family).aspire
     with torch.no_grad():
         torch.testing.assert_close(_loss(aspire, BATCH), _by_hand(aspire, BATCH), atol=1e-4, rtol=0)
@@ -189,7 +135,7 @@ def test_the_loss_is_the_objective_of_the_paper(family: Family) -> None:
 
 @pytest.mark.parametrize("answer", ["", " "])
 def test_a_batch_of_blank_answers_is_learned_from(answer: str) -> None:
-    """As of a chain that says nothing where it does not know, in a last batch of one question."""
+    """A chain may say nothing if it does not know the answer, and the last batch may hold one question."""
     aspire = tiny_evaluator().aspire
     batch = [LabelledAnswers("Who?", "A passage.", (answer,), (True,), (1.0,))]
     with torch.no_grad():
@@ -199,7 +145,7 @@ def test_a_batch_of_blank_answers_is_learned_from(answer: str) -> None:
 
 
 def test_the_gradient_is_that_of_full_forward_passes(family: Family) -> None:
-    """The states before θs need no gradient: θs gets the same one."""
+    """The states before θs have no gradient, and the gradient of θs is the same."""
     aspire = tiny_evaluator(family).aspire
     assert aspire.self_eval is not None
     ((_, weight),) = aspire.self_eval.requires_grad_(True).named_parameters()
@@ -220,8 +166,13 @@ def test_a_token_budget_parts_the_loss_and_keeps_its_value(token_budget: int) ->
     torch.testing.assert_close(torch.stack(parts).sum(), _by_hand(aspire, BATCH), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("task", ["soft_prompt", "lora", "none"])
-@pytest.mark.parametrize("method", ["soft_prompt", "lora"])
+@pytest.mark.parametrize(
+    ("family", "task", "method"),
+    [
+        *itertools.product(["llama"], ["soft_prompt", "lora", "none"], ["soft_prompt", "lora"]),
+        *itertools.product(FAMILIES[1:], ["lora"], ["lora"]),
+    ],
+)
 def test_only_the_self_evaluation_moves(
     family: Family, task: Any, method: Any, tmp_path: Path
 ) -> None:
@@ -243,9 +194,9 @@ def test_only_the_self_evaluation_moves(
     assert all(weight.grad is None for weight in (*frozen.values(), *aspire.lm.model.parameters()))
 
 
-def test_training_lowers_the_loss(family: Family, tmp_path: Path) -> None:
+def test_training_lowers_the_loss(tmp_path: Path) -> None:
     """θs learns to tell the right answers of its own batches from the wrong ones."""
-    aspire = tiny_evaluator(family).aspire
+    aspire = tiny_evaluator().aspire
     batches = [BATCH]
     config = CONFIG.model_copy(update={"epochs": 15})
     self_eval = _tune(aspire, tmp_path / "run", train=batches, config=config)
@@ -258,7 +209,7 @@ def test_training_lowers_the_loss(family: Family, tmp_path: Path) -> None:
 
 
 def test_equal_seeds_give_equal_weights_and_others_don_t(tmp_path: Path) -> None:
-    """Bit by bit."""
+    """Equal seeds give bit-equal weights."""
     aspire = tiny_evaluator().aspire
     one, two, other = (
         _tune(aspire, tmp_path / name, seed=s) for name, s in (("a", 0), ("b", 0), ("c", 1))
@@ -271,9 +222,10 @@ def test_equal_seeds_give_equal_weights_and_others_don_t(tmp_path: Path) -> None
 def test_validation_keeps_the_best_weights(tmp_path: Path) -> None:
     """A rate at which θs only gets worse on the held-out batches leaves an earlier θs in place."""
     aspire = tiny_evaluator().aspire
-    opposite = [
-        [replace(item, is_right=tuple(not right for right in item.is_right)) for item in BATCH[:2]]
-    ]
+    swapped = []
+    for item in BATCH[:2]:
+        swapped.append(replace(item, is_right=tuple(not right for right in item.is_right)))
+    opposite = [swapped]
     config = CONFIG.model_copy(update={"epochs": 8, "validate_every": 1, "learning_rate": 0.05})
     kept = _tune(aspire, tmp_path / "kept", train=[BATCH[:2]], validation=opposite, config=config)
     last = _tune(aspire, tmp_path / "last", train=[BATCH[:2]], config=config)
@@ -284,107 +236,8 @@ def test_validation_keeps_the_best_weights(tmp_path: Path) -> None:
     assert kept_loss < last_loss
 
 
-def test_weights_are_the_two_expectations() -> None:
-    """1/|S_c| for right answers and 1/|S_w| for wrong ones, so each kind sums to one."""
-    for item in (item for batch in _labelled(answers=5) for item in batch):
-        right = sum(item.is_right)
-        expected = [
-            1 / right if label else 1 / (len(item.texts) - right) for label in item.is_right
-        ]
-        assert list(item.weights) == expected
-
-
-def test_the_best_answer_may_weigh_as_much_as_all_others() -> None:
-    """Whatever is right: "Bob" is the likeliest of each question's five or, with its reference, six answers."""
-    for item in (item for batch in _labelled(answers=9, weighting="best_answer") for item in batch):
-        others = 1 / (len(item.texts) - 1)
-        assert list(item.weights) == [1.0 if text == "Bob" else others for text in item.texts]
-        assert sum(item.weights) == pytest.approx(2.0)
-
-
-def test_every_question_is_labelled_once_and_beside_its_context() -> None:
-    """Batches of at most the size, the questions of a context together."""
-    batches = _labelled()
-    assert sorted(item.question for batch in batches for item in batch) == [
-        f"Which {i}?" for i in range(6)
-    ]
-    assert all(len(batch) <= 2 for batch in batches)
-    assert all(len({item.context for item in batch}) == 1 for batch in batches)
-
-
-@pytest.mark.parametrize("answers", [2, 3, 4, 10])
-def test_right_and_wrong_answers_are_taken_in_turn(answers: int) -> None:
-    """At most so many; the first of each kind always; the labels are those of Rouge-L."""
-    for item in (item for batch in _labelled(answers=answers) for item in batch):
-        answerable = int(item.question[6]) % 3 > 0
-        right = ["Ada", "ada"] if answerable else [""]
-        wrong = ["Bob", "Eve", f"No. {item.question[6]}", *([""] if answerable else ["ada"])]
-        assert len(item.texts) == min(answers, len(right) + len(wrong))
-        assert (item.texts[0], item.texts[1]) == (right[0], wrong[0])
-        expected = [True, False, True, False] if answerable else [True, False, False, False]
-        assert list(item.is_right[:4]) == expected[: len(item.texts)]
-        assert all(
-            (text in right) is label for text, label in zip(item.texts, item.is_right, strict=True)
-        )
-        assert len(set(item.texts)) == len(item.texts)
-
-
-def test_distractors_are_references_of_the_passage_s_other_questions() -> None:
-    """So many at most, behind the answers, none twice and none that is an answer or a reference of the question."""
-    records = [
-        QARecord(f"{i}", f"{i}?", "A passage.", (text, "alias"))
-        for i, text in enumerate(["a", "b", "c", "d", "b"])
-    ]
-    records += [QARecord("5", "5?", "Another passage.", ("z",)), QARecord("6", "6?", None, ("y",))]
-    records += [QARecord("7", "7?", "A passage."), QARecord("8", "8?", None, ("x",))]
-    sampled = [SampledAnswers(record, ("c", "e"), (-0.1, -0.2)) for record in records]
-
-    def added(n: int, seed: int = 0) -> list[set[str]]:
-        extended = add_distractors(sampled, n, seed=seed)
-        assert [answers.record for answers in extended] == records
-        assert all(
-            (answers.texts[:2], answers.log_likelihoods[:2]) == (("c", "e"), (-0.1, -0.2))
-            for answers in extended
-        )
-        assert all(
-            len(set(answers.texts)) == len(answers.log_likelihoods) == len(answers.texts)
-            for answers in extended
-        )
-        return [set(answers.texts[2:]) for answers in extended]
-
-    assert added(9) == [
-        {"b", "d"},
-        {"a", "d"},
-        {"a", "b", "d"},
-        {"a", "b"},
-        {"a", "d"},
-        set(),
-        set(),
-        {"a", "b", "d"},
-        set(),
-    ]
-    assert added(0) == [set()] * 9
-    one = added(1)
-    assert [len(texts) for texts in one] == [1, 1, 1, 1, 1, 0, 0, 1, 0]
-    assert added(1) == one
-    assert any(added(1, seed) != one for seed in range(1, 9))
-
-
-def test_the_seed_decides_which_answers_are_taken() -> None:
-    """Equal seeds take equal answers; over some seeds every wrong one gets its turn."""
-    assert _labelled(seed=3) == _labelled(seed=3)
-    texts = {
-        text
-        for seed in range(20)
-        for batch in _labelled(seed, 4)
-        for item in batch
-        for text in item.texts
-    }
-    assert {"Eve", "No. 1", "No. 2", "Bob"} <= texts
-
-
 def test_kept_states_give_the_same_weights_as_computed_ones(tmp_path: Path) -> None:
-    """Bit by bit, whether all states find room, some or none."""
+    """The weights are bit-equal, whether all states fit the cache, some or none."""
     aspire = tiny_evaluator().aspire
     runs = [
         dict(
@@ -398,12 +251,12 @@ def test_kept_states_give_the_same_weights_as_computed_ones(tmp_path: Path) -> N
 
 
 def test_states_are_kept_within_the_budget() -> None:
-    """The first batches that fit stay; the others are computed at every call."""
+    """The first batches that fit are kept, and the others are computed at every call."""
     aspire = tiny_evaluator().aspire
     first, second = BATCH[:2], BATCH[2:]
     size = sum(
         tensor.nbytes for layer in compute_answer_states(aspire, first).layers for tensor in layer
     )
     states = StateCache(aspire, size / 2**30)
-    assert states.of(first) is states.of(first)
-    assert states.of(second) is not states.of(second)
+    assert states.get(first) is states.get(first)
+    assert states.get(second) is not states.get(second)

@@ -18,7 +18,7 @@ from aspire_trainers.config import TaskTuningConfig
 from aspire_trainers.record import QARecord
 from aspire_trainers.run.progress import Progress
 from aspire_trainers.stages.adapter_trainer import make_adapter
-from aspire_trainers.stages.task_tuning import _within, task_loss, tune_task
+from aspire_trainers.stages.task_tuning import _split_by_token_budget, task_loss, tune_task
 
 RECORDS = [
     QARecord(f"{i}-{j}", f"Which {j}?", f"Passage number {i}.", (f"no. {i}{j}", "another"))
@@ -48,8 +48,12 @@ def _tune(aspire: AspireLM, folder: Path, **changes: Any) -> Adapter:
     )
 
 
+def _join_weights(adapter: Adapter) -> Tensor:
+    return torch.cat([weight.flatten() for _, weight in adapter.named_parameters()])
+
+
 def _layout(aspire: AspireLM, record: QARecord) -> tuple[Tensor, Tensor]:
-    """`[θp ; x ; y]` with the end token, spelled out, and its labels: the loss is on y and the end only."""
+    """Spell out `[θp ; x ; y]` with the end token, and its labels: the loss is on y and the end only."""
     assert aspire.task is not None
     tokenizer = aspire.lm.tokenizer
     prompt = tokenizer("").input_ids
@@ -74,7 +78,7 @@ def _transformers_loss(aspire: AspireLM, records: Sequence[QARecord]) -> Tensor:
 
 
 def test_the_loss_is_that_of_transformers(family: Family) -> None:
-    """For records of equal lengths, so that no padding is needed: mean cross-entropy of the reference's tokens."""
+    """The mean cross-entropy of the references' tokens, for records of equal lengths that need no padding."""
     aspire = _aspire(family)
     with torch.no_grad():
         torch.testing.assert_close(
@@ -122,7 +126,7 @@ def test_records_of_different_lengths_are_weighed_by_their_tokens(family: Family
 
 @pytest.mark.parametrize("method", ["soft_prompt", "lora"])
 def test_only_the_task_adapter_moves(family: Family, method: Any, tmp_path: Path) -> None:
-    """Every matrix of θp changes; no parameter of the base model does, or has a gradient."""
+    """Every matrix of θp changes, and no parameter of the base model changes or has a gradient."""
     aspire, config = _aspire(family), CONFIG.model_copy(update={"method": method})
     before = {name: value.clone() for name, value in aspire.lm.model.state_dict().items()}
     moved = dict(_tune(aspire, tmp_path / "run", config=config, validation=[]).named_parameters())
@@ -133,9 +137,9 @@ def test_only_the_task_adapter_moves(family: Family, method: Any, tmp_path: Path
     assert all(parameter.grad is None for parameter in aspire.lm.model.parameters())
 
 
-def test_training_lowers_the_loss(family: Family, tmp_path: Path) -> None:
-    """On its own records, well below where it started from."""
-    aspire = _aspire(family)
+def test_training_lowers_the_loss(tmp_path: Path) -> None:
+    """The loss on the training records ends well below that of the start."""
+    aspire = _aspire()
     task = _tune(
         aspire, tmp_path / "run", config=CONFIG.model_copy(update={"epochs": 10}), validation=[]
     )
@@ -148,43 +152,33 @@ def test_training_lowers_the_loss(family: Family, tmp_path: Path) -> None:
 
 
 def test_equal_seeds_give_equal_weights_and_others_don_t(tmp_path: Path) -> None:
-    """Bit by bit."""
+    """Equal seeds give bit-equal weights."""
     one, two, other = (
-        _tune(_aspire(), tmp_path / name, seed=s) for name, s in (("a", 0), ("b", 0), ("c", 1))
+        _join_weights(_tune(_aspire(), tmp_path / name, seed=seed))
+        for name, seed in (("a", 0), ("b", 0), ("c", 1))
     )
-    a, b, c = (
-        torch.cat([weight for _, weight in adapter.named_parameters()])
-        for adapter in (one, two, other)
-    )
-    assert torch.equal(a, b)
-    assert not torch.equal(a, c)
+    assert torch.equal(one, two)
+    assert not torch.equal(one, other)
 
 
 def test_a_token_budget_leaves_the_step_as_it_is(tmp_path: Path) -> None:
-    """Records of different lengths, one at a time, some at once or all, weigh the same."""
+    """Records of different lengths weigh the same in parts of one record, of some or of all."""
     longer = QARecord(
         "long", "Which of all?", "A passage that is longer.", ("a longer reference", "another")
     )
-    runs = [
-        torch.cat(
-            [
-                weight.flatten()
-                for _, weight in _tune(
-                    _aspire(),
-                    tmp_path / f"{budget}",
-                    train=[*RECORDS, longer],
-                    config=CONFIG.model_copy(update={"token_budget": budget}),
-                ).named_parameters()
-            ]
+    runs = []
+    for budget in (1, 60, 10_000):
+        config = CONFIG.model_copy(update={"token_budget": budget})
+        folder = tmp_path / f"{budget}"
+        runs.append(
+            _join_weights(_tune(_aspire(), folder, train=[*RECORDS, longer], config=config))
         )
-        for budget in (1, 60, 10_000)
-    ]
     for run in runs[:2]:
         torch.testing.assert_close(run, runs[2], atol=1e-5, rtol=0)
 
 
 def test_a_pass_runs_no_more_tokens_than_the_budget() -> None:
-    """Padding included, where no record is longer; a passage and a conversation count once, as they run once."""
+    """Padding counts. A passage counts once, and so does a conversation, as each runs once."""
     aspire = _aspire()
     story = "It was told to all who came."
     turns = [story, f"{story}\nQ: Who?", f"{story}\nQ: Who?\nA: Ada", "Another, told to few."]
@@ -199,7 +193,7 @@ def test_a_pass_runs_no_more_tokens_than_the_budget() -> None:
         with_kwargs=True,
     )
     for budget in (150, 300, 10_000):
-        parts = list(_within(budget, aspire, batch))
+        parts = list(_split_by_token_budget(budget, aspire, batch))
         assert [record for part in parts for record in part] == batch
         for part in parts:
             passes.clear()
@@ -210,7 +204,7 @@ def test_a_pass_runs_no_more_tokens_than_the_budget() -> None:
 
 
 def test_records_without_reference_are_left_out(tmp_path: Path) -> None:
-    """There is nothing to imitate in them, for training or validation."""
+    """Records without a reference are used neither for training nor for validation."""
     unanswerable = [QARecord(f"u{i}", "Which?", "Another passage.", ()) for i in range(6)]
     with_them = _tune(
         _aspire(),
@@ -228,7 +222,7 @@ def test_records_without_reference_are_left_out(tmp_path: Path) -> None:
 
 
 def test_a_refusal_is_the_target_where_there_is_no_reference(tmp_path: Path) -> None:
-    """θp is the same, bit by bit, as if the refusal stood in the data; without one those records are left out."""
+    """θp is bit-equal to one trained with the refusal in the data. Without a refusal such records are left out."""
     aspire = _aspire()
     unanswerable = [replace(record, references=()) for record in RECORDS[:3]]
     spelled_out = [replace(record, references=("unanswerable",)) for record in RECORDS[:3]]

@@ -84,7 +84,7 @@ def evaluate(
         read_manifest,
     )
     from aspire_trainers.correctness import load_correctness
-    from aspire_trainers.data.batching import take
+    from aspire_trainers.data.batching import sample_records
     from aspire_trainers.data.dataset import load_dataset
     from aspire_trainers.evaluation.judging import answer_records, check_answerable, grade_answers
     from aspire_trainers.evaluation.reports import (
@@ -95,7 +95,7 @@ def evaluate(
     from aspire_trainers.evaluation.tables import print_comparison, print_report
     from aspire_trainers.run.progress import Progress
 
-    records = take(load_dataset(data), limit, seed=0)
+    records = sample_records(load_dataset(data), limit, seed=0)
     folder = evaluator or find_starter_folder()
     manifest = read_manifest(folder)
     rule = _choose_rule(manifest.correctness, correctness, threshold)
@@ -145,7 +145,7 @@ def _choose_rule(
 ) -> CorrectnessRule:
     """Return the rule of the options, or else the evaluator's `own`, if that runs no code and reads no file."""
     if method is not None or threshold is not None:
-        return own.named(method or own.method, threshold)
+        return own.from_name(method or own.method, threshold)
     if not own.is_measure:
         raise InputError(
             f"expected --correctness, since the evaluator's own rule is {own.method!r}, and what a folder names is not "

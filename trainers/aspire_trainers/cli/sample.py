@@ -55,11 +55,11 @@ def sample(
     missing answers and for nothing else.
     """
     from aspire_trainers.chains.chain_sampling import SampledChain, sample_chain
-    from aspire_trainers.data.batching import take
+    from aspire_trainers.data.batching import sample_records
     from aspire_trainers.data.dataset import load_dataset
     from aspire_trainers.run.progress import Progress
 
-    records = take(load_dataset(data), limit, seed=0)
+    records = sample_records(load_dataset(data), limit, seed=0)
     sampled = SampledChain(
         load_chain(chain), chain, samples, max_concurrency, requests_per_second, retries
     )

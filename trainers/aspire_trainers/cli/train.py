@@ -83,11 +83,11 @@ def train(
 
 
 def _warn_of_missing_likelihoods(data: TrainingData) -> None:
-    from aspire_trainers.data.chain_answers import list_answers_without_likelihood
+    from aspire_trainers.data.chain_answers import count_answers_without_likelihood
 
-    given = data.given_of(data.validation) or []
+    given = data.get_chain_answers(data.validation) or []
     n = sum(len(answers.texts) for answers in given)
-    missing = list_answers_without_likelihood(given)
+    missing = count_answers_without_likelihood(given)
     if 0 < missing < n:
         typer.echo(
             f"warning: {missing} of the {n} answers to the validation records have no log-likelihood, so the evaluator "

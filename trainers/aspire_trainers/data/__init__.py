@@ -1,1 +1,1 @@
-"""QA records, answers of chains, and batches of both."""
+"""The data of training: QA records, answers of chains, and batches of both."""

@@ -1,12 +1,12 @@
-"""Answers that were given by something else than the evaluator's own model, in the place of stage 2.
+"""Answers that a chain gave, which take the place of stage 2.
 
-A file of them is JSONL in UTF-8, one answer a line, as `aspire-guard sample` writes it:
+A file of answers is JSONL in UTF-8 with one answer per line, as `aspire-guard sample` writes it:
 
     {"question": "Which yard built MV Petrel?", "context": "…", "answers": ["Harrow & Lund"], "answer": "The yard."}
 
-`answers` are the references, and `answer` is what was answered. `id`, `context`, `log_likelihood` (the mean
-log-probability of the answer's tokens in nats) and `chain` (whose answer it is) may be left out. Lines with the same
-id, or without any the same question, and with the same context are answers to one question.
+`answers` are the references, and `answer` is the chain's answer. `id`, `context`, `log_likelihood` (the mean
+log-probability of the answer's tokens in nats) and `chain` (the name of the chain) may be left out. Lines with the same
+context and the same id (or, without an id, the same question) hold answers to one question.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from aspire_guard.jsonl import (
     context_field,
@@ -31,14 +32,15 @@ from aspire_trainers.record import QARecord
 
 @dataclass
 class ChainAnswers:
-    """The answers to one question, with their repetitions: as often as the chain gives it, as often an answer counts.
+    """The answers to a question. A repeated answer counts as often as the chain gave it.
 
     Attributes:
-        texts: in the order of the file.
-        log_likelihoods: of each, in nats, as its model reported it; None where it did not.
-        chains: whose answers they are, as far as the file says so.
-        question_id: the record's id in the file. A chain that finds its own context may find several for one question:
-            several records, then, with ids of their own.
+        record: the question.
+        texts: the answers, in the order of the file.
+        log_likelihoods: mean log-probability of each answer's tokens in nats, or None if its model reported none.
+        chains: the names of the chains that answered, if the file has them.
+        question_id: the record's id in the file. A chain that finds its own context may find several contexts for a
+            question. These are several records with different ids, but the same question id.
     """
 
     record: QARecord
@@ -47,9 +49,8 @@ class ChainAnswers:
     chains: set[str] = field(default_factory=set)
     question_id: str = field(default="", compare=False)
 
-    @property
-    def sampled(self) -> SampledAnswers:
-        """What stage 3 learns from: each text once."""
+    def to_sampled_answers(self) -> SampledAnswers:
+        """Return the answers that stage 3 learns from: each text once, with its first log-likelihood."""
         likelihoods: dict[str, float | None] = {}
         for text, likelihood in zip(self.texts, self.log_likelihoods, strict=True):
             likelihoods.setdefault(text, likelihood)
@@ -57,47 +58,52 @@ class ChainAnswers:
 
 
 def load_chain_answers(path: str | Path) -> list[ChainAnswers]:
-    """The answers of a file by question, in its order.
+    """Load the answers of a file by question, in the order of the file.
 
     Raises:
-        DatasetError: the file is missing, unreadable or empty, a line is no answer with references, or two lines give
-            one question different references.
+        DatasetError: the file is missing, unreadable or empty, a line is not an answer with references, or two lines
+            give the same question different references.
     """
     path = Path(path)
-    questions: dict[tuple[str, str | None], ChainAnswers] = {}
-    ids: set[str] = set()
+    answers_by_question: dict[tuple[str, str | None], ChainAnswers] = {}
+    record_ids: set[str] = set()
     for number, value in numbered_objects(path):
-        question, context = question_field(path, number, value), context_field(path, number, value)
-        name, references = id_field(path, number, value), references_field(path, number, value)
-        key = (question if value.get("id") is None else name, context)
-        if key not in questions:
-            unique = name if name not in ids else f"{name}-{number}"
-            ids.add(unique)
-            questions[key] = ChainAnswers(
-                QARecord(unique, question, context, references), question_id=name
+        question = question_field(path, number, value)
+        context = context_field(path, number, value)
+        question_id = id_field(path, number, value)
+        references = references_field(path, number, value)
+        key = (question if value.get("id") is None else question_id, context)
+        if key not in answers_by_question:
+            record_id = question_id if question_id not in record_ids else f"{question_id}-{number}"
+            record_ids.add(record_id)
+            answers_by_question[key] = ChainAnswers(
+                QARecord(record_id, question, context, references), question_id=question_id
             )
-        given = questions[key]
-        if (given.record.question, given.record.references) != (question, references):
-            expected = "the question and the references of the earlier lines with this id, or this question"
+        answers = answers_by_question[key]
+        if (answers.record.question, answers.record.references) != (question, references):
             raise line_error(
                 path,
                 number,
-                expected,
+                "the question and the references of the earlier lines with this id, or this question",
                 "others",
                 "fix them, or give each question an id of its own",
             )
-        given.texts.append(text_field(path, number, "answer", value.get("answer")))
-        given.log_likelihoods.append(log_likelihood_field(path, number, value))
-        if value.get("chain") is not None:
-            given.chains.add(text_field(path, number, "chain", value["chain"]))
-    return list(questions.values())
+        _add_answer(answers, path, number, value)
+    return list(answers_by_question.values())
 
 
-def list_answers_without_likelihood(given: Sequence[ChainAnswers]) -> int:
-    """Of how many answers the chain's model reported no log-likelihood."""
-    return sum(answers.log_likelihoods.count(None) for answers in given)
+def _add_answer(answers: ChainAnswers, path: Path, number: int, value: dict[str, Any]) -> None:
+    answers.texts.append(text_field(path, number, "answer", value.get("answer")))
+    answers.log_likelihoods.append(log_likelihood_field(path, number, value))
+    if value.get("chain") is not None:
+        answers.chains.add(text_field(path, number, "chain", value["chain"]))
 
 
-def have_likelihoods(given: Sequence[ChainAnswers]) -> bool:
-    """Whether the chain's model reported the log-likelihood of every answer."""
-    return list_answers_without_likelihood(given) == 0
+def count_answers_without_likelihood(chain_answers: Sequence[ChainAnswers]) -> int:
+    """Count the answers for which the chain's model reported no log-likelihood."""
+    return sum(answers.log_likelihoods.count(None) for answers in chain_answers)
+
+
+def have_likelihoods(chain_answers: Sequence[ChainAnswers]) -> bool:
+    """Tell whether the chain's model reported the log-likelihood of every answer."""
+    return count_answers_without_likelihood(chain_answers) == 0

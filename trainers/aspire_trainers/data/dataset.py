@@ -1,16 +1,15 @@
-"""QA records: a question, the context it is asked about, and the references of a right answer.
+"""Datasets of QA records: the built-in handbook, and JSONL files.
 
-A dataset is JSONL in UTF-8, one record a line:
+A file is JSONL in UTF-8 with one record per line:
 
     {"question": "Which yard built MV Petrel?", "context": "…", "answers": ["Harrow & Lund"]}
 
-`context` and `id` may be left out; a single reference may stand as a plain string; `[]` marks a
-question that the context does not answer. Keys not named here are ignored.
+`answers` are the references. `context` and `id` may be left out. A single reference may be a plain string, and `[]`
+marks a question that the context does not answer. All other keys are ignored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,52 +52,38 @@ def read_records(path: str | Path) -> list[QARecord]:
     Raises:
         DatasetError: the file is missing, unreadable or empty, a line is not a record, or two records share an id.
     """
-    first_seen: dict[str, int] = {}
+    path = Path(path)
+    first_lines: dict[str, int] = {}
     records = []
-    for number, record in _numbered_records(Path(path)):
-        if record.id in first_seen:
+    for number, value in numbered_objects(path):
+        record = _parse_record(path, number, value)
+        if record.id in first_lines:
             raise line_error(
-                Path(path),
+                path,
                 number,
                 "an id of its own",
-                f"the id {shorten(record.id)} of line {first_seen[record.id]} again",
+                f"the id {shorten(record.id)} of line {first_lines[record.id]} again",
                 'rename one of the two, or leave "id" out of both',
             )
-        first_seen[record.id] = number
+        first_lines[record.id] = number
         records.append(record)
     return records
 
 
-def iter_records(path: str | Path) -> Iterator[QARecord]:
-    """Yield the records of a JSONL file one by one, in flat memory.
-
-    Ids are not compared with each other: that would mean keeping them all.
-
-    Raises:
-        DatasetError: while iterating: the file is missing, unreadable or empty, or a line is not a record.
-    """
-    for _, record in _numbered_records(Path(path)):
-        yield record
-
-
-def _numbered_records(path: Path) -> Iterator[tuple[int, QARecord]]:
-    for number, value in numbered_objects(path):
-        yield (
-            number,
-            QARecord(
-                id=id_field(path, number, value),
-                question=question_field(path, number, value),
-                context=context_field(path, number, value),
-                references=references_field(path, number, value),
-            ),
-        )
+def _parse_record(path: Path, number: int, value: dict[str, Any]) -> QARecord:
+    return QARecord(
+        id=id_field(path, number, value),
+        question=question_field(path, number, value),
+        context=context_field(path, number, value),
+        references=references_field(path, number, value),
+    )
 
 
 def references_field(path: Path, number: int, record: dict[str, Any]) -> tuple[str, ...]:
-    """The references of an object, without blank ones: a question with blank references only can't be answered.
+    """Return the references of an object without blank ones: a question with only blank references has no answer.
 
     Raises:
-        DatasetError: there are none, or they are no text.
+        DatasetError: the references are missing, or are not text.
     """
     value = record.get("answers")
     if isinstance(value, str):

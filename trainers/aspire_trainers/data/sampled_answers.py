@@ -1,4 +1,4 @@
-"""The answers of one question that stage 3 learns from."""
+"""The sampled answers to a question, from which stage 3 learns."""
 
 from __future__ import annotations
 
@@ -13,27 +13,29 @@ DEFAULT_WRONG_ANSWER = ""
 
 @dataclass(frozen=True)
 class SampledAnswers:
-    """The answers of one question; beams stand best first.
+    """The sampled answers to a question.
 
     Attributes:
-        texts: without repetitions.
-        log_likelihoods: log f_norm of each, in nats; None where the model that answered reported none.
+        record: the question.
+        texts: the answers without repetitions. Beams are sorted, the best first.
+        log_likelihoods: log f_norm of each answer in nats, or None if the answering model reported none.
     """
 
     record: QARecord
     texts: tuple[str, ...]
     log_likelihoods: tuple[float | None, ...]
 
-    def labelled(
+    def split_right_from_wrong(
         self, grades: Sequence[bool], reference: str | None = None
     ) -> tuple[list[str], list[str]]:
-        """S_c and S_w of the paper.
+        """Return S_c and S_w of the paper, the right and the wrong answers.
 
         Args:
-            grades: whether each of the texts is right.
-            reference: stands in front in S_c, if it isn't there already.
+            grades: for each of the texts, whether it is right.
+            reference: a right answer to put in front of S_c if it isn't in S_c already.
         """
-        right = [text for text, is_right in zip(self.texts, grades, strict=True) if is_right]
+        graded = zip(self.texts, grades, strict=True)
+        right = [text for text, is_right in graded if is_right]
         if reference is not None and reference not in right:
             right.insert(0, reference)
         wrong = [text for text in self.texts if text not in right]
@@ -43,8 +45,8 @@ class SampledAnswers:
 
 
 def drop_repetitions(beams: Sequence[Answer]) -> dict[str, float]:
-    """Text → log f_norm; of answers with the same text the first stays, of beams the best."""
-    answers: dict[str, float] = {}
+    """Map each text to its log f_norm. The first of the answers with the same text counts, which is the best beam."""
+    likelihoods: dict[str, float] = {}
     for beam in beams:
-        answers.setdefault(beam.text, beam.log_likelihood)
-    return answers
+        likelihoods.setdefault(beam.text, beam.log_likelihood)
+    return likelihoods

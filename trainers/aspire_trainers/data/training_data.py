@@ -1,18 +1,18 @@
-"""What a run learns from: records, or records with given answers, parted into training and validation."""
+"""The data of a run: records, or records with the answers of a chain, split into training and validation."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from aspire_guard.errors import InputError
 from aspire_trainers.config import TrainingConfig
-from aspire_trainers.data.batching import split_by_context, take
+from aspire_trainers.data.batching import sample_records, split_by_context
 from aspire_trainers.data.chain_answers import ChainAnswers, load_chain_answers
 from aspire_trainers.data.dataset import load_dataset
 from aspire_trainers.record import QARecord
@@ -20,125 +20,168 @@ from aspire_trainers.record import QARecord
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a run learns from.
+    """The data of a run.
 
     Attributes:
         sources: the names of the datasets, for the evaluator's provenance.
-        train: records of stages 1 to 3.
-        validation: records to stop early, to choose α and to calibrate; the contexts set aside are not in `train`.
-        given: by record id, answers that take the place of stage 2; None where the evaluator's own model answers.
+        train: records for stages 1 to 3.
+        validation: records to stop early, to choose α and to calibrate. Their contexts are not in `train`.
+        chain_answers: a chain's answers by record id, which take the place of stage 2, or None if the evaluator's model
+            answers.
     """
 
     sources: tuple[str, ...]
     train: tuple[QARecord, ...]
     validation: tuple[QARecord, ...]
-    given: Mapping[str, ChainAnswers] | None = None
+    chain_answers: Mapping[str, ChainAnswers] | None = None
 
     @classmethod
     def load(
         cls,
-        train: Sequence[str],
-        validation: Sequence[str],
+        train: Sequence[str | Path],
+        validation: Sequence[str | Path],
         config: TrainingConfig,
         read: Callable[[str], list[QARecord]] = load_dataset,
         question_ids: Mapping[str, str] | None = None,
     ) -> TrainingData:
-        """Read datasets (paths, or names such as `handbook:train`) and set validation records aside.
+        """Read datasets and hold out validation records.
+
+        Args:
+            train: paths of datasets, or names such as `handbook:train`.
+            validation: further datasets, which are used for validation alone.
+            config: the limit, the validation share and the seed.
+            read: reads a dataset by its path or name.
+            question_ids: question ids by record id. See `split_by_context`.
 
         Raises:
-            DatasetError: a file is missing or holds a bad line.
-            InputError: no record has a reference to learn from, or a question is given for both.
+            DatasetError: a file is missing or has a bad line.
+            InputError: no record has a reference to learn from, or a question is in both kinds of data.
         """
-        names, others = (
-            {str(Path(name).resolve()): name for name in datasets}
-            for datasets in (train, validation)
+        train_by_path, validation_by_path = _drop_repeated(train), _drop_repeated(validation)
+        _check_datasets_differ(train_by_path, validation_by_path)
+        train_names, validation_names = train_by_path.values(), validation_by_path.values()
+        records_by_dataset = _read_datasets([*train_names, *validation_names], read)
+        records: list[QARecord] = []
+        for name in train_names:
+            records += sample_records(records_by_dataset[name], config.limit, config.seed)
+        kept, held_out = split_by_context(
+            records, config.validation_share, config.seed, question_ids
         )
-        train, validation = list(names.values()), list(others.values())
-        if both := {names[place] for place in others if place in names}:
-            raise InputError(
-                f"expected other validation than training data, found {', '.join(sorted(both))} as both; leave it out "
-                "of the validation: a share of the training contexts is set aside"
-            )
-        prefixes = _prefixes((*train, *validation))
-        named = {
-            name: [_named(prefix, record) for record in read(name)]
-            for name, prefix in prefixes.items()
-        }
-        records = [
-            record for name in train for record in take(named[name], config.limit, config.seed)
-        ]
-        kept, aside = split_by_context(records, config.validation_share, config.seed, question_ids)
         if not any(record.answerable for record in kept):
             raise InputError(
-                f"expected training records with an answer, found none in {', '.join(train)}; add some"
+                f"expected training records with an answer, found none in {', '.join(train_names)}; add some"
             )
-        asked = {(record.question, record.context) for record in kept}
-        given = [record for name in validation for record in named[name]]
-        if trained_on := [
-            record.id for record in given if (record.question, record.context) in asked
-        ]:
-            raise InputError(
-                f"expected questions for validation that are not trained on, found {len(trained_on)} of {len(given)} "
-                f"that are, the first {trained_on[0]}; leave them out of either data"
-            )
-        aside += given
-        sources = [Path(name).name for name in (*train, *validation)]
-        return cls(tuple(sources), tuple(kept), tuple(aside))
+        for_validation = [
+            record for name in validation_names for record in records_by_dataset[name]
+        ]
+        _check_not_trained_on(for_validation, kept)
+        sources = [Path(name).name for name in (*train_names, *validation_names)]
+        return cls(
+            sources=tuple(sources),
+            train=tuple(kept),
+            validation=(*held_out, *for_validation),
+        )
 
     @classmethod
     def load_answers(
-        cls, train: Sequence[str], validation: Sequence[str], config: TrainingConfig
+        cls, train: Sequence[str | Path], validation: Sequence[str | Path], config: TrainingConfig
     ) -> TrainingData:
-        """As `load`, of files of given answers, which take the place of stage 2.
+        """Do the same as `load` for files of a chain's answers, which take the place of stage 2.
 
         Raises:
-            DatasetError: a file is missing or holds a bad line.
-            InputError: no record has a reference to learn from, or a question is given for both.
+            DatasetError: a file is missing or has a bad line.
+            InputError: no record has a reference to learn from, or a question is in both kinds of data.
         """
-        prefixes = _prefixes((*train, *validation))
-        files = {name: load_chain_answers(name) for name in prefixes}
-        given = {
-            _named(prefixes[name], answers.record).id: answers
-            for name, file in files.items()
-            for answers in file
+        answers_by_file: dict[str, list[ChainAnswers]] = {}
+        answers_by_id: dict[str, ChainAnswers] = {}
+        # If a chain answered a question over several contexts, either all its answers are learned from or none.
+        question_ids: dict[str, str] = {}
+        names = [str(name) for name in (*train, *validation)]
+        for name, prefix in _choose_prefixes(names).items():
+            answers_by_file[name] = load_chain_answers(name)
+            for answers in answers_by_file[name]:
+                record_id = _prefix_id(prefix, answers.record).id
+                answers_by_id[record_id] = answers
+                question_ids[record_id] = f"{prefix}/{answers.question_id}"
+
+        def read(name: str) -> list[QARecord]:
+            return [answers.record for answers in answers_by_file[name]]
+
+        data = cls.load(train, validation, config, read, question_ids)
+        chain_answers = {
+            record.id: replace(answers_by_id[record.id], record=record)
+            for record in (*data.train, *data.validation)
         }
-        # Of a question that a chain answered over several contexts all answers are learned from, or none.
-        asked = {
-            name: f"{name.removesuffix(answers.record.id)}{answers.question_id}"
-            for name, answers in given.items()
-        }
-        data = cls.load(
-            train,
-            validation,
-            config,
-            lambda name: [answers.record for answers in files[name]],
-            asked,
-        )
-        records = (*data.train, *data.validation)
-        return replace(
-            data, given={record.id: replace(given[record.id], record=record) for record in records}
-        )
+        return replace(data, chain_answers=chain_answers)
 
     def digest(self) -> str:
-        """Tells this data from any other (hex)."""
+        """Return a hexadecimal digest that differs between different data."""
         records = (*self.train, *self.validation)
-        rows: list[Any] = [(r.id, r.question, r.context, r.references) for r in records]
-        if self.given is not None:
-            rows += [(self.given[r.id].texts, self.given[r.id].log_likelihoods) for r in records]
-        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+        rows: list[Any] = []
+        for record in records:
+            rows.append((record.id, record.question, record.context, record.references))
+        for answers in self.get_chain_answers(records) or ():
+            rows.append((answers.texts, answers.log_likelihoods))
+        content = json.dumps(rows).encode()
+        return hashlib.sha256(content).hexdigest()
 
-    def given_of(self, records: Sequence[QARecord]) -> list[ChainAnswers] | None:
-        """The given answers to these records; None where the evaluator's own model answers."""
-        return None if self.given is None else [self.given[record.id] for record in records]
-
-
-def _prefixes(datasets: Sequence[str]) -> dict[str, str]:
-    """By dataset what its ids begin with: the file's name, or the whole path where another file has that name."""
-    names = {dataset: Path(dataset).name for dataset in datasets}
-    counts = Counter(names.values())
-    return {dataset: name if counts[name] == 1 else dataset for dataset, name in names.items()}
+    def get_chain_answers(self, records: Iterable[QARecord]) -> list[ChainAnswers] | None:
+        """Return a chain's answers to these records, or None if the evaluator's own model answers."""
+        if self.chain_answers is None:
+            return None
+        return [self.chain_answers[record.id] for record in records]
 
 
-def _named(prefix: str, record: QARecord) -> QARecord:
-    """The record with an id that is unique among several datasets."""
+def _read_datasets(
+    datasets: Sequence[str], read: Callable[[str], list[QARecord]]
+) -> dict[str, list[QARecord]]:
+    """Map each dataset to its records, with ids that are unique among all datasets."""
+    records_by_dataset = {}
+    for dataset, prefix in _choose_prefixes(datasets).items():
+        records = read(dataset)
+        records_by_dataset[dataset] = [_prefix_id(prefix, record) for record in records]
+    return records_by_dataset
+
+
+def _drop_repeated(datasets: Sequence[str | Path]) -> dict[str, str]:
+    """Map each dataset's resolved path to its name, so that two spellings of a path count once."""
+    return {str(Path(name).resolve()): str(name) for name in datasets}
+
+
+def _check_datasets_differ(train: Mapping[str, str], validation: Mapping[str, str]) -> None:
+    """Refuse a dataset that is in both kinds of data: a threshold chosen on it would promise too much."""
+    shared = {train[path] for path in validation if path in train}
+    if shared:
+        raise InputError(
+            f"expected other validation than training data, found {', '.join(sorted(shared))} as both; leave it out "
+            "of the validation: a share of the training contexts is set aside"
+        )
+
+
+def _check_not_trained_on(validation: Sequence[QARecord], train: Sequence[QARecord]) -> None:
+    """Refuse validation questions that are also trained on, as in a copy of a file."""
+    trained_on = {(record.question, record.context) for record in train}
+    repeated = [
+        record.id for record in validation if (record.question, record.context) in trained_on
+    ]
+    if repeated:
+        raise InputError(
+            f"expected questions for validation that are not trained on, found {len(repeated)} of {len(validation)} "
+            f"that are, the first {repeated[0]}; leave them out of either data"
+        )
+
+
+def _choose_prefixes(datasets: Sequence[str]) -> dict[str, str]:
+    """Map each dataset to a prefix of its ids: the file's name, or the whole path if another file has that name."""
+    file_names = {dataset: Path(dataset).name for dataset in datasets}
+    counts = Counter(file_names.values())
+    prefixes = {}
+    for dataset, file_name in file_names.items():
+        is_unique = counts[file_name] == 1
+        prefixes[dataset] = file_name if is_unique else dataset
+    return prefixes
+
+
+def _prefix_id(prefix: str, record: QARecord) -> QARecord:
+    """Return the record with an id that is unique among several datasets."""
     return replace(record, id=f"{prefix}/{record.id}")

@@ -1,1 +1,1 @@
-"""Infrastructure of a training run: logs, progress, several processes."""
+"""The infrastructure of a training run: logs, progress, several processes."""

@@ -1,4 +1,4 @@
-"""A JSONL file that grows line by line and survives a kill at any moment: a line that was cut off does not count."""
+"""A JSONL file that grows line by line and survives a kill at any moment: an incomplete last line does not count."""
 
 from __future__ import annotations
 
@@ -17,42 +17,43 @@ if sys.platform != "win32":
 
 
 class AppendOnlyJsonl:
-    """Reads the whole lines of a file, and appends to them inside `with`; until then the file is left as it is.
+    """A JSONL file whose complete lines are read at once, and which is changed only inside `with`.
 
     Args:
-        path: the file; one that is not there yet is empty.
+        path: the file. A file that does not exist yet counts as empty.
 
     Attributes:
-        values: what the lines hold, those that are appended included.
+        values: the values of the lines, including appended lines.
 
     Raises:
         InputError: the file can't be read.
-        DatasetError: a whole line is not JSON.
+        DatasetError: a complete line is not JSON.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
         try:
-            content = path.read_bytes() if path.exists() else b""
+            content = self.path.read_bytes() if self.path.exists() else b""
         except OSError as error:
             found = error.strerror or str(error)
             raise InputError(
                 f"{path}: expected a file to append to, found: {found}; choose another"
             ) from error
-        self._read = len(content)
-        self._whole = content.rfind(b"\n") + 1
-        lines = content[: self._whole].splitlines()
+        self._bytes_read = len(content)
+        self._complete_bytes = content.rfind(b"\n") + 1
+        lines = content[: self._complete_bytes].splitlines()
         self.values: list[Any] = [
-            self._value(number, line) for number, line in enumerate(lines, start=1)
+            self._parse_line(number, line) for number, line in enumerate(lines, start=1)
         ]
 
     def __enter__(self) -> AppendOnlyJsonl:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._stream: BinaryIO = lock_file(self.path)
-        if self._stream.tell() != self._read:
+        # Another process may have appended lines, and closed the file again, since this one read it.
+        if self._stream.tell() != self._bytes_read:
             self._stream.close()
-            raise _taken(self.path)
-        self._stream.truncate(self._whole)
+            raise _make_lock_error(self.path)
+        self._stream.truncate(self._complete_bytes)
         return self
 
     def __exit__(
@@ -64,39 +65,40 @@ class AppendOnlyJsonl:
         self._stream.close()
 
     def append(self, value: Any) -> None:
-        """Write a line; when this returns it is on the disk."""
-        self._stream.write(json.dumps(value, ensure_ascii=False).encode() + b"\n")
+        """Write a line. It is on the disk when this method returns."""
+        line = json.dumps(value, ensure_ascii=False).encode() + b"\n"
+        self._stream.write(line)
         self._stream.flush()
         os.fsync(self._stream.fileno())
         self.values.append(value)
 
-    def _value(self, number: int, line: bytes) -> Any:
+    def _parse_line(self, number: int, line: bytes) -> Any:
         try:
             return json.loads(line)
         except ValueError as error:
-            found, way_out = shorten(line.decode(errors="replace")), "choose another file"
-            raise line_error(
-                self.path, number, "JSON, as an earlier run wrote it", found, way_out
-            ) from error
+            expected = "JSON, as an earlier run wrote it"
+            found = shorten(line.decode(errors="replace"))
+            raise line_error(self.path, number, expected, found, "choose another file") from error
 
 
-def lock_file(path: Path) -> BinaryIO:
-    """A file to append to, this process's alone until it is closed or the process ends, however it ends.
+def lock_file(path: str | Path) -> BinaryIO:
+    """Open a file to append to, and lock it until it is closed or the process ends.
 
     Raises:
-        InputError: another process has it.
+        InputError: another process holds the lock.
     """
+    path = Path(path)
     stream = path.open("ab")
     try:
         if sys.platform != "win32":
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         stream.close()
-        raise _taken(path) from None
+        raise _make_lock_error(path) from None
     return stream
 
 
-def _taken(path: Path) -> InputError:
+def _make_lock_error(path: Path) -> InputError:
     return InputError(
         f"{path}: expected a file of this run alone, found another process that writes it; wait for it"
     )

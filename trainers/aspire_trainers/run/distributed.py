@@ -1,6 +1,6 @@
-"""One training run in several processes, started by `accelerate launch`; started otherwise, it is one process.
+"""One training run in several processes started by `accelerate launch`. Started in another way, it is one process.
 
-The main process alone touches the run's files; what they hold, the others hear from it.
+Only the main process touches the run's files. It broadcasts their content to the other processes.
 """
 
 from __future__ import annotations
@@ -18,36 +18,39 @@ from torch import Tensor
 
 T = TypeVar("T")
 
-# The launcher ends the run when a process dies; to wait for the main one, as long as it takes, is no error.
+# The launcher ends the run if a process dies, so a long wait for the main process is no error.
 _LONGEST_WAIT = timedelta(days=30)
 
 
 @cache
 def get_processes() -> PartialState:
-    """Which of the processes this is; the first call joins them."""
+    """Return this process's place among the processes of the run. The first call joins the processes."""
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=_LONGEST_WAIT)
-    # Left to the interpreter, a group that is still open ends some processes with SIGABRT.
+    # A group that is still open when the interpreter shuts down ends some processes with SIGABRT.
     atexit.register(state.destroy_process_group)
     return state
 
 
 def broadcast_from_main(compute: Callable[[], T]) -> T:
-    """What `compute` gives in the main process, the only one that calls it."""
-    (value,) = broadcast_object_list([compute() if get_processes().is_main_process else None])
+    """Call `compute` in the main process alone, and return its value in every process."""
+    value_in_main = compute() if get_processes().is_main_process else None
+    (value,) = broadcast_object_list([value_in_main])
     return value  # type: ignore[no-any-return]
 
 
-def sharded_mean_loss(
+def shard_mean_loss(
     mean: Callable[[Sequence[T]], Iterable[Tensor]],
     batch: Sequence[T],
     size: Callable[[Sequence[T]], int] = len,
 ) -> Iterator[Tensor]:
-    """This process's parts of a batch's mean loss, one computed after another; those of all processes add up to it.
+    """Yield this process's parts of a batch's mean loss, each computed on demand.
+
+    The parts of all processes add up to the mean loss of the whole batch.
 
     Args:
-        mean: the mean loss of some items, in parts that add up to it.
-        batch: split into shares of neighbours, which mostly have a passage in common.
-        size: over how many things the mean of some items is.
+        mean: computes the mean loss of some items, in parts that add up to it.
+        batch: the items. Each process gets neighbours, which mostly share a passage.
+        size: counts the things over which the mean of some items is taken.
     """
     with get_processes().split_between_processes(list(batch)) as share:
         if share:

@@ -1,8 +1,7 @@
 """The training loop of both tuning stages: one adapter moves, the rest stays frozen.
 
-A run can be killed at any moment: the next one continues from the last checkpoint, goes
-through the same batches and ends with the same weights. Of several processes each computes
-its part of a step's loss, and all make the same step.
+A run can be killed at any moment: the next run continues from the last checkpoint, goes through the same batches and
+ends with the same weights. Each of several processes computes its part of a step's loss, and all make the same step.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 import torch
 from accelerate.utils import gather_object, reduce
@@ -39,7 +38,14 @@ _MAX_GRADIENT_NORM = 1.0
 
 @dataclass
 class _Position:
-    """Where training stands."""
+    """The progress of training, as the checkpoint saves it.
+
+    Attributes:
+        step: steps that are done.
+        best_loss: the lowest validation loss so far, in nats.
+        stale: validations since that lowest loss.
+        finished: True if training stopped early.
+    """
 
     step: int = 0
     best_loss: float = math.inf
@@ -49,19 +55,20 @@ class _Position:
 
 @dataclass
 class AdapterTrainer(Generic[Batch]):
-    """One tuning stage.
+    """The training of an adapter in one of the two tuning stages.
 
     Args:
         adapter: θp or θs, trained in place.
-        batches: what a step may be made of; shuffled anew each epoch.
-        loss: this process's parts of the mean loss of a batch, in nats; each is computed after the gradient of the one
-            before. See `sharded_mean_loss`.
-        validate: the loss on held-out records, in nats; None trains to the end without early stopping.
+        batches: the batches of an epoch, in a new random order in each epoch.
+        loss: computes this process's parts of the mean loss of a batch, in nats. Each part is computed after the
+            gradient of the part before. See `shard_mean_loss`.
+        validate: computes the loss on held-out records, in nats. None trains to the end without early stopping.
         config: the optimisation.
-        seed: of the order of the batches.
-        checkpoint: a file of this run's own.
+        seed: seed of the order of the batches.
+        checkpoint: a file that no other run uses.
         progress: shows step, loss and time left.
-        start_counts: the adapter is a trained one already, and stays as it is where training makes it no better.
+        start_counts: True if the adapter is trained already, and should keep its weights if training makes them no
+            better.
     """
 
     adapter: Adapter
@@ -70,53 +77,52 @@ class AdapterTrainer(Generic[Batch]):
     validate: Callable[[], float] | None
     config: FitConfig
     seed: int
-    checkpoint: Path
+    checkpoint: str | Path
     progress: Progress
     start_counts: bool = False
 
     def __post_init__(self) -> None:
         self._weights = dict(self.adapter.named_parameters())
         self._optimizer = torch.optim.AdamW(self._weights.values(), weight_decay=0.0)
-        self._best = self._copy()
+        self._best_weights = self._copy_weights()
         self._position = _Position()
-        self._steps = len(self.batches) * self.config.epochs
+        self._total_steps = len(self.batches) * self.config.epochs
 
     def run(self) -> None:
-        """Train to the end; the adapter is left with the weights that did best on the held-out records."""
+        """Train to the end. The adapter is left with the weights that did best on the held-out records."""
         self._resume()
         position = self._position
-        self.progress.start(self._steps, position.step)
-        if self.start_counts and position.step == 0 and self.validate is not None:
-            self._judge(self.validate())
-        while position.step < self._steps and not position.finished:
-            loss = self._step(self._batch(position.step))
+        self.progress.start(self._total_steps, position.step)
+        if self.start_counts and position.step == 0:
+            self._run_validation()
+        while position.step < self._total_steps and not position.finished:
+            loss = self._make_step(self._choose_batch(position.step))
             position.step += 1
-            last = position.step == self._steps
-            if self.validate is not None and (
-                last or position.step % self.config.validate_every == 0
-            ):
-                self._judge(self.validate())
-            if last or position.finished or position.step % self.config.checkpoint_every == 0:
-                self._save()
+            is_last = position.step == self._total_steps
+            if is_last or position.step % self.config.validate_every == 0:
+                self._run_validation()
+            if is_last or position.finished or position.step % self.config.checkpoint_every == 0:
+                self._save_checkpoint()
             self.progress.advance(loss)
         if self.validate is not None:
-            self._set(self._best)
+            self._set_weights(self._best_weights)
 
-    def _batch(self, step: int) -> Batch:
+    def _choose_batch(self, step: int) -> Batch:
         epoch, place = divmod(step, len(self.batches))
         order = list(range(len(self.batches)))
         random.Random(f"{self.seed}/{epoch}").shuffle(order)
         return self.batches[order[place]]
 
-    def _step(self, batch: Batch) -> float:
+    def _make_step(self, batch: Batch) -> float:
+        """Make a step of the optimiser, and return the loss of all processes in nats."""
         for group in self._optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * self._schedule(self._position.step)
+            group["lr"] = self.config.learning_rate * self._scale_rate(self._position.step)
         self._optimizer.zero_grad()
-        loss = torch.zeros(())
+        loss = torch.zeros(())  # on the CPU
         for part in self.loss(batch):
             part.backward()  # type: ignore[no-untyped-call]
             loss += part.detach().cpu()
-        loss = self._add_up(loss)
+        loss = self._sum_over_processes(loss)
         if not loss.isfinite():
             raise InputError(
                 f"expected a finite loss, found {float(loss)} in step {self._position.step + 1}; "
@@ -126,102 +132,115 @@ class AdapterTrainer(Generic[Batch]):
         self._optimizer.step()
         return float(loss)
 
-    def _add_up(self, loss: Tensor) -> Tensor:
-        """The loss of all processes together; their gradients are added up in place."""
+    def _scale_rate(self, step: int) -> float:
+        """Return the share of the peak learning rate: a linear warm-up times a cosine decay to zero."""
+        warm_up_steps = max(1, round(_WARM_UP * self._total_steps))
+        warm_up = min(1.0, (step + 1) / warm_up_steps)
+        angle = math.pi * step / self._total_steps
+        return warm_up * 0.5 * (1 + math.cos(angle))
+
+    def _sum_over_processes(self, loss: Tensor) -> Tensor:
+        """Return the summed loss of all processes, and replace each weight's gradient by the sum of all processes."""
         weights = list(self._weights.values())
         gradients = [
             torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights
         ]
-        # In one message: a LoRA has many small gradients.
-        message = torch.cat(
-            [loss.to(weights[0].device).view(1), *(gradient.flatten() for gradient in gradients)]
-        )
-        sums: list[Tensor] = list(reduce(message, "sum").split([1, *map(torch.numel, weights)]))
-        for weight, gradient in zip(weights, sums[1:], strict=True):
+        # All in a single message, because a LoRA has many small gradients.
+        parts = [loss.to(weights[0].device).view(1)]
+        parts += [gradient.flatten() for gradient in gradients]
+        message = torch.cat(parts)  # (1 + numbers of all gradients,)
+        lengths = [1, *(weight.numel() for weight in weights)]
+        total_loss, *total_gradients = reduce(message, "sum").split(lengths)
+        for weight, gradient in zip(weights, total_gradients, strict=True):
             weight.grad = gradient.view_as(weight)
-        return sums[0]
+        return cast("Tensor", total_loss)
 
-    def _schedule(self, step: int) -> float:
-        warm_up = max(1, round(_WARM_UP * self._steps))
-        return min(1.0, (step + 1) / warm_up) * 0.5 * (1 + math.cos(math.pi * step / self._steps))
-
-    def _judge(self, loss: float) -> None:
+    def _run_validation(self) -> None:
+        """Compare the held-out loss with the best so far: keep better weights, or else stop when patience runs out."""
+        if self.validate is None:
+            return
+        loss = self.validate()
         position = self._position
         if loss < position.best_loss:
-            position.best_loss, position.stale = loss, 0
-            self._best = self._copy()
+            position.best_loss = loss
+            position.stale = 0
+            self._best_weights = self._copy_weights()
         else:
             position.stale += 1
             position.finished = position.stale >= self.config.patience
-        self.progress.validated(loss, position.best_loss)
+        self.progress.note_validation(loss, position.best_loss)
 
-    def _save(self) -> None:
+    def _save_checkpoint(self) -> None:
         if not get_processes().is_main_process:
             return
-        tensors = {f"best/{name}": value for name, value in self._best.items()}
+        tensors = {f"best/{name}": weight for name, weight in self._best_weights.items()}
         for name, weight in self._weights.items():
             tensors[f"weight/{name}"] = weight.detach()
-            tensors |= {
-                f"{key}/{name}": value for key, value in self._optimizer.state[weight].items()
-            }
+            for key, value in self._optimizer.state[weight].items():
+                tensors[f"{key}/{name}"] = value
         position = json.dumps(asdict(self._position))
-        with replaced_file(self.checkpoint) as partial:
+        with replaced_file(Path(self.checkpoint)) as partial:
             save_file(tensors, partial, metadata={"position": position})
 
-    def _saved(self) -> tuple[_Position, dict[str, Tensor]] | None:
-        if not self.checkpoint.exists():
+    def _load_checkpoint(self) -> tuple[_Position, dict[str, Tensor]] | None:
+        if not Path(self.checkpoint).exists():
             return None
         with safe_open(self.checkpoint, framework="pt") as file:
-            position = _Position(**json.loads(file.metadata()["position"]))
-            return position, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - safe_open is no mapping
+            position = json.loads(file.metadata()["position"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - safe_open is no mapping
+        return _Position(**position), tensors
 
     def _resume(self) -> None:
-        if (found := broadcast_from_main(self._saved)) is None:
+        """Restore weights, optimiser and position from the main process's checkpoint, if there is one."""
+        checkpoint = broadcast_from_main(self._load_checkpoint)
+        if checkpoint is None:
             return
-        self._position, saved = found
-        self._set({name: saved[f"weight/{name}"] for name in self._weights})
+        self._position, tensors = checkpoint
+        self._set_weights({name: tensors[f"weight/{name}"] for name in self._weights})
         for name, weight in self._weights.items():
-            self._best[name] = saved[f"best/{name}"].to(weight.device)
-            # AdamW counts its steps on the CPU.
+            self._best_weights[name] = tensors[f"best/{name}"].to(weight.device)
             self._optimizer.state[weight] = {
-                "step": saved[f"step/{name}"],
-                **{
-                    key: saved[f"{key}/{name}"].to(weight.device)
-                    for key in ("exp_avg", "exp_avg_sq")
-                },
+                "step": tensors[f"step/{name}"],  # AdamW counts its steps on the CPU.
+                "exp_avg": tensors[f"exp_avg/{name}"].to(weight.device),
+                "exp_avg_sq": tensors[f"exp_avg_sq/{name}"].to(weight.device),
             }
 
-    def _copy(self) -> dict[str, Tensor]:
+    def _copy_weights(self) -> dict[str, Tensor]:
         return {name: weight.detach().clone() for name, weight in self._weights.items()}
 
-    def _set(self, values: Mapping[str, Tensor]) -> None:
+    def _set_weights(self, values: Mapping[str, Tensor]) -> None:
         for name, weight in self._weights.items():
             weight.data.copy_(values[name])
 
 
-@torch.no_grad()  # not inference_mode: what is computed here may be kept, and taken by a training step
-def mean_loss(
+@torch.no_grad()  # Not inference_mode: a training step may use states that are computed and kept here.
+def compute_mean_loss(
     loss: Callable[[Sequence[Item]], Iterable[Tensor]], batches: Sequence[Sequence[Item]]
 ) -> float:
-    """The mean over the batches' items of a loss that is a mean itself, in nats; each process takes some batches.
+    """Compute the mean loss over the items of all batches, in nats. Each process computes some of the batches.
 
     Args:
-        loss: the mean of a batch, in parts that add up to it.
-        batches: of held-out items.
+        loss: computes the mean loss of a batch, in parts that add up to it.
+        batches: batches of held-out items.
     """
     with get_processes().split_between_processes(list(batches)) as share:
-        total = sum(sum(map(float, loss(batch))) * len(batch) for batch in share)
-    totals: list[float] = gather_object([total])
+        sums = [sum(map(float, loss(batch))) * len(batch) for batch in share]
+    totals: list[float] = gather_object([sum(sums)])
     return sum(totals) / sum(map(len, batches))
 
 
 def make_adapter(
     lm: LanguageModel, config: FitConfig, *, seed: int, start: Adapter | None = None
 ) -> Adapter:
-    """A copy of `start`, or an untrained adapter of the kind that `config` names; equal seeds make equal ones."""
+    """Copy `start`, or make an untrained adapter of the config's kind. Equal seeds make equal adapters."""
     if start is not None:
         return start.copy_onto(lm).requires_grad_()
     if config.method == "lora":
-        modules = config.target_modules
-        return Lora.from_text(lm, config.text, rank=config.rank, seed=seed, target_modules=modules)
+        return Lora.from_text(
+            lm,
+            config.text,
+            rank=config.rank,
+            seed=seed,
+            target_modules=config.target_modules,
+        )
     return SoftPrompt.from_text(lm, config.text, config.length)

@@ -1,11 +1,11 @@
-"""Answers that argue for themselves: what θs learns to take no notice of, and what measures whether it does.
+"""Answers that argue for themselves, which θs learns to ignore, and others that measure whether it does.
 
-Wrong answers are shown once more with an argument, and stay wrong. Right answers have no such twin: θs would have to
-take no notice of words that its verdict is about, and a small model learned the opposite (docs/robustness.md). Right
-and wrong answers alike have twins with a neutral addition, so that length and position say nothing.
+Wrong answers are shown a second time with an argument, and stay wrong. Right answers have no twin that argues: θs would
+have to ignore words that its verdict is about, and a small model learned the opposite (docs/robustness.md). Right and
+wrong answers alike have twins with a neutral addition, so that length and position say nothing.
 
-`TRAINING` and `HELD_OUT` have no phrase in common, and languages of their own, so that a measurement on `HELD_OUT`
-tells of phrases that θs has never seen.
+`TRAINING` and `HELD_OUT` share no phrase, and each has languages that the other lacks, so that a measurement on
+`HELD_OUT` is about phrases that θs has never seen.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ ANSWER = "{answer}"
 NEUTRAL = "neutral"
 
 Phrases = Mapping[str, tuple[str, ...]]
+# A text, whether it is right, and its weight in the loss.
+_WeightedAnswer = tuple[str, bool, float]
 
 TRAINING: Phrases = {
     "assertion": (
@@ -131,36 +133,44 @@ HELD_OUT: Phrases = {
 def add_adversarial_variants(
     batches: Sequence[Sequence[LabelledAnswers]], share: float, *, seed: int
 ) -> list[list[LabelledAnswers]]:
-    """The batches, each question with the twins of a `share` of its answers behind them, labelled as these are.
+    """Add to each question twins of a `share` of its answers, behind the answers and with the same labels.
 
-    The twin of a right answer has a neutral addition; a wrong answer has such a twin and one that argues. Right and
-    wrong answers weigh as much as before, together with their twins. A blank answer has none: an argument without an
-    answer is no answer.
+    The twin of a right answer has a neutral addition. A wrong answer has a neutral twin and one that argues. Right and
+    wrong answers, together with their twins, weigh as much as before. A blank answer has no twin, because an argument
+    without an answer is not an answer.
     """
-    chance = random.Random(seed)
-    return [[_with_twins(item, share, chance) for item in batch] for batch in batches]
+    rng = random.Random(seed)
+    extended: list[list[LabelledAnswers]] = []
+    for batch in batches:
+        extended.append([_add_twins(item, share, rng) for item in batch])
+    return extended
 
 
-def _with_twins(item: LabelledAnswers, share: float, chance: random.Random) -> LabelledAnswers:
+def _add_twins(item: LabelledAnswers, share: float, rng: random.Random) -> LabelledAnswers:
     answers = list(zip(item.texts, item.is_right, item.weights, strict=True))
-    twins = [
-        (_with_addition(text, families, chance), right, weight)
-        for text, right, weight in answers
-        if text.strip() and chance.random() < share
-        for families in ([[NEUTRAL]] if right else [[NEUTRAL], _ARGUING])
-    ]
-    texts, is_right, weights = zip(*answers, *twins, strict=True)
-    before, after = (
-        {label: sum(weight for _, right, weight in rows if right is label) for label in is_right}
-        for rows in (answers, [*answers, *twins])
+    twins: list[_WeightedAnswer] = []
+    for text, is_right, weight in answers:
+        if text.strip() and rng.random() < share:
+            twins.append((_add_phrase(text, [NEUTRAL], rng), is_right, weight))
+            if not is_right:
+                twins.append((_add_phrase(text, _ARGUING, rng), is_right, weight))
+    answers_and_twins = answers + twins
+    # Right answers weigh as much as before together with their twins, and so do wrong answers.
+    before = {label: _sum_weights(answers, label) for label in item.is_right}
+    after = {label: _sum_weights(answers_and_twins, label) for label in item.is_right}
+    texts, labels, weights = zip(*answers_and_twins, strict=True)
+    scaled_weights = tuple(
+        weight * before[label] / after[label] for label, weight in zip(labels, weights, strict=True)
     )
-    scaled = tuple(
-        weight * before[right] / after[right]
-        for right, weight in zip(is_right, weights, strict=True)
-    )
-    return replace(item, texts=texts, is_right=is_right, weights=scaled)
+    return replace(item, texts=texts, is_right=labels, weights=scaled_weights)
 
 
-def _with_addition(answer: str, families: Sequence[str], chance: random.Random) -> str:
-    """The answer with a phrase of `TRAINING`, every one of the families as likely as any other."""
-    return chance.choice(TRAINING[chance.choice(families)]).replace(ANSWER, answer)
+def _sum_weights(answers: Sequence[_WeightedAnswer], label: bool) -> float:
+    return sum(weight for _, is_right, weight in answers if is_right is label)
+
+
+def _add_phrase(answer: str, families: Sequence[str], rng: random.Random) -> str:
+    """Add a phrase of `TRAINING` to the answer. All of the families are equally likely."""
+    family = rng.choice(families)
+    phrase = rng.choice(TRAINING[family])
+    return phrase.replace(ANSWER, answer)

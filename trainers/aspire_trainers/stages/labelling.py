@@ -1,11 +1,11 @@
-"""What stage 3 learns from: sampled answers with their labels and their weights in the loss."""
+"""The training data of stage 3: sampled answers with their labels and their weights in the loss."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, islice, zip_longest
+from itertools import islice, zip_longest
 
 from aspire_guard.lm.shared_prefixes import find_first_turns
 from aspire_trainers.config import SelfEvaluationConfig
@@ -16,12 +16,14 @@ from aspire_trainers.data.sampled_answers import SampledAnswers
 
 @dataclass(frozen=True)
 class LabelledAnswers:
-    """The answers of one question that θs learns from, each with its weight in the loss.
+    """The answers to a question that θs learns from.
 
     Attributes:
+        question: the text of the question.
+        context: the passage to answer from, or None for a closed-book question.
         texts: right and wrong answers.
-        is_right: their labels.
-        weights: what each counts for in the loss.
+        is_right: the label of each answer.
+        weights: the weight of each answer in the loss.
     """
 
     question: str
@@ -39,53 +41,27 @@ def label_answers(
     seed: int,
     refusal: str | None = None,
 ) -> list[list[LabelledAnswers]]:
-    """Batches of labelled answers, at most `config.answers` a question; `refusal` stands in for a missing reference."""
-    grades = iter(
-        correctness.grade([(answers.record, text) for answers in sampled for text in answers.texts])
-    )
-    graded = {
-        answers.record.id: (answers, list(islice(grades, len(answers.texts))))
-        for answers in sampled
-    }
-    batches = group_by_context([answers.record for answers in sampled], config.batch_size, seed)
-    return [
-        [_label(*graded[record.id], config, seed, refusal) for record in batch] for batch in batches
-    ]
+    """Make batches of labelled answers, at most `config.answers` per question.
 
-
-def add_distractors(
-    sampled: Sequence[SampledAnswers], n: int, *, seed: int
-) -> list[SampledAnswers]:
-    """The answers of each question and, behind them, `n` references of other questions about its passage, if it has.
-
-    Of a conversation that are the other turns' references.
+    Args:
+        sampled: the answers to each question.
+        config: the settings of stage 3.
+        correctness: grades the answers, all in one call.
+        seed: seed of the batches and of the choice of answers.
+        refusal: the right answer to a question without a reference.
     """
-    first = find_first_turns(answers.record.context for answers in sampled)
-    references: dict[str | None, list[str]] = {}
+    answers_to_grade = [(answers.record, text) for answers in sampled for text in answers.texts]
+    grades = iter(correctness.grade(answers_to_grade))
+    labelled: dict[str, LabelledAnswers] = {}
     for answers in sampled:
-        if answers.record.context is not None and answers.record.answerable:
-            references.setdefault(first[answers.record.context], []).append(
-                answers.record.references[0]
-            )
-    extended = []
-    for answers in sampled:
-        chance = random.Random(f"{seed}/{answers.record.id}")
-        known = {*answers.texts, *answers.record.references}
-        of_passage = dict.fromkeys(references.get(first[answers.record.context], []))
-        others = [text for text in of_passage if text not in known]
-        texts = (*answers.texts, *chance.sample(others, min(n, len(others))))
-        likelihoods = (*answers.log_likelihoods, *[None] * (len(texts) - len(answers.texts)))
-        extended.append(replace(answers, texts=texts, log_likelihoods=likelihoods))
-    return extended
+        own_grades = list(islice(grades, len(answers.texts)))
+        labelled[answers.record.id] = _label(answers, own_grades, config, seed, refusal)
 
-
-def group_by_passage(batch: Sequence[LabelledAnswers]) -> list[list[LabelledAnswers]]:
-    """The questions of a batch, those about one passage or in one conversation together."""
-    first = find_first_turns(item.context for item in batch)
-    passages: dict[str | None, list[LabelledAnswers]] = {}
-    for item in batch:
-        passages.setdefault(first[item.context], []).append(item)
-    return list(passages.values())
+    records = [answers.record for answers in sampled]
+    batches: list[list[LabelledAnswers]] = []
+    for batch in group_by_context(records, config.batch_size, seed):
+        batches.append([labelled[record.id] for record in batch])
+    return batches
 
 
 def _label(
@@ -95,34 +71,89 @@ def _label(
     seed: int,
     refusal: str | None,
 ) -> LabelledAnswers:
-    """Right and wrong answers in turn, each kind in random order but for its first, `config.answers` at most."""
-    chance = random.Random(f"{seed}/{answers.record.id}")
-    # What weighs most may not be left out, where the reference stands before it.
-    ahead = answers.texts[:1] if config.weighting == "best_answer" else ()
-    reference = answers.record.references[0] if answers.record.answerable else refusal
-    labelled = answers.labelled(grades, reference if config.references else None)
-    right, wrong = (
-        [(text, is_right) for text in _in_random_order(kind, ahead, chance)]
-        for kind, is_right in zip(labelled, (True, False), strict=True)
-    )
-    in_turn = [item for item in chain.from_iterable(zip_longest(right, wrong)) if item is not None][
-        : config.answers
-    ]
-    texts, labels = zip(*in_turn, strict=True)
+    """Choose at most `config.answers` right and wrong answers in turn, each kind in random order behind its first."""
+    record = answers.record
+    rng = random.Random(f"{seed}/{record.id}")
+    reference = record.references[0] if record.answerable else refusal
+    if not config.references:
+        reference = None
+    right, wrong = answers.split_right_from_wrong(grades, reference)
+    # The answer that weighs most must not be left out, even if the reference comes before it.
+    first = answers.texts[:1] if config.weighting == "best_answer" else ()
+    right = _shuffle_behind_first(right, first, rng)
+    wrong = _shuffle_behind_first(wrong, first, rng)
+    in_turn = _take_in_turn(right, wrong)
+    texts, labels = zip(*in_turn[: config.answers], strict=True)
     if config.weighting == "balanced":
         # 1/|S_c| and 1/|S_w|: the two expectations of the paper's objective.
         weights = [1 / labels.count(label) for label in labels]
     else:
-        weights = [
-            1.0 if text == answers.texts[0] else 1 / max(1, len(texts) - 1) for text in texts
-        ]
-    return LabelledAnswers(
-        answers.record.question, answers.record.context, texts, labels, tuple(weights)
+        share = 1 / max(1, len(texts) - 1)
+        weights = [1.0 if text == answers.texts[0] else share for text in texts]
+    return LabelledAnswers(record.question, record.context, texts, labels, tuple(weights))
+
+
+def _shuffle_behind_first(
+    texts: Sequence[str], first: Sequence[str], rng: random.Random
+) -> list[str]:
+    """Put the texts that are in `first` in front, then the first text, then all the others at random."""
+    front = [text for text in first if text in texts]
+    front = list(dict.fromkeys([*front, *texts[:1]]))
+    others = [text for text in texts if text not in front]
+    return front + rng.sample(others, len(others))
+
+
+def _take_in_turn(right: Sequence[str], wrong: Sequence[str]) -> list[tuple[str, bool]]:
+    """Pair the answers with their labels, a right and a wrong one in turn, then the rest of the longer list."""
+    in_turn: list[tuple[str, bool]] = []
+    for right_text, wrong_text in zip_longest(right, wrong):
+        if right_text is not None:
+            in_turn.append((right_text, True))
+        if wrong_text is not None:
+            in_turn.append((wrong_text, False))
+    return in_turn
+
+
+def add_distractors(
+    sampled: Sequence[SampledAnswers], n: int, *, seed: int
+) -> list[SampledAnswers]:
+    """Add to each question's answers at most `n` references of other questions about its passage.
+
+    For a question in a conversation, these are references of the other turns.
+    """
+    first_turns = find_first_turns(answers.record.context for answers in sampled)
+    references_by_passage: dict[str | None, list[str]] = {}
+    for answers in sampled:
+        record = answers.record
+        if record.context is not None and record.answerable:
+            passage = first_turns[record.context]
+            references_by_passage.setdefault(passage, []).append(record.references[0])
+    extended = []
+    for answers in sampled:
+        passage = first_turns[answers.record.context]
+        references = references_by_passage.get(passage, [])
+        extended.append(_add_references(answers, references, n, seed))
+    return extended
+
+
+def _add_references(
+    answers: SampledAnswers, references: Sequence[str], n: int, seed: int
+) -> SampledAnswers:
+    rng = random.Random(f"{seed}/{answers.record.id}")
+    known = {*answers.texts, *answers.record.references}
+    others = [text for text in dict.fromkeys(references) if text not in known]
+    distractors = rng.sample(others, min(n, len(others)))
+    return replace(
+        answers,
+        texts=(*answers.texts, *distractors),
+        log_likelihoods=(*answers.log_likelihoods, *[None] * len(distractors)),
     )
 
 
-def _in_random_order(kind: Sequence[str], ahead: Sequence[str], chance: random.Random) -> list[str]:
-    """Those of `ahead` in front, then the first, then all others at random."""
-    front = list(dict.fromkeys([*(text for text in ahead if text in kind), *kind[:1]]))
-    others = [text for text in kind if text not in front]
-    return front + chance.sample(others, len(others))
+def group_by_passage(batch: Sequence[LabelledAnswers]) -> list[list[LabelledAnswers]]:
+    """Group the questions of a batch that are about the same passage or in the same conversation."""
+    first_turns = find_first_turns(item.context for item in batch)
+    passages: dict[str | None, list[LabelledAnswers]] = {}
+    for item in batch:
+        passages.setdefault(first_turns[item.context], []).append(item)
+    return list(passages.values())

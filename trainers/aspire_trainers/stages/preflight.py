@@ -1,8 +1,9 @@
-"""Checks before training: every record must fit the model's window."""
+"""The check before training that every record fits the model's window."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from aspire_guard.lm.aspire_lm import AspireLM
@@ -22,62 +23,94 @@ if TYPE_CHECKING:
 
 
 def check_context_window(aspire: AspireLM, config: TrainingConfig, data: TrainingData) -> None:
-    """Make sure that every record, with the adapters and the longest answer that θs may be shown, fits the window.
+    """Check that every record, with the adapters and the longest answer that θs may see, fits the model's window.
 
     Raises:
-        InputError: one does not; it is named.
+        InputError: a record does not fit. The message names it.
     """
     stage = config.self_evaluation
     start = None if stage.from_scratch else aspire.self_eval
-    task = (
-        0 if aspire.task is not None else count_adapter_tokens(aspire, config.task, None)
-    )  # else the prompt's length counts θp
-    of_passage = _longest_references(aspire, data.train) if stage.distractors else {}
-    neutral, all_additions = (_additions(aspire, families) for families in ([NEUTRAL], TRAINING))
-    is_read = stage.references or config.task.method != "none"
-    for is_trained_on, records in ((True, data.train), (False, data.validation)):
-        for record in records:
-            given = data.given_of([record])
-            right = (
-                count_longest_answer(aspire, [*record.references[:1], config.task.refusal or ""])
-                if is_read
-                else 0
-            )
-            other = max(
-                config.sampling.max_new_tokens,
-                count_longest_answer(aspire, given[0].texts if given else ()),
-            )
-            if is_trained_on:
-                other = max(other, of_passage.get(record.id, 0))
-            if is_trained_on and stage.persuasion:  # no right answer argues
-                right, other = _with_addition(right, neutral), _with_addition(other, all_additions)
-            answer = max(right, other)
-            suffix = count_adapter_tokens(aspire, stage, start, record.question, answer)
-            check_fit(AdaptedPrompting(aspire), record, task + answer + suffix)
+    # The length of a prompt includes a θp that the model already has.
+    task_tokens = 0 if aspire.task is not None else count_adapter_tokens(aspire, config.task, None)
+    for record, answer in chain(
+        _measure_training_answers(aspire, config, data),
+        _measure_validation_answers(aspire, config, data),
+    ):
+        suffix = count_adapter_tokens(aspire, stage, start, record.question, answer)
+        check_fit(AdaptedPrompting(aspire), record, task_tokens + answer + suffix)
 
 
-def _longest_references(aspire: AspireLM, records: Sequence[QARecord]) -> dict[str, int]:
-    """By record id the tokens of the longest reference that a question about its passage has."""
-    first = find_first_turns(record.context for record in records)
+def _measure_training_answers(
+    aspire: AspireLM, config: TrainingConfig, data: TrainingData
+) -> Iterator[tuple[QARecord, int]]:
+    """Yield each training record with the tokens of the longest answer that θs may see."""
+    stage = config.self_evaluation
+    distractors = _count_longest_references(aspire, data.train) if stage.distractors else {}
+    neutral_phrases = _measure_phrases(aspire, [NEUTRAL])
+    all_phrases = _measure_phrases(aspire, TRAINING)
+    for record in data.train:
+        right = _count_right_answer(aspire, config, record)
+        other = _count_other_answer(aspire, config, data, record)
+        other = max(other, distractors.get(record.id, 0))
+        if stage.persuasion:
+            # Right answers are never shown with an argument.
+            right = _count_with_phrase(right, neutral_phrases)
+            other = _count_with_phrase(other, all_phrases)
+        yield record, max(right, other)
+
+
+def _measure_validation_answers(
+    aspire: AspireLM, config: TrainingConfig, data: TrainingData
+) -> Iterator[tuple[QARecord, int]]:
+    """Yield each validation record with the tokens of its longest answer. These have no additions or distractors."""
+    for record in data.validation:
+        right = _count_right_answer(aspire, config, record)
+        other = _count_other_answer(aspire, config, data, record)
+        yield record, max(right, other)
+
+
+def _count_right_answer(aspire: AspireLM, config: TrainingConfig, record: QARecord) -> int:
+    """Count the tokens of the record's reference or the refusal, if a stage learns from them."""
+    if not config.self_evaluation.references and config.task.method == "none":
+        return 0
+    targets = [*record.references[:1], config.task.refusal or ""]
+    return count_longest_answer(aspire, targets)
+
+
+def _count_other_answer(
+    aspire: AspireLM, config: TrainingConfig, data: TrainingData, record: QARecord
+) -> int:
+    """Count the tokens of the longest answer that may be sampled, or that a chain gave."""
+    chain_answers = data.get_chain_answers([record])
+    texts = chain_answers[0].texts if chain_answers else ()
+    return max(config.sampling.max_new_tokens, count_longest_answer(aspire, texts))
+
+
+def _count_longest_references(aspire: AspireLM, records: Sequence[QARecord]) -> dict[str, int]:
+    """Map each record id to the tokens of the longest reference among the questions about its passage."""
+    first_turns = find_first_turns(record.context for record in records)
     longest: dict[str | None, int] = {}
     for record in records:
         if record.context is not None:
-            place = first[record.context]
-            longest[place] = max(
-                longest.get(place, 0), count_longest_answer(aspire, record.references[:1])
-            )
-    return {record.id: longest.get(first[record.context], 0) for record in records}
+            passage = first_turns[record.context]
+            tokens = count_longest_answer(aspire, record.references[:1])
+            longest[passage] = max(longest.get(passage, 0), tokens)
+    longest_references = {}
+    for record in records:
+        passage = first_turns[record.context]
+        longest_references[record.id] = longest.get(passage, 0)
+    return longest_references
 
 
-def _additions(aspire: AspireLM, families: Iterable[str]) -> list[tuple[int, int]]:
-    """Of each phrase that is added to an answer its tokens, and how often it repeats the answer."""
-    phrases = (phrase for family in families for phrase in TRAINING[family])
-    return [
-        (count_longest_answer(aspire, [phrase.replace(ANSWER, "")]), phrase.count(ANSWER))
-        for phrase in phrases
-    ]
+def _measure_phrases(aspire: AspireLM, families: Iterable[str]) -> list[tuple[int, int]]:
+    """Count for each phrase its own tokens, and how often it repeats the answer."""
+    measures = []
+    for phrase in chain.from_iterable(TRAINING[family] for family in families):
+        tokens = count_longest_answer(aspire, [phrase.replace(ANSWER, "")])
+        measures.append((tokens, phrase.count(ANSWER)))
+    return measures
 
 
-def _with_addition(answer: int, additions: Sequence[tuple[int, int]]) -> int:
-    """The tokens of an answer of so many with the longest of the additions."""
-    return max(tokens + times * answer for tokens, times in additions)
+def _count_with_phrase(answer: int, phrases: Sequence[tuple[int, int]]) -> int:
+    """Count the tokens of an answer of `answer` tokens with the phrase that makes it longest."""
+    return max(tokens + repetitions * answer for tokens, repetitions in phrases)

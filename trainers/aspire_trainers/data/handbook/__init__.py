@@ -1,6 +1,6 @@
 """The handbook: 64 passages of an invented ferry cooperative and 512 questions on them, shipped with the package.
 
-`passages.jsonl` and `questions.jsonl` lie beside this file; README.md there says what they hold.
+`passages.jsonl` and `questions.jsonl` lie beside this file, with a README.md that describes their fields.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ SPLITS = ("train", "calibration", "test")
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """One passage of the handbook.
+    """A passage of the handbook.
 
     Attributes:
         id: a readable slug, e.g. `harbours-port-anselm`.
-        title: its heading.
-        section: the section of the handbook it stands in, four passages each.
+        title: the passage's heading.
+        section: the section of the handbook that contains the passage. Each section has four passages.
         text: 60 to 120 words.
-        split: `train`, `calibration` or `test`; all questions of a passage share its split.
+        split: `train`, `calibration` or `test`. All questions about a passage share its split.
     """
 
     id: str
@@ -40,14 +40,14 @@ class Passage:
 @cache
 def load_passages() -> tuple[Passage, ...]:
     """Return all passages, in the handbook's order."""
-    return tuple(Passage(**row) for row in _rows("passages.jsonl"))
+    return tuple(Passage(**row) for row in _read_rows("passages.jsonl"))
 
 
 def load_questions(split: str) -> list[QARecord]:
     """Return the questions of a split, each with its passage as context, in the handbook's order.
 
     Raises:
-        DatasetError: there is no such split.
+        DatasetError: the handbook has no split of this name.
     """
     if split not in SPLITS:
         raise DatasetError(
@@ -56,11 +56,11 @@ def load_questions(split: str) -> list[QARecord]:
     contexts = {passage.id: passage.text for passage in load_passages() if passage.split == split}
     return [
         QARecord(row["id"], row["question"], contexts[row["passage"]], tuple(row["answers"]))
-        for row in _rows("questions.jsonl")
+        for row in _read_rows("questions.jsonl")
         if row["passage"] in contexts
     ]
 
 
-def _rows(name: str) -> Iterator[dict[str, Any]]:
+def _read_rows(name: str) -> Iterator[dict[str, Any]]:
     text = files(__name__).joinpath(name).read_text(encoding="utf-8")
     return map(json.loads, text.splitlines())

@@ -6,10 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 from safetensors.torch import load_file
 
-from aspire_guard.errors import InputError
 from aspire_guard.lm.aspire_lm import AspireLM
 from aspire_guard.lm.base_model import load_base_model
 from aspire_trainers.config import (
@@ -18,7 +16,7 @@ from aspire_trainers.config import (
     TaskTuningConfig,
     TrainingConfig,
 )
-from aspire_trainers.data.batching import folds_by_context
+from aspire_trainers.data.batching import split_into_folds
 from aspire_trainers.data.training_data import TrainingData
 from aspire_trainers.pipeline import train_evaluator
 from aspire_trainers.record import QARecord
@@ -61,10 +59,10 @@ def _weights(file: Path) -> dict[str, list[float]]:
 def test_a_fold_is_answered_under_a_task_prompt_that_has_not_seen_it(
     base: Path, tmp_path: Path, train_until: Callable[..., None]
 ) -> None:
-    """θp of each fold is the one that its other passages alone give."""
+    """A fold's θp is the one that training on the other folds alone gives."""
     config, work = _config(base, folds=2), tmp_path / ".out.work"
     train_until(work / "self_eval.safetensors", config, DATA, tmp_path / "out")
-    folds = folds_by_context(DATA.train, 2, config.seed)
+    folds = split_into_folds(DATA.train, 2, config.seed)
     for i, others in ((1, folds[1]), (2, folds[0])):
         tune_task(
             AspireLM(load_base_model(str(base))),
@@ -83,7 +81,7 @@ def test_a_fold_is_answered_under_a_task_prompt_that_has_not_seen_it(
 def test_a_run_killed_in_any_fold_ends_with_the_same_evaluator(
     base: Path, tmp_path: Path, train_until: Callable[..., None]
 ) -> None:
-    """SIGKILL in the tuning and in the sampling of a fold; θp is the one without folds, θs another."""
+    """The run is killed while a fold is tuned and sampled. θp is the same as without folds, and θs is another one."""
     config, output = _config(base, folds=2), tmp_path / "out"
     for left_behind in ("task-without-1.safetensors", "answers-train-2.jsonl"):
         train_until(tmp_path / ".out.work" / left_behind, config, DATA, output)
@@ -95,22 +93,3 @@ def test_a_run_killed_in_any_fold_ends_with_the_same_evaluator(
         assert (output / name).read_bytes() == (through / name).read_bytes()
     assert (output / task).read_bytes() == (plain / task).read_bytes()
     assert (output / self_eval).read_bytes() != (plain / self_eval).read_bytes()
-
-
-def test_the_questions_of_a_passage_stay_in_one_fold() -> None:
-    """Every record is in one fold, folds are of like size, and each keeps the order of the records."""
-    folds = folds_by_context(DATA.train, 3, seed=0)
-    assert sorted(record.id for fold in folds for record in fold) == sorted(
-        record.id for record in DATA.train
-    )
-    assert [len({record.context for record in fold}) for fold in folds] == [2, 2, 1]
-    assert all(fold == [record for record in DATA.train if record in fold] for fold in folds)
-    assert not {r.context for r in folds[0]} & {r.context for r in folds[1]}
-
-
-def test_more_folds_than_passages_are_refused() -> None:
-    """A fold without a passage would have nothing to answer."""
-    with pytest.raises(
-        InputError, match="expected 6 contexts or more for 6 folds, found 5; use fewer folds"
-    ):
-        folds_by_context(DATA.train, 6, seed=0)
