@@ -1,4 +1,4 @@
-"""Files that are replaced whole: a reader, or a run after a power cut, finds the old or the new one."""
+"""Files and folders that are replaced atomically: even after a power cut, either the old or the new one is there."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pydantic import ValidationError
 
 
 @contextmanager
-def replaced_file(path: Path) -> Iterator[Path]:
-    """Yield a path to write to; at the end of the block its file takes the place of `path`.
+def replace_file(path: Path) -> Iterator[Path]:
+    """Yield a path to write to. At the end of the block, the file written there replaces `path`.
 
-    The content is on the disk before the old file goes. If the block raises, `path` stays as it was.
+    The content is on the disk before the old file is removed. If the block raises, `path` stays as it was.
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -30,13 +30,13 @@ def replaced_file(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file by one with this text, in UTF-8."""
-    with replaced_file(path) as partial:
+    """Write a text file in UTF-8, or replace it."""
+    with replace_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 def move_folder(partial: Path, folder: Path) -> None:
-    """Rename a finished folder to a name that is free, with its content on the disk first.
+    """Rename a finished folder to an unused name, after its content is on the disk.
 
     Raises:
         OSError: `folder` exists already, or the disk fails.
@@ -48,7 +48,7 @@ def move_folder(partial: Path, folder: Path) -> None:
 
 
 def replace_folder(partial: Path, folder: Path) -> None:
-    """Put a finished folder in the place of `folder`, which may exist, and delete the old one."""
+    """Move a finished folder to `folder`, and delete the old folder if there is one."""
     if not folder.exists():
         move_folder(partial, folder)
         return
@@ -57,7 +57,7 @@ def replace_folder(partial: Path, folder: Path) -> None:
     try:
         move_folder(partial, folder)
     except BaseException:
-        # If this fails too, the old folder is still there under its other name.
+        # If this fails too, the old folder still exists under its other name.
         os.rename(old / folder.name, folder)
         old.rmdir()
         raise
@@ -68,8 +68,8 @@ def describe_validation_error(error: ValidationError, whole: str = "the file") -
     """Return the first error of a pydantic model as `field.part: message`.
 
     Args:
-        error: what pydantic raised.
-        whole: names the value if the error is about all of it.
+        error: the error that pydantic raised.
+        whole: a name for the whole value, used if the error is not about a single field.
     """
     first = error.errors()[0]
     place = ".".join(map(str, first["loc"])) or whole
@@ -77,6 +77,7 @@ def describe_validation_error(error: ValidationError, whole: str = "the file") -
 
 
 def _sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Things of the user's own, which recipes, policies and options name."""
+"""The import of the user's own objects, which recipes, policies and options name."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from aspire_guard.errors import InputError
 
 
 def import_by_name(name: str) -> Any:
-    """What `package.module:name` names.
+    """Return the object that `package.module:name` names.
 
     Raises:
-        InputError: the module can't be imported, or has nothing of that name.
+        InputError: the module can't be imported, or has no object of that name.
     """
     way_out = "name it as package.module:name"
     if ":" not in name.strip(":"):
         raise InputError(f"expected the name of something to import, found {name!r}; {way_out}")
     try:
         return resolve_name(name)
-    except Exception as error:  # a module may raise anything while it is imported
+    except Exception as error:  # A module may raise any exception while it is imported.
         found = f"{type(error).__name__}: {error}"
         raise InputError(f"expected {name!r} to be importable, found {found}; {way_out}") from error

@@ -1,4 +1,4 @@
-"""JSONL files: one JSON object a line, in UTF-8, and errors that name the line."""
+"""JSONL files: one JSON object a line, in UTF-8, with errors that name the line."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from typing import Any
 
 from aspire_guard.errors import DatasetError, InputError
 
-_FOUND_LIMIT = 60
+_MAX_CHARACTERS = 60
+_JSON_TYPES = {bool: "the boolean", int: "the number", float: "the number", str: "the string"}
 
 
-def numbered_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield each object with its line number, counted from 1, in flat memory; blank lines are passed over.
+def read_numbered_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield each object with its line number, counted from 1. Blank lines are skipped.
+
+    The file is read line by line, so memory use does not grow with its length.
 
     Raises:
         DatasetError: while iterating: the file is missing, unreadable or empty, or a line is not a JSON object.
@@ -28,106 +31,117 @@ def numbered_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     line = line.removeprefix(codecs.BOM_UTF8)
                 if line.strip():
                     empty = False
-                    yield number, _object(path, number, line)
+                    yield number, _parse_object(path, number, line)
     except OSError as error:
         reason = error.strerror or str(error)
         message = f"{path}: expected a JSONL file to read, found: {reason}; check the path and its permissions."
         raise DatasetError(message) from error
     if empty:
+        example = '{"question": …, "answers": […]}'
         raise DatasetError(
-            f'{path}: expected at least one record, found none; add lines like {{"question": …, "answers": […]}}.'
+            f"{path}: expected at least one record, found none; add lines like {example}."
         )
 
 
-def check_output_path(output: Path, *read: Path) -> None:
-    """Make sure that a file to be written is none of those that are read.
+def check_output_path(output: Path, *inputs: Path) -> None:
+    """Make sure that an output file is not one of the files that are read.
 
     Raises:
-        InputError: it is.
+        InputError: the output is one of them.
     """
-    for path in read:
+    for path in inputs:
         if output.exists() and path.exists() and output.samefile(path):
             raise InputError(
                 f"expected another file to write than {path}, which is read; choose another output"
             )
 
 
-def question_field(path: Path, number: int, value: dict[str, Any]) -> str:
-    """The question of an object, which every record must have.
+def parse_question(path: Path, number: int, value: dict[str, Any]) -> str:
+    """Return the question of an object, which every record must have.
 
     Raises:
-        DatasetError: it is missing, blank or no text.
+        DatasetError: the question is missing, blank or no text.
     """
     if "question" not in value:
         found = f"only {shorten(', '.join(map(str, value)))}" if value else "no keys"
-        raise line_error(
-            path,
-            number,
-            'the key "question"',
-            found,
-            "add it, or rename the key that holds the question",
-        )
-    question = text_field(path, number, "question", value["question"])
+        way_out = "add it, or rename the key that holds the question"
+        raise make_line_error(path, number, 'the key "question"', found, way_out)
+    question = parse_text(path, number, "question", value["question"])
     if not question:
-        raise line_error(
-            path,
-            number,
-            'a "question" with some text',
-            "a blank one",
-            "fill it in or delete the line",
-        )
+        expected = 'a "question" with some text'
+        way_out = "fill it in or delete the line"
+        raise make_line_error(path, number, expected, "a blank one", way_out)
     return question
 
 
-def context_field(path: Path, number: int, value: dict[str, Any]) -> str | None:
-    """The context of an object; None where it is left out, null or blank."""
+def parse_context(path: Path, number: int, value: dict[str, Any]) -> str | None:
+    """Return the context of an object, or None if it is missing, null or blank.
+
+    Raises:
+        DatasetError: the context is no text.
+    """
     context = value.get("context")
-    return None if context is None else text_field(path, number, "context", context) or None
-
-
-def id_field(path: Path, number: int, value: dict[str, Any]) -> str:
-    """The id of an object: text or a whole number; `<file>-<line>` where it has none."""
-    found = value.get("id")
-    if found is None:
-        return f"{path.stem}-{number}"
-    # Whole numbers are common ids in public datasets; True is an int to Python but no id to anyone.
-    if isinstance(found, int) and not isinstance(found, bool):
-        return str(found)
-    return text_field(path, number, "id", found) or f"{path.stem}-{number}"
-
-
-def log_likelihood_field(path: Path, number: int, value: dict[str, Any]) -> float | None:
-    """The log-likelihood that the answering model reported, in nats; None where it is left out or null."""
-    found = value.get("log_likelihood")
-    if found is None:
+    if context is None:
         return None
-    if (
-        isinstance(found, bool)
-        or not isinstance(found, int | float)
-        or not abs(found) <= sys.float_info.max
-    ):
-        expected, way_out = '"log_likelihood" to be a number', "leave it out where it is unknown"
-        raise line_error(path, number, expected, describe_json(found), way_out)
-    return float(found)
+    return parse_text(path, number, "context", context) or None
 
 
-def text_field(path: Path, number: int, key: str, value: object) -> str:
-    """The text of a field, without surrounding white space."""
+def parse_id(path: Path, number: int, value: dict[str, Any]) -> str:
+    """Return the id of an object, which is text or a whole number, or `<file>-<line>` if it has no id.
+
+    Raises:
+        DatasetError: the id is something else.
+    """
+    default = f"{path.stem}-{number}"
+    name = value.get("id")
+    if name is None:
+        return default
+    # Whole numbers are common ids in public datasets. True is an int to Python, but nobody means it as an id.
+    if isinstance(name, int) and not isinstance(name, bool):
+        return str(name)
+    return parse_text(path, number, "id", name) or default
+
+
+def parse_log_likelihood(path: Path, number: int, value: dict[str, Any]) -> float | None:
+    """Return the log-likelihood that the answering model reported, in nats, or None if it is missing or null.
+
+    Raises:
+        DatasetError: the log-likelihood is no finite number.
+    """
+    log_likelihood = value.get("log_likelihood")
+    if log_likelihood is None:
+        return None
+    # A bool is an int to Python. The comparison is false for NaN, and for integers that no float can hold.
+    is_number = isinstance(log_likelihood, int | float) and not isinstance(log_likelihood, bool)
+    if not is_number or not abs(log_likelihood) <= sys.float_info.max:
+        expected = '"log_likelihood" to be a number'
+        way_out = "leave it out if it is unknown"
+        raise make_line_error(path, number, expected, describe_json(log_likelihood), way_out)
+    return float(log_likelihood)
+
+
+def parse_text(path: Path, number: int, key: str, value: object) -> str:
+    """Return the text of a field, without surrounding white space.
+
+    Raises:
+        DatasetError: the value is no text, or no valid Unicode.
+    """
     if not isinstance(value, str):
-        raise line_error(
-            path, number, f'"{key}" to hold text', describe_json(value), "put it in double quotes"
-        )
-    # JSON can spell half of a surrogate pair, which no tokenizer and no file accepts later on.
+        expected = f'"{key}" to hold text'
+        way_out = "put it in double quotes"
+        raise make_line_error(path, number, expected, describe_json(value), way_out)
+    # JSON can spell half of a surrogate pair, which no tokenizer and no file accepts later.
     if any("\ud800" <= character <= "\udfff" for character in value):
+        expected = f'"{key}" to hold Unicode text'
         found = f"half a surrogate pair in {shorten(value)}"
-        raise line_error(
-            path, number, f'"{key}" to hold Unicode text', found, "write the character itself"
-        )
+        raise make_line_error(path, number, expected, found, "write the character itself")
     return value.strip()
 
 
-def line_error(path: Path, number: int, expected: str, found: str, way_out: str) -> DatasetError:
-    """The error about one line."""
+def make_line_error(
+    path: Path, number: int, expected: str, found: str, way_out: str
+) -> DatasetError:
+    """Return the error for a line of a file."""
     return DatasetError(f"{path}, line {number}: expected {expected}, found {found}; {way_out}.")
 
 
@@ -135,45 +149,37 @@ def describe_json(value: object) -> str:
     """Name a JSON value in JSON's words, e.g. `the number 48`."""
     if value is None:
         return "null"
-    names = {bool: "the boolean", int: "the number", float: "the number", str: "the string"}
-    if type(value) in names:
-        return f"{names[type(value)]} {shorten(value)}"
+    if type(value) in _JSON_TYPES:
+        return f"{_JSON_TYPES[type(value)]} {shorten(value)}"
     return "a list" if isinstance(value, list) else "an object"
 
 
 def shorten(value: object) -> str:
-    """Return the value as one short line, however long it is."""
+    """Return a value as one short line."""
     text = repr(value) if isinstance(value, str) else json.dumps(value)
-    if len(text) <= _FOUND_LIMIT:
+    if len(text) <= _MAX_CHARACTERS:
         return text
-    return f"{text[:_FOUND_LIMIT]}… ({len(text):,} characters)"
+    return f"{text[:_MAX_CHARACTERS]}… ({len(text):,} characters)"
 
 
-def _object(path: Path, number: int, line: bytes) -> dict[str, Any]:
+def _parse_object(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
         found = f"the byte {error.object[error.start]:#04x} at position {error.start + 1}"
-        raise line_error(path, number, "text in UTF-8", found, "save the file as UTF-8") from error
+        way_out = "save the file as UTF-8"
+        raise make_line_error(path, number, "text in UTF-8", found, way_out) from error
+    way_out = "write one record a line, in braces"
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        # The error's own text counts lines within this one: it would say "line 1" of every line.
-        reason = (
-            f"{error.msg} at column {error.colno}"
-            if isinstance(error, json.JSONDecodeError)
-            else str(error)
-        )
+        reason = str(error)
+        if isinstance(error, json.JSONDecodeError):
+            # The error's own text counts the lines of this string, so it would say "line 1" for every line.
+            reason = f"{error.msg} at column {error.colno}"
         found = f"{shorten(text.strip())} ({reason})"
-        raise line_error(
-            path, number, "a JSON object", found, "write one record a line, in braces"
-        ) from error
+        raise make_line_error(path, number, "a JSON object", found, way_out) from error
     if not isinstance(value, dict):
-        raise line_error(
-            path,
-            number,
-            "a JSON object",
-            describe_json(value),
-            "write one record a line, in braces",
-        )
+        found = describe_json(value)
+        raise make_line_error(path, number, "a JSON object", found, way_out)
     return value

@@ -1,4 +1,4 @@
-"""Public pages: packages whose names are imported when they are first used."""
+"""Lazy imports for the public packages, whose names are imported when they are first used."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 def load_lazily(
     package: str, modules: Mapping[str, str]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """Make the `__getattr__` and `__dir__` of a package that imports a name when it is first used.
+    """Return the `__getattr__` and `__dir__` of a package that imports each name when it is first used.
 
-    Importing such a package loads neither torch nor LangChain.
+    Importing this kind of package loads neither torch nor LangChain.
 
     Args:
         package: the package's `__name__`.

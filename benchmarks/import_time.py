@@ -1,6 +1,6 @@
 """Time `import aspire_guard` against importing langchain-core's runnables and messages, in pairs.
 
-Run: `python benchmarks/import_time.py`. Prints the ratio pair by pair as min / median / max; 1.5 is the most we allow.
+Run: `python benchmarks/import_time.py`. Prints the ratio pair by pair as min / median / max. It may be at most 1.5.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ REFERENCE = "from langchain_core.runnables import RunnableSerializable; from lan
 _PAIRS = 15
 
 
-def seconds(statement: str) -> float:
-    """Wall-clock seconds of a fresh interpreter that runs `statement`."""
-    began = time.perf_counter()
+def time_statement(statement: str) -> float:
+    """Return the wall-clock seconds of a fresh interpreter that runs `statement`."""
+    start = time.perf_counter()
     subprocess.run([sys.executable, "-c", statement], check=True)
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 def main() -> None:
     """Print the ratios of the package and of the guard class to the reference."""
+    # The first import of each module compiles it.
     for statement in (OURS, GUARD, REFERENCE):
-        seconds(statement)
+        time_statement(statement)
     for statement in (OURS, GUARD):
-        ratios = sorted(seconds(statement) / seconds(REFERENCE) for _ in range(_PAIRS))
-        print(
-            f"{statement}: {ratios[0]:.2f} / {statistics.median(ratios):.2f} / {ratios[-1]:.2f} of langchain-core"
-        )
+        ratios = [time_statement(statement) / time_statement(REFERENCE) for _ in range(_PAIRS)]
+        spread = f"{min(ratios):.2f} / {statistics.median(ratios):.2f} / {max(ratios):.2f}"
+        print(f"{statement}: {spread} of langchain-core")
 
 
 if __name__ == "__main__":

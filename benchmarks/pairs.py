@@ -1,6 +1,6 @@
-"""What the benchmarks on a language model share: their records, and pairs of calls that take turns.
+"""The settings of the benchmarks on a language model, and the timing of pairs of calls.
 
-Both sides of a pair run one after the other in one process, so a machine that slows down slows both.
+Both calls of a pair run one after the other in one process, so a machine that slows down slows both.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import statistics
 import time
 from argparse import ArgumentParser
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +19,12 @@ from aspire_trainers.record import QARecord
 
 @dataclass(frozen=True)
 class Settings:
-    """What every one of these benchmarks is told.
+    """The settings of a benchmark.
 
     Attributes:
-        records: the questions, all those of a passage among them.
-        apart: as many questions where the data has them, each about a passage of its own.
-        pairs: how often both sides run.
+        records: the questions. Some are about the same passage.
+        apart: the same number of questions if the data has them, each about a passage of its own.
+        pairs: the number of pairs of calls.
     """
 
     records: list[QARecord]
@@ -32,43 +32,53 @@ class Settings:
     pairs: int
 
 
-def settings(description: str | None, *, records: int, pairs: int) -> Settings:
-    """Read the command line; `records` and `pairs` are the defaults of this benchmark."""
+def parse_settings(description: str | None, *, records: int, pairs: int) -> Settings:
+    """Parse the command line. `records` and `pairs` are the defaults of the benchmark."""
     parser = ArgumentParser(description=(description or "").splitlines()[0])
     parser.add_argument(
         "--data", default="handbook:train", help="QA records as JSONL, or handbook:train"
     )
-    parser.add_argument("--records", type=int, default=records, help="questions asked")
-    parser.add_argument("--pairs", type=int, default=pairs, help="how often both sides run")
+    parser.add_argument("--records", type=int, default=records, help="the number of questions")
+    parser.add_argument("--pairs", type=int, default=pairs, help="the number of pairs of calls")
     arguments = parser.parse_args()
     answerable = [record for record in load_dataset(arguments.data) if record.answerable]
-    apart = list({record.context: record for record in answerable}.values())
+    by_passage = {record.context: record for record in answerable}
     return Settings(
-        sample_records(answerable, arguments.records, seed=0),
-        apart[: arguments.records],
-        arguments.pairs,
+        records=sample_records(answerable, arguments.records, seed=0),
+        apart=list(by_passage.values())[: arguments.records],
+        pairs=arguments.pairs,
     )
 
 
-def in_turn(
+def time_in_turn(
     ours: Callable[[], Any], reference: Callable[[], Any], pairs: int
 ) -> tuple[list[float], list[float]]:
-    """Seconds of `pairs` calls of each, taken in turn."""
-    times: tuple[list[float], list[float]] = ([], [])
+    """Return the seconds of `pairs` calls of each function, called in turn."""
+    our_seconds, reference_seconds = [], []
     for _ in range(pairs):
-        for call, seconds in zip((ours, reference), times, strict=True):
-            began = time.perf_counter()
-            call()
-            seconds.append(time.perf_counter() - began)
-    return times
+        our_seconds.append(time_call(ours))
+        reference_seconds.append(time_call(reference))
+    return our_seconds, reference_seconds
 
 
-def show(
+def time_call(call: Callable[[], Any]) -> float:
+    """Return the wall-clock seconds of one call."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def divide(numerators: Sequence[float], denominators: Sequence[float]) -> list[float]:
+    """Return the ratio of each pair."""
+    return [a / b for a, b in zip(numerators, denominators, strict=True)]
+
+
+def print_comparison(
     name: str, ours: list[float], reference: list[float], ratios: list[float], wanted: str
 ) -> None:
-    """Print the median seconds of both sides, and the least, the median and the greatest ratio."""
-    own, other = statistics.median(ours), statistics.median(reference)
-    least, middle, most = min(ratios), statistics.median(ratios), max(ratios)
+    """Print the median seconds of both sides, and the minimum, median and maximum of the ratios."""
+    our_median, reference_median = statistics.median(ours), statistics.median(reference)
+    spread = f"{min(ratios):.2f} / {statistics.median(ratios):.2f} / {max(ratios):.2f}"
     print(
-        f"{name}: {own:.2f} s, reference {other:.2f} s; {least:.2f} / {middle:.2f} / {most:.2f} (wanted: {wanted})"
+        f"{name}: {our_median:.2f} s, reference {reference_median:.2f} s; {spread} (wanted: {wanted})"
     )

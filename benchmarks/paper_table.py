@@ -1,13 +1,14 @@
 """The paper's table with SmolLM2-135M: ASPIRE against the five baselines, over seeds.
 
-Run: `python benchmarks/paper_table.py --data <folder> --work <folder> > docs/paper-table.md`. It goes on where it was
-stopped; `--dataset` and `--seed` do a part, so that several processes can share the work, and the page holds what is
-finished. `--data` holds `<dataset>_train.jsonl` and `<dataset>_dev.jsonl`.
+Run: `python benchmarks/paper_table.py --data <folder> --work <folder> > docs/paper-table.md`. It continues an
+interrupted run. `--dataset` and `--seed` measure a part, so that several processes can share the work, and the page has
+all finished parts. `--data` holds `<dataset>_train.jsonl` and `<dataset>_dev.jsonl`.
 
-An evaluator of each dataset and seed is trained on the train file with `trainers/recipes/reproduction.toml`; that of
-CoQA, whose file has few passages, goes on from SQuAD's of the same seed. It answers `--limit` questions of the dev
-file, and every score ranks these answers. `squad_unanswerable` has no train file: half of its questions are SQuAD's,
-half are not answered by their passage, and SQuAD's evaluators, which never saw such a question, answer them.
+An evaluator of each dataset and seed is trained on the train file with `trainers/recipes/reproduction.toml`. CoQA's
+file has few passages, so its evaluator continues from SQuAD's of the same seed. Each evaluator answers `--limit`
+questions of the dev file, and every score ranks these answers. `squad_unanswerable` has no train file: half of its
+questions are SQuAD's, and half are not answered by their passage. SQuAD's evaluators answer them, though they were
+trained on no unanswerable question.
 """
 
 from __future__ import annotations
@@ -32,164 +33,179 @@ from aspire_trainers.evaluation.judging import answer_records, grade_answers
 from aspire_trainers.evaluation.reports import Report, build_report, evaluate_pretrained
 from aspire_trainers.evaluation.score_reports import ScoreReport, ScoreTable
 from aspire_trainers.pipeline import train_evaluator
+from aspire_trainers.record import QARecord
 from aspire_trainers.run.progress import Progress
 
 DATASETS = ("squad", "squad_unanswerable", "coqa", "triviaqa")
 SEEDS = (0, 1, 2)
-GOES_ON_FROM = {"coqa": "squad"}
+CONTINUES_FROM = {"coqa": "squad"}
 ANSWERED_BY = {"squad_unanswerable": "squad"}
 RECIPE = Path(__file__).parents[1] / "trainers" / "recipes" / "reproduction.toml"
 SINGLE_PASS = ("perplexity", "self_eval")
 _INTRODUCTION = """# The paper's table with a small model
 
-SmolLM2-135M; mean ± standard deviation over as many seeds as a title says, in %; tokens are what a score needs beyond
-the answer, in forward-token equivalents. Made by `python benchmarks/paper_table.py`, whose first lines say how; what
-follows from it stands in [the paper in this code](reproduction.md#the-table)."""
+SmolLM2-135M; mean ± standard deviation over the seeds that a title counts, in %. Tokens are those that a score needs
+beyond the answer, in forward-token equivalents. Made by `python benchmarks/paper_table.py`, whose first lines say how.
+[The paper in this code](reproduction.md#the-table) discusses the results."""
 
 
 def measure(dataset: str, seed: int, data: Path, work: Path, limit: int) -> None:
-    """Train an evaluator and compare the scores of its answers; with the first seed the pre-trained model's, too."""
-    if _result(dataset, seed, work).exists():
+    """Train an evaluator and compare the scores of its answers. The first seed also measures the pre-trained model."""
+    if result_file(dataset, seed, work).exists():
         return
-    trained = ANSWERED_BY.get(dataset, dataset)
-    if start := GOES_ON_FROM.get(trained):
-        measure(start, seed, data, work, limit)
-    config = TrainingConfig.load(
-        RECIPE, seed=seed, init_from=start and str(work / f"{start}-{seed}")
-    )
-    learned = TrainingData.load([str(data / f"{trained}_train.jsonl")], [], config)
-    saved = SelfEvaluator.from_pretrained(
-        train_evaluator(config, learned, _folder(dataset, seed, work))
-    )
-    # In the precision of its training, which takes half the time and is the same for every score.
-    aspire = saved.aspire.copy_onto(saved.aspire.lm.to(getattr(torch, config.dtype)))
-    evaluator = SelfEvaluator(aspire, saved.manifest, saved.calibration)
-    files = [data / f"{name}_dev.jsonl" for name in dict.fromkeys((trained, dataset))]
-    records = [
-        record
-        for file in files
-        for record in sample_records(load_dataset(str(file)), limit // len(files), seed=0)
-    ]
-    right, suite = load_correctness(config.correctness), Suite.paper(RougeEntailment(), samples=10)
-    judged = grade_answers(
-        answer_records(evaluator, records, Progress(f"{dataset} {seed}", "questions"), suite), right
-    )
+    evaluator = train(dataset, seed, data, work, limit)
+    correctness = load_correctness(TrainingConfig.load(RECIPE, seed=seed).correctness)
+    suite = Suite.paper(RougeEntailment(), samples=10)
+    records = load_dev_records(dataset, data, limit)
+    progress = Progress(f"{dataset} {seed}", "questions")
+    judged = grade_answers(answer_records(evaluator, records, progress, suite), correctness)
     pretrained = None
     if seed == SEEDS[0]:
-        pretrained = evaluate_pretrained(
-            evaluator, records, right, suite, Progress("without θp", "questions")
-        )
+        progress = Progress("without θp", "questions")
+        pretrained = evaluate_pretrained(evaluator, records, correctness, suite, progress)
     report = build_report(evaluator, judged, suite, pretrained)
     partial = work / f"{dataset}-{seed}.partial"
     partial.write_text(report.model_dump_json(indent=2), encoding="utf-8")
-    partial.rename(_result(dataset, seed, work))
+    partial.rename(result_file(dataset, seed, work))
 
 
-def page(work: Path) -> Iterator[str]:
-    """The lines of the page, of all that is measured."""
+def train(dataset: str, seed: int, data: Path, work: Path, limit: int) -> SelfEvaluator:
+    """Train the evaluator that answers a dataset, after the evaluator that it continues from."""
+    trained = ANSWERED_BY.get(dataset, dataset)
+    start = CONTINUES_FROM.get(trained)
+    init_from = None
+    if start is not None:
+        measure(start, seed, data, work, limit)
+        init_from = str(work / f"{start}-{seed}")
+    config = TrainingConfig.load(RECIPE, seed=seed, init_from=init_from)
+    training_data = TrainingData.load([str(data / f"{trained}_train.jsonl")], [], config)
+    folder = train_evaluator(config, training_data, evaluator_folder(dataset, seed, work))
+    saved = SelfEvaluator.from_pretrained(folder)
+    # It answers in the precision of its training, which halves the time and is the same for every score.
+    aspire = saved.aspire.copy_onto(saved.aspire.lm.to(getattr(torch, config.dtype)))
+    return SelfEvaluator(aspire, saved.manifest, saved.calibration)
+
+
+def load_dev_records(dataset: str, data: Path, limit: int) -> list[QARecord]:
+    """Load `limit` questions, an equal number from each dev file."""
+    names = dict.fromkeys((ANSWERED_BY.get(dataset, dataset), dataset))
+    records = []
+    for name in names:
+        dev = load_dataset(str(data / f"{name}_dev.jsonl"))
+        records += sample_records(dev, limit // len(names), seed=0)
+    return records
+
+
+def format_page(work: Path) -> Iterator[str]:
+    """Yield the lines of the page, for all finished parts."""
     yield _INTRODUCTION
     for dataset in DATASETS:
-        seeds = [seed for seed in SEEDS if _result(dataset, seed, work).exists()]
-        reports = [
-            Report.model_validate_json(_result(dataset, seed, work).read_text("utf-8"))
-            for seed in seeds
-        ]
+        seeds = [seed for seed in SEEDS if result_file(dataset, seed, work).exists()]
+        reports = []
+        for seed in seeds:
+            text = result_file(dataset, seed, work).read_text("utf-8")
+            reports.append(Report.model_validate_json(text))
         if not reports:
             continue
         yield f"\n## {dataset}: {reports[0].n} questions, seeds: {len(reports)}\n"
-        yield f"{_training([_folder(dataset, seed, work) for seed in seeds])}\n"
+        folders = [evaluator_folder(dataset, seed, work) for seed in seeds]
+        yield f"{describe_training(folders)}\n"
         yield "| answers | accuracy | score | AUROC | AUACC | tokens |"
         yield "|---|---|---|---|---|---|"
-        yield from _rows("under θp", reports)
-        yield from _rows(
-            "without θp", [report.pretrained for report in reports if report.pretrained]
-        )
+        yield from format_rows("under θp", reports)
+        pretrained = [report.pretrained for report in reports if report.pretrained]
+        yield from format_rows("without θp", pretrained)
         yield "\nASPIRE minus the best baseline on its own answers (each seed):\n"
-        yield from _ahead(
-            reports, "of all", [name for name in reports[0].scores if name != "aspire"]
-        )
-        yield from _ahead(reports, "of those that sample nothing", SINGLE_PASS)
+        baselines = [name for name in reports[0].scores if name != "aspire"]
+        yield from format_gains(reports, "of all", baselines)
+        yield from format_gains(reports, "of those that sample nothing", SINGLE_PASS)
 
 
-def _training(evaluators: Sequence[Path]) -> str:
-    """What they were trained on, and what their θs is."""
-    provenances = [read_manifest(folder).provenance for folder in evaluators]
+def describe_training(folders: Sequence[Path]) -> str:
+    """Say what the evaluators were trained on, and what kind of θs they have."""
+    provenances = [read_manifest(folder).provenance for folder in folders]
     questions = sorted({provenance["train_records"] for provenance in provenances})
     ranks = sorted({provenance["config"]["self_evaluation"]["rank"] for provenance in provenances})
-    before = [
-        name
-        for provenance in provenances[:1]
-        for name in provenance.get("went_on_from", {}).get("datasets", ())
-    ]
-    start = f" It goes on from {', '.join(before)}." if before else ""
-    return f"Training questions: {_listed(questions)}; θs: a LoRA of rank {_listed(ranks)}.{start}"
+    earlier_datasets = provenances[0].get("went_on_from", {}).get("datasets", ())
+    start = f" It goes on from {', '.join(earlier_datasets)}." if earlier_datasets else ""
+    return f"Training questions: {_join(questions)}; θs: a LoRA of rank {_join(ranks)}.{start}"
 
 
-def _listed(values: Sequence[int]) -> str:
-    return ", ".join(map(str, values))
-
-
-def _rows(answers: str, blocks: Sequence[ScoreTable]) -> Iterator[str]:
-    for name in blocks[0].scores if blocks else ():
+def format_rows(answers: str, blocks: Sequence[ScoreTable]) -> Iterator[str]:
+    """Yield a row for each score of these answers, over all seeds."""
+    if not blocks:
+        return
+    accuracy = _format_spread([block.accuracy.value for block in blocks])
+    for name in blocks[0].scores:
         reports = [block.scores[name] for block in blocks]
-        areas = (
-            _spread([_value(report, metric) for report in reports]) for metric in ("auroc", "auacc")
-        )
-        accuracy = _spread([block.accuracy.value for block in blocks])
-        yield f"| {answers} | {accuracy} | {name} | {' | '.join(areas)} | {reports[0].cost.tokens:.0f} |"
+        auroc = _format_spread([_get_value(report, "auroc") for report in reports])
+        auacc = _format_spread([_get_value(report, "auacc") for report in reports])
+        tokens = f"{reports[0].cost.tokens:.0f}"
+        yield f"| {answers} | {accuracy} | {name} | {auroc} | {auacc} | {tokens} |"
 
 
-def _ahead(reports: Sequence[Report], which: str, names: Sequence[str]) -> Iterator[str]:
+def format_gains(
+    reports: Sequence[Report], description: str, baselines: Sequence[str]
+) -> Iterator[str]:
+    """Yield ASPIRE's gain over the best of some baselines, for each metric."""
     for metric in ("auroc", "auacc"):
-        means = {
-            name: statistics.fmean(_value(report.scores[name], metric) for report in reports)
-            for name in names
-        }
-        best = max(names, key=lambda name: means[name])
-        gains = [
-            _value(report.scores["aspire"], metric) - _value(report.scores[best], metric)
-            for report in reports
-        ]
+        means = {name: _compute_mean(reports, name, metric) for name in baselines}
+        best = max(baselines, key=lambda name: means[name])
+        gains = []
+        for report in reports:
+            aspire = _get_value(report.scores["aspire"], metric)
+            gains.append(aspire - _get_value(report.scores[best], metric))
         each = ", ".join(f"{100 * gain:+.1f}" for gain in gains)
-        yield f"- {metric.upper()}, best {which} ({best}): {_spread(gains)} ({each})"
+        spread = _format_spread(gains)
+        yield f"- {metric.upper()}, best {description} ({best}): {spread} ({each})"
 
 
-def _value(report: ScoreReport, metric: str) -> float:
+def _compute_mean(reports: Sequence[Report], name: str, metric: str) -> float:
+    return statistics.fmean(_get_value(report.scores[name], metric) for report in reports)
+
+
+def _get_value(report: ScoreReport, metric: str) -> float:
+    """Return a metric, or 0.5 if the answers can't be ranked."""
     estimate = getattr(report, metric)
     return 0.5 if estimate is None else float(estimate.value)
 
 
-def _spread(values: Sequence[float]) -> str:
-    """In %."""
+def _format_spread(values: Sequence[float]) -> str:
+    """Return the mean and the standard deviation in %."""
     deviation = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
     return f"{100 * statistics.fmean(values):.1f}{deviation}"
 
 
-def _folder(dataset: str, seed: int, work: Path) -> Path:
-    """The evaluator's."""
+def _join(values: Sequence[int]) -> str:
+    return ", ".join(map(str, values))
+
+
+def evaluator_folder(dataset: str, seed: int, work: Path) -> Path:
+    """Return the folder of the evaluator that answers a dataset."""
     return work / f"{ANSWERED_BY.get(dataset, dataset)}-{seed}"
 
 
-def _result(dataset: str, seed: int, work: Path) -> Path:
+def result_file(dataset: str, seed: int, work: Path) -> Path:
+    """Return the path of the report on a dataset."""
     return work / f"{dataset}-{seed}.json"
 
 
 def main() -> None:
-    """Measure what is missing, and print the page."""
+    """Measure the parts that are missing, and print the page."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of the datasets")
     parser.add_argument(
         "--work", type=Path, required=True, help="folder for evaluators and results"
     )
-    parser.add_argument("--dataset", choices=DATASETS, help="only this one")
-    parser.add_argument("--seed", type=int, choices=SEEDS, help="only this one")
+    parser.add_argument("--dataset", choices=DATASETS, help="measure only this dataset")
+    parser.add_argument("--seed", type=int, choices=SEEDS, help="measure only this seed")
     parser.add_argument("--limit", type=int, default=300, help="questions of each dev file")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     for dataset in DATASETS if options.dataset is None else [options.dataset]:
         for seed in SEEDS if options.seed is None else [options.seed]:
             measure(dataset, seed, options.data, options.work, options.limit)
-    print("\n".join(page(options.work)))
+    print("\n".join(format_page(options.work)))
 
 
 if __name__ == "__main__":

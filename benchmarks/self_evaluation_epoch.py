@@ -1,9 +1,9 @@
 """An epoch of stage 3 against prompt tuning of whole sequences, with PEFT and `transformers.Trainer`.
 
-Run: `python benchmarks/self_evaluation_epoch.py [--data squad_train.jsonl]`. The answers are ten beams a question. Ours
-is the mean of the three epochs of a run, states and all; the reference is one epoch over a sequence an answer, like
-lengths together, with as many virtual tokens (20 beside the LoRA). Prints how many times faster ours is, as
-min / median / max.
+Run: `python benchmarks/self_evaluation_epoch.py [--data squad_train.jsonl]`. The answers are ten beams a question. Our
+time is the mean of the three epochs of a run, including the computation of the states. The reference is one epoch over
+a sequence for each answer, grouped by length, with the same number of virtual tokens (20 in place of the LoRA). Prints
+how many times faster our epoch is, as min / median / max.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
-from pairs import in_turn, settings, show
+from pairs import Settings, divide, parse_settings, print_comparison, time_in_turn
 from peft import PromptTuningConfig, TaskType, get_peft_model
 from transformers import DataCollatorForSeq2Seq, PrinterCallback, Trainer, TrainingArguments
 
@@ -41,34 +42,37 @@ _KINDS: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-def sampled(aspire: AspireLM, records: Sequence[QARecord]) -> list[SampledAnswers]:
-    """Ten beams a question under the starter's θp."""
+def sample_answers(aspire: AspireLM, records: Sequence[QARecord]) -> list[SampledAnswers]:
+    """Decode ten beams a question under the starter's θp."""
     answers = []
     for batch in group_by_context(records, _BATCH_SIZE, seed=0):
-        for record, beams in zip(
-            batch, decode_records(aspire, batch, k=_ANSWERS, max_new_tokens=20)[0], strict=True
-        ):
-            texts = drop_repetitions(beams)
+        beams = decode_records(aspire, batch, k=_ANSWERS, max_new_tokens=20)[0]
+        for record, record_beams in zip(batch, beams, strict=True):
+            texts = drop_repetitions(record_beams)
             answers.append(SampledAnswers(record, tuple(texts), tuple(texts.values())))
     return answers
 
 
-def sequences(aspire: AspireLM, items: Sequence[LabelledAnswers]) -> list[dict[str, list[int]]]:
-    """A sequence an answer for the reference: `[x ; ŷ ; z]`, the loss on z alone."""
+def make_sequences(
+    aspire: AspireLM, batches: Sequence[Sequence[LabelledAnswers]]
+) -> list[dict[str, list[int]]]:
+    """Return a sequence `[x ; ŷ ; z]` for each answer, with the loss on z alone, for the reference."""
     rows = []
-    for item in items:
-        before = aspire.template.render(item.question, item.context)
-        for text, right in zip(item.texts, item.is_right, strict=True):
-            ids = aspire.lm.token_ids(before + aspire.template.render_answer(text)).tolist()
-            word = aspire.lm.token_ids(aspire.correct if right else aspire.wrong).tolist()
-            rows.append({"input_ids": ids + word, "labels": [-100] * len(ids) + word})
+    for item in chain.from_iterable(batches):
+        prompt = aspire.template.render(item.question, item.context)
+        for text, is_right in zip(item.texts, item.is_right, strict=True):
+            ids = aspire.lm.token_ids(prompt + aspire.template.render_answer(text)).tolist()
+            verdict = aspire.correct if is_right else aspire.wrong
+            verdict_ids = aspire.lm.token_ids(verdict).tolist()
+            labels = [-100] * len(ids) + verdict_ids
+            rows.append({"input_ids": ids + verdict_ids, "labels": labels})
     return rows
 
 
-def trainer(
+def make_reference(
     aspire: AspireLM, rows: list[dict[str, list[int]]], length: int, folder: str
 ) -> Trainer:
-    """The reference: one epoch of prompt tuning."""
+    """Make the trainer of the reference: one epoch of prompt tuning."""
     config = PromptTuningConfig(task_type=TaskType.CAUSAL_LM, num_virtual_tokens=length)
     arguments = TrainingArguments(
         output_dir=folder,
@@ -80,49 +84,56 @@ def trainer(
         report_to=[],
         disable_tqdm=True,
     )
-    reference = Trainer(
+    trainer = Trainer(
         model=get_peft_model(load_base_model("smollm2-135m").model, config),
         args=arguments,
         train_dataset=rows,
         data_collator=DataCollatorForSeq2Seq(aspire.lm.tokenizer),
     )
-    reference.remove_callback(PrinterCallback)
-    return reference
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def compare(
+    aspire: AspireLM,
+    answers: Sequence[SampledAnswers],
+    config: SelfEvaluationConfig,
+    settings: Settings,
+    name: str,
+    wanted: str,
+) -> None:
+    """Train a θs of one kind with both, and print a line."""
+    batches = label_answers(answers, config, RougeL(0.7), seed=0)
+    rows = make_sequences(aspire, batches)
+    with tempfile.TemporaryDirectory() as folder:
+        reference = make_reference(aspire, rows, config.length, folder)
+
+        def train() -> None:
+            # With a new checkpoint, the training can't resume the one before.
+            checkpoint = Path(folder) / f"{time.perf_counter_ns()}.safetensors"
+            progress = Progress("epoch")
+            tune_self_evaluation(
+                aspire, batches, [], config, seed=0, checkpoint=checkpoint, progress=progress
+            )
+
+        run_seconds, reference_seconds = time_in_turn(train, reference.train, settings.pairs)
+    epoch_seconds = [seconds / _EPOCHS for seconds in run_seconds]
+    speedups = divide(reference_seconds, epoch_seconds)
+    name = f"{name}, {len(rows)} answers to {len(settings.records)} questions"
+    print_comparison(name, epoch_seconds, reference_seconds, speedups, wanted)
 
 
 def main() -> None:
-    """Print one line for each kind of θs."""
-    told = settings(__doc__, records=4, pairs=3)
-    aspire = replace(
-        SelfEvaluator.starter().aspire, self_eval=None
-    )  # stage 3 would go on from its θs
-    answers = sampled(aspire, told.records)
+    """Print a line for each kind of θs."""
+    settings = parse_settings(__doc__, records=4, pairs=3)
+    # Without its θs, which stage 3 would train further.
+    aspire = replace(SelfEvaluator.starter().aspire, self_eval=None)
+    answers = sample_answers(aspire, settings.records)
     for name, (kind, wanted) in _KINDS.items():
         config = SelfEvaluationConfig(
             **kind, epochs=_EPOCHS, batch_size=_BATCH_SIZE, answers=_ANSWERS
         )
-        batches = label_answers(answers, config, RougeL(0.7), seed=0)
-        rows = sequences(aspire, [item for batch in batches for item in batch])
-        with tempfile.TemporaryDirectory() as folder:
-            reference = trainer(aspire, rows, config.length, folder)
-
-            def ours(batches: Any = batches, config: Any = config, folder: str = folder) -> None:
-                checkpoint = Path(folder) / f"{time.perf_counter_ns()}.safetensors"
-                progress = Progress("epoch")
-                tune_self_evaluation(
-                    aspire, batches, [], config, seed=0, checkpoint=checkpoint, progress=progress
-                )
-
-            own, other = in_turn(ours, reference.train, told.pairs)
-        own = [seconds / _EPOCHS for seconds in own]
-        ratios = [b / a for a, b in zip(own, other, strict=True)]
-        show(
-            f"{name}, {len(rows)} answers to {len(told.records)} questions",
-            own,
-            other,
-            ratios,
-            wanted,
-        )
+        compare(aspire, answers, config, settings, name, wanted)
 
 
 if __name__ == "__main__":

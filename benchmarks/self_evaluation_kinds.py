@@ -1,9 +1,10 @@
-"""What kinds of θs learn: each is trained on the same answers, and judges the same answers to other questions.
+"""Kinds of θs compared: each is trained on the same answers, and judges the same answers to other questions.
 
 Run: `python benchmarks/self_evaluation_kinds.py --train squad_train.jsonl --dev squad_dev.jsonl --work <folder>`. It
-goes on where it was stopped; `--kind` does one, so that several processes can share the work. All answers are the best
-beams under the starter's θp. Prints a row for each kind that is finished: the AUROC, in %, of P(z_c), of the selection
-score g at the paper's α, and of the likelihood, which is the same for all; and a processor's minutes of training.
+continues an interrupted run. `--kind` measures a single kind, so that several processes can share the work. All answers
+are the best beams under the starter's θp. Prints a row for each kind that is finished: the AUROC, in %, of P(z_c), of
+the selection score g at the paper's α, and of the likelihood, which is the same for all kinds, and the processor
+minutes of training.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ from aspire_trainers.correctness import RougeL
 from aspire_trainers.data.batching import sample_records
 from aspire_trainers.data.dataset import load_dataset
 from aspire_trainers.data.sampled_answers import SampledAnswers
-from aspire_trainers.record import QARecord
 from aspire_trainers.run.progress import Progress
 from aspire_trainers.stages.answer_sampling import sample_answers
 from aspire_trainers.stages.labelling import add_distractors, label_answers
@@ -42,6 +42,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "soft prompt of 20 vectors": {"method": "soft_prompt", "learning_rate": 0.01},
 }
 _ALPHA = 0.25
+_BATCH_SIZE = 8
 
 
 def measure(
@@ -51,53 +52,80 @@ def measure(
     held_out: Sequence[SampledAnswers],
     work: Path,
 ) -> None:
-    """Train a θs of this kind, and keep its figures in `work`."""
+    """Train a θs of this kind, and write its figures to `work`."""
     recipe = TrainingConfig.load(RECIPE)
     config = recipe.self_evaluation.model_copy(update=KINDS[kind])
-    right = RougeL(recipe.sampling.threshold)
-    batches = label_answers(
-        add_distractors(train, config.distractors, seed=0), config, right, seed=0
-    )
-    began = time.process_time()
+    rouge = RougeL(recipe.sampling.threshold)
+    answers = add_distractors(train, config.distractors, seed=0)
+    batches = label_answers(answers, config, rouge, seed=0)
+    start = time.process_time()
     with Progress(kind, "steps") as progress:
         checkpoint = work / f"{kind}.safetensors"
         self_eval = tune_self_evaluation(
             aspire, batches, [], config, seed=0, checkpoint=checkpoint, progress=progress
-        ).requires_grad_(False)
-    minutes = (time.process_time() - began) / 60
-    judge = replace(aspire, self_eval=self_eval)
+        )
+    minutes = (time.process_time() - start) / 60
+    self_eval.requires_grad_(False)
+    likelihoods, log_p_correct = score(replace(aspire, self_eval=self_eval), held_out)
+    selection_scores = [
+        selection_score(likelihood, log_p, _ALPHA)
+        for likelihood, log_p in zip(likelihoods, log_p_correct, strict=True)
+    ]
+    correct = rouge.grade([(answers.record, answers.texts[0]) for answers in held_out])
+    figures = {
+        "P": auroc(log_p_correct, correct),
+        "g": auroc(selection_scores, correct),
+        "likelihood": auroc(likelihoods, correct),
+        "size": sum(value.numel() for _, value in self_eval.named_parameters()),
+        "minutes": minutes,
+    }
+    result_file(kind, work).write_text(json.dumps(figures), encoding="utf-8")
+
+
+def score(aspire: AspireLM, held_out: Sequence[SampledAnswers]) -> tuple[list[float], list[float]]:
+    """Return the log-likelihood and log P(z_c) of the best answer to each question, in nats."""
     rows = [
         (answers.record.question, answers.record.context, answers.texts[0]) for answers in held_out
     ]
-    judged = [judge.score(rows[i : i + 8]) for i in range(0, len(rows), 8)]
-    likelihood, log_p = (torch.cat(part).tolist() for part in zip(*judged, strict=True))
-    g = [selection_score(a, b, _ALPHA) for a, b in zip(likelihood, log_p, strict=True)]
-    correct = right.grade([(answers.record, answers.texts[0]) for answers in held_out])
-    figures = {
-        name: auroc(scores, correct)
-        for name, scores in (("P", log_p), ("g", g), ("likelihood", likelihood))
-    }
-    size = sum(value.numel() for _, value in self_eval.named_parameters())
-    _result(kind, work).write_text(
-        json.dumps(figures | {"size": size, "minutes": minutes}), encoding="utf-8"
-    )
+    likelihoods: list[float] = []
+    log_p_correct: list[float] = []
+    for start in range(0, len(rows), _BATCH_SIZE):
+        batch_likelihoods, batch_log_p = aspire.score(rows[start : start + _BATCH_SIZE])
+        likelihoods += batch_likelihoods.tolist()
+        log_p_correct += batch_log_p.tolist()
+    return likelihoods, log_p_correct
 
 
-def _answers(
-    aspire: AspireLM, records: list[QARecord], recipe: TrainingConfig, file: Path
+def sample(
+    aspire: AspireLM, data: str, limit: int, recipe: TrainingConfig, file: Path
 ) -> list[SampledAnswers]:
+    """Sample answers to at most `limit` questions, or read those that `file` already has."""
+    records = sample_records(load_dataset(data), limit, seed=0)
     with Progress(file.stem, "batches") as progress:
         return sample_answers(
             aspire, records, recipe.sampling, seed=0, file=file, progress=progress
         )
 
 
-def _result(kind: str, work: Path) -> Path:
+def result_file(kind: str, work: Path) -> Path:
+    """Return the path of the figures of a kind."""
     return work / f"{kind}.json"
 
 
-def main() -> None:
-    """Measure what is missing, and print the table."""
+def print_table(work: Path) -> None:
+    """Print a row for each kind that is finished."""
+    print("| θs | trained numbers | P(z_c) | g | likelihood | minutes |")
+    print("|---|---|---|---|---|---|")
+    for kind in KINDS:
+        file = result_file(kind, work)
+        if file.exists():
+            figures = json.loads(file.read_text("utf-8"))
+            areas = " | ".join(f"{100 * figures[name]:.1f}" for name in ("P", "g", "likelihood"))
+            print(f"| {kind} | {figures['size']:,} | {areas} | {figures['minutes']:.0f} |")
+
+
+def parse_options() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--train", required=True, help="QA records to learn from, as JSONL")
     parser.add_argument(
@@ -105,36 +133,28 @@ def main() -> None:
     )
     parser.add_argument("--work", type=Path, required=True, help="folder for answers and results")
     parser.add_argument(
-        "--limit", type=int, nargs=2, default=(800, 300), help="how many questions of each"
+        "--limit", type=int, nargs=2, default=(800, 300), help="the number of questions of each"
     )
-    parser.add_argument("--kind", choices=KINDS, help="only this one")
-    options = parser.parse_args()
-    options.work.mkdir(parents=True, exist_ok=True)
+    parser.add_argument("--kind", choices=KINDS, help="measure only this kind")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure the kinds that are missing, and print the table."""
+    options = parse_options()
+    work: Path = options.work
+    work.mkdir(parents=True, exist_ok=True)
     recipe = TrainingConfig.load(RECIPE)
     starter = SelfEvaluator.starter().aspire
     aspire = replace(starter.copy_onto(starter.lm.to(getattr(torch, recipe.dtype))), self_eval=None)
-    train, held_out = (
-        _answers(
-            aspire,
-            sample_records(load_dataset(file), limit, seed=0),
-            recipe,
-            options.work / f"{part}.jsonl",
-        )
-        for part, file, limit in zip(
-            ("train", "dev"), (options.train, options.dev), options.limit, strict=True
-        )
-    )
+    train_limit, dev_limit = options.limit
+    train = sample(aspire, options.train, train_limit, recipe, work / "train.jsonl")
+    held_out = sample(aspire, options.dev, dev_limit, recipe, work / "dev.jsonl")
     for kind in KINDS if options.kind is None else [options.kind]:
-        if not _result(kind, options.work).exists():
-            measure(kind, aspire, train, held_out, options.work)
+        if not result_file(kind, work).exists():
+            measure(kind, aspire, train, held_out, work)
     print(f"{len(train)} questions to learn from, {len(held_out)} others\n")
-    print("| θs | trained numbers | P(z_c) | g | likelihood | minutes |")
-    print("|---|---|---|---|---|---|")
-    for kind in KINDS:
-        if (file := _result(kind, options.work)).exists():
-            found = json.loads(file.read_text("utf-8"))
-            areas = " | ".join(f"{100 * found[name]:.1f}" for name in ("P", "g", "likelihood"))
-            print(f"| {kind} | {found['size']:,} | {areas} | {found['minutes']:.0f} |")
+    print_table(work)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,9 @@
-"""How soon the first released text of a streamed answer is there: by sentence, and when the whole answer is awaited.
-
-The chain's own stream, without a guard, is there for comparison.
+"""The time until the first released text of a streamed answer, by sentence and by whole answer.
 
     python benchmarks/sentence_release.py
 
-A scripted chain writes eight sentences of twelve words, 20 ms a word; the evaluator takes no time. All three
-run in turn; the figures are medians of five rounds.
+A scripted chain writes eight sentences of twelve words, 20 ms a word, and the evaluator takes no time. The chain's own
+stream, without a guard, is there for comparison. All three run in turn, and the figures are medians of five rounds.
 """
 
 from __future__ import annotations
@@ -25,32 +23,37 @@ CHAIN = ScriptedChatModel(ANSWER, pause=0.02) | StrOutputParser()
 ROUNDS = 5
 
 
-def guarded(release: Literal["answer", "sentence"]) -> AspireGuard:
-    """The chain under guard."""
+def make_guard(release: Literal["answer", "sentence"]) -> AspireGuard:
+    """Guard the chain."""
     return AspireGuard(CHAIN, evaluator=ConstantEvaluator(confidence=1.0), release=release)
 
 
-WAYS: dict[str, Runnable[Any, Any]] = {
+CHAINS: dict[str, Runnable[Any, Any]] = {
     "unguarded": CHAIN,
-    "answer": guarded("answer"),
-    "sentence": guarded("sentence"),
+    "answer": make_guard("answer"),
+    "sentence": make_guard("sentence"),
 }
 
 
-def seconds(chain: Runnable[Any, Any]) -> tuple[float, float]:
-    """Seconds to the first chunk and to the last."""
-    started = perf_counter()
-    times = [perf_counter() - started for _ in chain.stream("Who keeps the key?")]
+def time_stream(chain: Runnable[Any, Any]) -> tuple[float, float]:
+    """Return the seconds until the first chunk and until the last."""
+    start = perf_counter()
+    times = [perf_counter() - start for _ in chain.stream("Who keeps the key?")]
     return times[0], times[-1]
 
 
 def main() -> None:
-    """Print one row a way of release."""
-    rounds = [[seconds(chain) for chain in WAYS.values()] for _ in range(ROUNDS)]
+    """Print a row for each way of release."""
+    first: dict[str, list[float]] = {name: [] for name in CHAINS}
+    last: dict[str, list[float]] = {name: [] for name in CHAINS}
+    for _ in range(ROUNDS):
+        for name, chain in CHAINS.items():
+            first_seconds, last_seconds = time_stream(chain)
+            first[name].append(first_seconds)
+            last[name].append(last_seconds)
     print(f"{'release':10}{'first text, s':>16}{'all, s':>10}")
-    for place, name in enumerate(WAYS):
-        first, last = (median(row[place][part] for row in rounds) for part in (0, 1))
-        print(f"{name:10}{first:>16.3f}{last:>10.3f}")
+    for name in CHAINS:
+        print(f"{name:10}{median(first[name]):>16.3f}{median(last[name]):>10.3f}")
 
 
 if __name__ == "__main__":

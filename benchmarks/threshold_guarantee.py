@@ -1,24 +1,24 @@
-"""Does the promise of a threshold hold, and how much is released under it? On answers whose true risk is known.
+"""A simulation of the promise of thresholds, and of the share of answers they release, with known true risks.
 
 Run: `python benchmarks/threshold_guarantee.py` (some twenty minutes on one core; `--draws 100` for a first look).
 Draws labelled answers from known distributions, chooses a threshold for a risk of at most 10 % with probability 90 %,
-and computes the true risk of what it releases, by integration and not from a test set. On the same draws, MAPIE's
-BinaryClassificationController with its defaults. These find nothing wherever one of the hundred default thresholds
-releases no answer (its p-value is NaN, and Holm's procedure ends there; MAPIE 1.6.0), so beside "MAPIE" as it is stands
-"fixed": its own p-values and procedure, with a NaN counted as not passed.
+and computes the true risk of the released answers, by integration and not from a test set. MAPIE's
+BinaryClassificationController with its defaults gets the same draws. It finds no threshold if any of its hundred
+default thresholds releases no answer (its p-value is NaN, and Holm's procedure ends there; MAPIE 1.6.0). Therefore the
+table has "MAPIE" unchanged, and "fixed": its own p-values and procedure, with a NaN counted as not passed.
 
-Exits with 1 where, in any cell, the true risk exceeds the target in more than δ + 3 standard errors of the draws, or,
-in any but the borderline ones, either of the two finds a threshold more often or releases more.
+Exits with 1 if, in any cell, the true risk exceeds the target in more than δ + 3 standard errors of the draws. Also
+exits with 1 if, in any cell except the borderline ones, one of the two finds a threshold more often or releases more.
 
 Scores, as probabilities:
 
     sharp      log-odds 4z + 1 with z standard normal: most answers are plainly right or plainly wrong
-    weak       log-odds 0.6z + 1.6: nothing is sure, and the target is met by the best fifth only
-    useless    says nothing of its answers, of which one in five is wrong
-    borderline says nothing either, and the errors are a hair above the target: every threshold is a mistake, and none
-               is harder to avoid, so this is where δ is used up; to find fewer is better here
-    tied       four different scores; the risk of what is released goes 4 %, 10.06 %, 9.7 %, 10.1 % from cut to cut,
-               so that two of four cuts miss the target by next to nothing
+    weak       log-odds 0.6z + 1.6: no answer is certain, and only the best fifth meets the target
+    useless    independent of the answers, one in five of which is wrong
+    borderline independent of the answers, and the errors are slightly above the target: every threshold is a mistake,
+               and all are equally hard to avoid, so the simulation uses up δ here, and finding fewer is better
+    tied       four different scores; the risk of the released answers is 4 %, 10.06 %, 9.7 % and 10.1 % from threshold
+               to threshold, so that two of four thresholds barely miss the target
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,30 +47,34 @@ _POINTS = 1_000_000
 
 @dataclass(frozen=True)
 class Shape:
-    """A law of scores: points of equal mass with their probabilities of being wrong, the highest scores first."""
+    """A distribution of scores: points of equal mass with their probabilities of being wrong, highest scores first."""
 
     name: str
     score: Numbers
     wrong: Numbers
 
-    def draw(self, chance: np.random.Generator, n: int) -> tuple[Numbers, Labels]:
-        """Scores and labels of n answers."""
-        place = chance.integers(len(self.score), size=n)
-        return self.score[place], chance.random(n) >= self.wrong[place]
+    def draw(self, generator: np.random.Generator, n: int) -> tuple[Numbers, Labels]:
+        """Draw the scores and labels of n answers, `(n,)` each."""
+        points = generator.integers(len(self.score), size=n)
+        correct = generator.random(n) >= self.wrong[points]
+        return self.score[points], correct
 
-    def released(self, threshold: float) -> tuple[float, float]:
-        """Coverage and true risk of releasing scores ≥ threshold."""
+    def measure(self, threshold: float) -> tuple[float, float]:
+        """Return the coverage and the true risk of releasing scores ≥ threshold."""
         count = int(np.searchsorted(-self.score, -threshold, side="right"))
-        return count / len(self.score), float(self.wrong[:count].mean()) if count else 0.0
+        coverage = count / len(self.score)
+        risk = float(self.wrong[:count].mean()) if count else 0.0
+        return coverage, risk
 
 
-def _honest(name: str, score: Numbers) -> Shape:
+def make_calibrated_shape(name: str, score: Numbers) -> Shape:
+    """Return the shape of a score that equals the probability of being right."""
     score = np.sort(score)[::-1]
     return Shape(name, score, 1 - score)
 
 
-def shapes() -> list[Shape]:
-    """The shapes of the table."""
+def make_shapes() -> list[Shape]:
+    """Return the shapes of the table."""
     share = (np.arange(_POINTS) + 0.5) / _POINTS
     atoms = np.repeat(
         [0.955, 0.855, 0.755, 0.655],
@@ -77,20 +82,19 @@ def shapes() -> list[Shape]:
     )
     errors = {0.955: 0.04, 0.855: 0.137, 0.755: 0.09, 0.655: 0.108}
     return [
-        _honest("sharp", expit(4 * ndtri(share) + 1)),
-        _honest("weak", expit(0.6 * ndtri(share) + 1.6)),
+        make_calibrated_shape("sharp", expit(4 * ndtri(share) + 1)),
+        make_calibrated_shape("weak", expit(0.6 * ndtri(share) + 1.6)),
         Shape("useless", share[::-1], np.full(_POINTS, 0.2)),
         Shape("borderline", share[::-1], np.full(_POINTS, TARGET + 1e-4)),
         Shape("tied", atoms, np.vectorize(errors.get)(atoms)),
     ]
 
 
-def ours(score: Numbers, correct: Labels) -> float | None:
-    """Our threshold on the score; None where there is none."""
-    calibrator = PlattCalibrator(
-        slope=1.0, intercept=0.0
-    )  # the score's own logistic: confidence is the score
-    found = choose_threshold(
+def choose_ours(score: Numbers, correct: Labels) -> float | None:
+    """Return our threshold on the score, or None if no threshold keeps the risk."""
+    # The logistic function is the inverse of the logit, so the confidence is the score.
+    calibrator = PlattCalibrator(slope=1.0, intercept=0.0)
+    threshold = choose_threshold(
         logit(score),
         correct,
         calibrator=calibrator,
@@ -98,33 +102,34 @@ def ours(score: Numbers, correct: Labels) -> float | None:
         delta=DELTA,
         date="2024-01-31",
     )
-    return found.confidence if isinstance(found, Threshold) else None
+    return threshold.confidence if isinstance(threshold, Threshold) else None
 
 
-def mapies(score: Numbers, correct: Labels) -> tuple[float | None, float | None]:
-    """The thresholds of MAPIE's defaults, as they are and fixed; None where there is none."""
+def choose_mapies(score: Numbers, correct: Labels) -> tuple[float | None, float | None]:
+    """Return the thresholds of MAPIE's defaults, unchanged and fixed, or None for each that it does not find."""
     from mapie.risk_control import BinaryClassificationController
     from mapie.risk_control.fwer_control import control_fwer
 
     controller = BinaryClassificationController(
-        lambda column: np.column_stack([1 - column[:, 0], column[:, 0]]),
+        lambda scores: np.column_stack([1 - scores[:, 0], scores[:, 0]]),
         risk="precision",
         target_level=1 - TARGET,
         confidence_level=1 - DELTA,
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns of each draw without a threshold
+        warnings.simplefilter("ignore")  # It warns about each draw without a threshold.
         controller.calibrate(score[:, None], correct.astype(int))
     best = controller.best_predict_param
-    valid = control_fwer(np.nan_to_num(np.ravel(controller.p_values), nan=1.0), DELTA)
-    # The default grid rises, and of the valid thresholds the lowest releases most.
+    p_values = np.nan_to_num(np.ravel(controller.p_values), nan=1.0)
+    valid = control_fwer(p_values, DELTA)
+    # The default grid rises, so the first valid threshold is the lowest and releases the most answers.
     fixed = float(np.linspace(0, 0.99, 100)[valid[0]]) if len(valid) else None
     return None if best is None else float(best), fixed
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Shares of the draws: a threshold found, its true risk above the target; and the mean coverage."""
+    """The share of draws with a threshold, the share with a true risk above the target, and the mean coverage."""
 
     found: float
     exceeded: float
@@ -132,15 +137,21 @@ class Cell:
 
 
 def simulate(shape: Shape, n: int, draws: int) -> list[Cell]:
-    """Ours, MAPIE's and the fixed one, on the same draws."""
-    chance = np.random.default_rng([n, draws])
-    samples = (shape.draw(chance, n) for _ in range(draws))
-    thresholds = [(ours(*sample), *mapies(*sample)) for sample in samples]
-    return [_cell(shape, column) for column in zip(*thresholds, strict=True)]
+    """Return the cells of our threshold, MAPIE's and the fixed one, on the same draws."""
+    generator = np.random.default_rng([n, draws])
+    ours, mapies, fixed = [], [], []
+    for _ in range(draws):
+        score, correct = shape.draw(generator, n)
+        ours.append(choose_ours(score, correct))
+        mapies_threshold, fixed_threshold = choose_mapies(score, correct)
+        mapies.append(mapies_threshold)
+        fixed.append(fixed_threshold)
+    return [summarise(shape, thresholds) for thresholds in (ours, mapies, fixed)]
 
 
-def _cell(shape: Shape, thresholds: tuple[float | None, ...]) -> Cell:
-    results = [shape.released(threshold) for threshold in thresholds if threshold is not None]
+def summarise(shape: Shape, thresholds: Sequence[float | None]) -> Cell:
+    """Return the cell of the thresholds that were found on the draws."""
+    results = [shape.measure(threshold) for threshold in thresholds if threshold is not None]
     return Cell(
         found=len(results) / len(thresholds),
         exceeded=sum(risk > TARGET for _, risk in results) / len(thresholds),
@@ -148,8 +159,18 @@ def _cell(shape: Shape, thresholds: tuple[float | None, ...]) -> Cell:
     )
 
 
+def keeps_promise(shape: Shape, cells: Sequence[Cell], limit: float) -> bool:
+    """Tell whether our cell, the first, keeps the promise, and no other cell is ahead of it."""
+    ours, *others = cells
+    if ours.exceeded > limit:
+        return False
+    if shape.name == "borderline":
+        return True
+    return all(ours.found >= cell.found and ours.coverage >= cell.coverage for cell in others)
+
+
 def main() -> None:
-    """Print the table, and say whether every cell keeps what is promised."""
+    """Print the table, and say whether every cell keeps its promise."""
     parser = argparse.ArgumentParser(description="Simulate the guarantee of thresholds.")
     parser.add_argument("--draws", type=int, default=2000)
     draws = parser.parse_args().draws
@@ -159,28 +180,25 @@ def main() -> None:
     )
     print("| n | shape | risk above target | found | coverage | MAPIE | | | fixed | | |")
     print("|---|---|---|---|---|---|---|---|---|---|---|", flush=True)
-    kept = True
+    all_kept = True
     for n in SIZES:
-        for shape in shapes():
+        for shape in make_shapes():
             cells = simulate(shape, n, draws)
-            kept &= cells[0].exceeded <= limit
-            if shape.name != "borderline":
-                kept &= all(
-                    cells[0].found >= cell.found and cells[0].coverage >= cell.coverage
-                    for cell in cells[1:]
-                )
-            figures = (
+            all_kept &= keeps_promise(shape, cells, limit)
+            figures = [
                 f"{cell.exceeded:.4f} | {cell.found:.4f} | {cell.coverage:.4f}" for cell in cells
-            )
+            ]
             print(f"| {n} | {shape.name} |", " | ".join(figures), "|", flush=True)
     print("\nn = 1,000, P(right) uniform, 200 draws:")
-    uniform = _honest("uniform", (np.arange(_POINTS) + 0.5) / _POINTS)
+    uniform = make_calibrated_shape("uniform", (np.arange(_POINTS) + 0.5) / _POINTS)
     for name, cell in zip(("ours", "MAPIE", "fixed"), simulate(uniform, 1000, 200), strict=True):
         print(
             f"{name}: found {200 * cell.found:.0f}, coverage {cell.coverage:.3f}, above target {cell.exceeded:.3f}"
         )
-    print("every cell keeps its promise, and MAPIE is nowhere ahead" if kept else "A CELL FAILS")
-    sys.exit(not kept)
+    print(
+        "every cell keeps its promise, and MAPIE is nowhere ahead" if all_kept else "A CELL FAILS"
+    )
+    sys.exit(not all_kept)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""The command `aspire-guard` and the subcommands of the core."""
+"""The command `aspire-guard`, with the subcommands of the core."""

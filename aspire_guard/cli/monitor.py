@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aspire_guard.errors import InputError
-from aspire_guard.jsonl import numbered_objects
+from aspire_guard.jsonl import read_numbered_objects
 
 if TYPE_CHECKING:
     from aspire_guard.selection.calibration import Calibration
@@ -106,7 +106,7 @@ def _counted(path: Path, kind: str, n: int, watch: RiskMonitor) -> tuple[int, st
     """How many of a file's `n` lines the monitor has counted before, and the name of a batch of them all."""
     digest, known, batches = hashlib.sha256(kind.encode()), 0, set(watch.record.batches)
     # No more than were read: the file may have grown since. A line is known again where only its label is fixed.
-    for number, (_, value) in enumerate(islice(numbered_objects(path), n), start=1):
+    for number, (_, value) in enumerate(islice(read_numbered_objects(path), n), start=1):
         digest.update(json.dumps([value.get("id"), value["selection_score"]]).encode())
         if digest.hexdigest() in batches:
             known = number

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,50 +24,61 @@ def report(
     output: Annotated[Path, typer.Option(help="The HTML file to write.")],
     test: Annotated[
         Path | None,
-        typer.Option(help="The same of other answers, to see what the thresholds come to on them."),
+        typer.Option(help="Other answers in the same format, to measure the thresholds on."),
     ] = None,
     evaluator: Annotated[
         Path | None,
-        typer.Option(help="Evaluator folder: its calibrator, thresholds and provenance."),
+        typer.Option(help="Evaluator folder, for its calibrator, thresholds and provenance."),
     ] = None,
     delta: Annotated[
-        float, typer.Option(help="The probability that a promise fails, of all together.")
+        float, typer.Option(help="The probability that any of the promises fails.")
     ] = 0.05,
 ) -> None:
     """Write a report on scored answers: one HTML file that opens anywhere, without a network.
 
     Example: aspire-guard report scored.jsonl --test test.jsonl --output report.html
 
-    Lines may hold more, which the report shows: `log_likelihood` and `p_correct`, to compare scores, and `question`
-    and `answer`, to read the worst mistakes.
+    The report also shows optional keys of the lines: `log_likelihood` and `p_correct`, to compare scores, and
+    `question` and `answer`, to read the worst mistakes.
     """
-    from aspire_guard.evaluators.evaluator_folder import read_calibration, read_manifest
+    from aspire_guard.evaluators.evaluator_folder import read_calibration
     from aspire_guard.selection.report import write_report
     from aspire_guard.selection.report.error_examples import read_texts
     from aspire_guard.selection.scored_answers import read_scored
 
-    check_output_path(output, scored, *([] if test is None else [test]))
+    inputs = [scored] if test is None else [scored, test]
+    check_output_path(output, *inputs)
     answers = read_scored(scored)
     warn(answers, evaluator)
     today = datetime.now(UTC).date().isoformat()
+    if evaluator is None:
+        calibration, settings = _fit_calibration(answers, today), None
+    else:
+        calibration, settings = read_calibration(evaluator), _read_settings(evaluator)
     write_report(
         answers,
-        _fitted(answers, today) if evaluator is None else read_calibration(evaluator),
+        calibration,
         output,
         date=today,
         test=None if test is None else read_scored(test),
-        evaluator=None if evaluator is None else read_manifest(evaluator),
+        evaluator=settings,
         delta=delta,
-        texts=lambda shown, ids: read_texts(
-            scored if test is None or shown is answers else test, ids
-        ),
+        read_texts=partial(read_texts, inputs[-1]),
     )
 
 
-def _fitted(answers: ScoredAnswers, today: str) -> Calibration:
-    """The best calibrator of these answers, without thresholds."""
+def _fit_calibration(answers: ScoredAnswers, date: str) -> Calibration:
+    """Fit the best calibrator of these answers, without thresholds."""
     from aspire_guard.selection.calibration import Calibration
     from aspire_guard.selection.calibrators import fit_calibrator
 
     calibrator = fit_calibrator(answers.selection_score, answers.correct).calibrator
-    return Calibration(calibrator=calibrator, n=len(answers), date=today, source=answers.source)
+    return Calibration(calibrator=calibrator, n=len(answers), date=date, source=answers.source)
+
+
+def _read_settings(evaluator: Path) -> dict[str, Any]:
+    """Read the settings and the provenance of an evaluator folder, as JSON values."""
+    from aspire_guard.evaluators.evaluator_folder import read_manifest
+
+    # The digests of the files and the metrics on other data would fill the page.
+    return read_manifest(evaluator).model_dump(mode="json", exclude={"files", "metrics"})

@@ -19,11 +19,11 @@ import numpy as np
 
 from aspire_guard.jsonl import (
     describe_json,
-    id_field,
-    line_error,
-    numbered_objects,
+    make_line_error,
+    parse_id,
+    parse_text,
+    read_numbered_objects,
     shorten,
-    text_field,
 )
 from aspire_guard.selection.arrays import Labels, Numbers
 
@@ -70,7 +70,7 @@ def read_scored(path: Path) -> ScoredAnswers:
             line, or a `group` or `cost` where that has none (or none where it has one).
     """
     columns = _Columns(path)
-    for number, value in numbered_objects(path):
+    for number, value in read_numbered_objects(path):
         columns.add(number, value)
     return columns.answers()
 
@@ -123,28 +123,28 @@ class _Columns:
         self._names: dict[str, str] = {}
 
     def add(self, number: int, value: dict[str, Any]) -> None:
-        name = id_field(self.path, number, value)
+        name = parse_id(self.path, number, value)
         if self.lines.setdefault(name, number) != number:
             found = f"the id {shorten(name)} of line {self.lines[name]} again"
             way_out = "rename one, or drop the repeated line"
-            raise line_error(self.path, number, "an id of its own", found, way_out)
+            raise make_line_error(self.path, number, "an id of its own", found, way_out)
         evaluator = (
             None
             if value.get("evaluator") is None
-            else text_field(self.path, number, "evaluator", value["evaluator"])
+            else parse_text(self.path, number, "evaluator", value["evaluator"])
         )
         if len(self.lines) == 1:
             self.evaluator = evaluator
         elif evaluator != self.evaluator:
             way_out = "score all answers with one: others' scores are on another scale"
-            raise line_error(
+            raise make_line_error(
                 self.path, number, "the evaluator of the first line", shorten(evaluator), way_out
             )
         self.score.append(_finite(self.path, number, value, "selection_score"))
         right = value.get("correct")
         if right is not True and right is not False:
             found = describe_json(right) if "correct" in value else "no such key"
-            raise line_error(
+            raise make_line_error(
                 self.path, number, '"correct" to hold true or false', found, "label the answer"
             )
         self.correct.append(right)
@@ -170,16 +170,16 @@ class _Columns:
                     if column is not None
                     else "one, unlike the first line"
                 )
-                raise line_error(
+                raise make_line_error(
                     self.path, number, f'"{key}" in all lines or in none', found, "add or remove it"
                 )
         if self.group is not None:
-            group = text_field(self.path, number, "group", value["group"])
+            group = parse_text(self.path, number, "group", value["group"])
             self.group.append(self._names.setdefault(group, group))
         if self.cost is not None:
             cost = _finite(self.path, number, value, "cost")
             if cost < 0:
-                raise line_error(
+                raise make_line_error(
                     self.path,
                     number,
                     '"cost" of 0 or more',
@@ -208,7 +208,7 @@ class _Columns:
 
 
 def _selection_scores(path: Path) -> Iterator[float]:
-    for number, value in numbered_objects(path):
+    for number, value in read_numbered_objects(path):
         yield _finite(path, number, value, "selection_score")
 
 
@@ -219,7 +219,7 @@ def _finite(path: Path, number: int, value: dict[str, Any], key: str) -> float:
     if type(found) is float and math.isfinite(found):
         return found
     what = describe_json(found) if key in value else "no such key"
-    raise line_error(
+    raise make_line_error(
         path,
         number,
         f'"{key}" to hold a finite number',

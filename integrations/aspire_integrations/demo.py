@@ -1,4 +1,4 @@
-"""The demo: questions over the handbook through a guarded LangChain chain, and what the guard bought.
+"""The demo: a guarded LangChain chain answers questions over the handbook.
 
 aspire-guard demo
 aspire-guard demo --ask "How many cars can MV Petrel carry?"
@@ -30,18 +30,16 @@ from aspire_trainers.record import QARecord
 if TYPE_CHECKING:
     from aspire_guard.evaluators.self_evaluator import SelfEvaluator
 
-_INDENT = "        "
-
 
 @dataclass(frozen=True)
 class GuardedAnswer:
-    """One question on its way through the guard.
+    """A question, the chain's answer, and the guard's verdict.
 
     Attributes:
-        question: what was asked.
-        answer: what the chain answered, released or not; the demo alone looks behind the guard.
-        passages: titles of the passages that it was answered from.
-        verdict: what the guard decided.
+        question: the question.
+        answer: the chain's answer, whether it was released or not. Only the demo looks behind the guard.
+        passages: the titles of the passages that the chain retrieved.
+        verdict: the guard's verdict on the answer.
     """
 
     question: str
@@ -52,12 +50,12 @@ class GuardedAnswer:
 
 @dataclass(frozen=True)
 class DemoAnswer:
-    """A guarded answer to a question with references.
+    """The result of a question of the sample.
 
     Attributes:
         answerable: whether the handbook answers the question.
         released: whether the guard released the answer.
-        correct: whether the answer is right by Rouge-L; where the handbook has none, whether it declines.
+        correct: whether the answer is right by Rouge-L, or declines to answer an unanswerable question.
     """
 
     answerable: bool
@@ -67,50 +65,50 @@ class DemoAnswer:
 
 @dataclass(frozen=True)
 class DemoSummary:
-    """What the guard bought on some answers, of which there is at least one."""
+    """The metrics of at least one answer."""
 
     answers: tuple[DemoAnswer, ...]
 
     @property
-    def accuracy(self) -> float:
-        """The share of right answers among all, in [0, 1]."""
-        return _share([answer.correct for answer in self.answers])
+    def released(self) -> list[DemoAnswer]:
+        """The answers that the guard released."""
+        return [answer for answer in self.answers if answer.released]
 
     @property
-    def released(self) -> tuple[DemoAnswer, ...]:
-        """The answers that left the guard."""
-        return tuple(answer for answer in self.answers if answer.released)
+    def withheld(self) -> list[DemoAnswer]:
+        """The answers that the guard withheld."""
+        return [answer for answer in self.answers if not answer.released]
+
+    @property
+    def rightly_withheld(self) -> list[DemoAnswer]:
+        """The withheld answers that are wrong, or that belong to an unanswerable question."""
+        return [answer for answer in self.withheld if not answer.correct or not answer.answerable]
+
+    @property
+    def accuracy(self) -> float:
+        """The share of right answers among all answers, in [0, 1]."""
+        return _count_correct(self.answers) / len(self.answers)
 
     @property
     def coverage(self) -> float:
-        """The share of questions whose answer was released, in [0, 1]."""
-        return _share([answer.released for answer in self.answers])
+        """The share of released answers, in [0, 1]."""
+        return len(self.released) / len(self.answers)
 
     @property
     def selective_accuracy(self) -> float | None:
-        """The share of right answers among the released ones, in [0, 1]; None where none was released."""
-        return _share([answer.correct for answer in self.released]) if self.released else None
-
-    @property
-    def withheld(self) -> tuple[DemoAnswer, ...]:
-        """The answers that did not leave the guard."""
-        return tuple(answer for answer in self.answers if not answer.released)
-
-    @property
-    def rightly_withheld(self) -> tuple[DemoAnswer, ...]:
-        """Those of them that were wrong, or to a question that the handbook does not answer."""
-        return tuple(
-            answer for answer in self.withheld if not (answer.correct and answer.answerable)
-        )
+        """The share of right answers among the released ones, in [0, 1], or None if nothing was released."""
+        if not self.released:
+            return None
+        return _count_correct(self.released) / len(self.released)
 
 
-def demo_console() -> Console:
-    """Standard output, without colours on the figures in it."""
+def make_console() -> Console:
+    """Return a console for standard output that does not colour numbers."""
     return Console(highlight=False)
 
 
-def prepare(console: Console) -> SelfEvaluator:
-    """The starter evaluator, with a word on what the wait is for."""
+def load_evaluator(console: Console) -> SelfEvaluator:
+    """Load the starter evaluator, and tell the user why it takes a while."""
     message = "Loading the language model; the first run prepares it, which takes about a minute …"
     if not console.is_terminal:
         console.print(message, soft_wrap=True)
@@ -120,177 +118,175 @@ def prepare(console: Console) -> SelfEvaluator:
         return SelfEvaluator.starter()
 
 
-def demo_chain(evaluator: SelfEvaluator) -> Runnable[str, Any]:
-    """BM25 over the handbook | the evaluator's prompt | a chat model that scores itself: question in, AIMessage out."""
+def make_chain(evaluator: SelfEvaluator) -> Runnable[str, Any]:
+    """Make the chain of the demo: a BM25 retriever, the trained prompt, and a chat model that scores its answer.
+
+    The chain takes a question and returns an AIMessage.
+    """
+    retriever = BM25Retriever(load_documents())
     model = AspireChatModel(evaluator)
-    retriever = BM25Retriever(documents=handbook_documents())
-    return (
-        {"context": retriever | format_documents, "question": RunnablePassthrough()}
-        | model.prompt
-        | model
-    )
+    inputs = {"context": retriever | format_documents, "question": RunnablePassthrough()}
+    return inputs | model.prompt | model
 
 
-def handbook_documents() -> list[Document]:
-    """The handbook's passages, each with its title."""
-    return [
-        Document(
-            passage.text,
-            metadata={"title": passage.title, "section": passage.section},
-            id=passage.id,
-        )
-        for passage in load_passages()
-    ]
+def load_documents() -> list[Document]:
+    """Load the passages of the handbook as documents, with their titles."""
+    documents = []
+    for passage in load_passages():
+        metadata = {"title": passage.title, "section": passage.section}
+        documents.append(Document(passage.text, metadata=metadata, id=passage.id))
+    return documents
 
 
 def sample_questions(limit: int) -> list[QARecord]:
-    """At most `limit` questions of the test split, always the same, in the handbook's order.
+    """Return at most `limit` questions of the test split, always the same, in the handbook's order.
 
-    They are spread evenly over the split, and as many of them are unanswerable as its share demands.
+    They are spread evenly over the split, and have its share of unanswerable questions.
     """
     questions = load_questions("test")
-    unanswerable = [question for question in questions if not question.answerable]
     answerable = [question for question in questions if question.answerable]
+    unanswerable = [question for question in questions if not question.answerable]
     limit = min(limit, len(questions))
-    few = round(limit * len(unanswerable) / len(questions))
-    chosen = {
-        question.id for question in _spread(unanswerable, few) + _spread(answerable, limit - few)
-    }
-    return [question for question in questions if question.id in chosen]
+    unanswerable_count = round(limit * len(unanswerable) / len(questions))
+    chosen = _choose_evenly(unanswerable, unanswerable_count)
+    chosen += _choose_evenly(answerable, limit - unanswerable_count)
+    chosen_ids = {question.id for question in chosen}
+    return [question for question in questions if question.id in chosen_ids]
 
 
-def ask(guard: AspireGuard, question: str) -> GuardedAnswer:
-    """Ask the guard, and note from the side what its chain answered.
+def answer_question(guard: AspireGuard, question: str) -> GuardedAnswer:
+    """Ask the guard a question, and also record the answer of the chain inside it.
 
     Args:
-        guard: around a chain that takes a question and gives an AIMessage.
-        question: what to ask.
+        guard: a guard around a chain that takes a question and returns an AIMessage.
+        question: the question.
     """
-    seen = _Bystander()
-    output = guard.invoke(question, {"callbacks": [seen], "run_id": seen.guard_run})
+    recorder = _ChainRecorder()
+    output = guard.invoke(question, {"callbacks": [recorder], "run_id": recorder.guard_run_id})
     verdict = Verdict.model_validate(output.response_metadata[VERDICT_KEY])
-    return GuardedAnswer(question, seen.answer, tuple(seen.passages), verdict)
+    return GuardedAnswer(question, recorder.answer, tuple(recorder.passages), verdict)
 
 
 def run_demo(guard: AspireGuard, questions: Sequence[QARecord], console: Console) -> DemoSummary:
-    """Ask each question, print each answer as it comes, and count.
+    """Ask each question, print each answer as it arrives, and summarise them.
 
     Args:
-        guard: around a chain that takes a question and gives an AIMessage.
-        questions: at least one.
-        console: where to print.
+        guard: a guard around a chain that takes a question and returns an AIMessage.
+        questions: at least one question.
+        console: the console to print to.
     """
     correctness = RougeL()
     answers = []
     for number, record in enumerate(questions, start=1):
-        guarded = ask(guard, record.question)
-        answer = DemoAnswer(
-            answerable=record.answerable,
-            released=guarded.verdict.accepted,
-            correct=correctness.grade([(record, guarded.answer)])[0],
-        )
-        show_answer(guarded, console, f"{number}/{len(questions)}", _judgement(answer, record))
-        answers.append(answer)
+        guarded = answer_question(guard, record.question)
+        (correct,) = correctness.grade([(record, guarded.answer)])
+        print_answer(guarded, console, f"{number}/{len(questions)}", _describe(correct, record))
+        answers.append(DemoAnswer(record.answerable, guarded.verdict.accepted, correct))
     return DemoSummary(tuple(answers))
 
 
-def show_answer(
-    guarded: GuardedAnswer, console: Console, number: str = "", judgement: str = ""
+def print_answer(
+    guarded: GuardedAnswer, console: Console, number: str = "", truth: str = ""
 ) -> None:
-    """Print a question, the answer, and what the guard did with it.
+    """Print a question, the chain's answer, and the guard's verdict.
 
     Args:
-        guarded: what to print.
-        console: where.
-        number: stands before the question.
-        judgement: what is known of the answer's correctness.
+        guarded: the question with the answer and the verdict.
+        console: the console to print to.
+        number: a text in front of the question.
+        truth: a sentence on the answer's correctness, if it is known.
     """
-    verdict, text = guarded.verdict, " ".join(guarded.answer.split()) or "(nothing)"
-    # Not every terminal, and no file, shows what is struck through.
-    answer = (
-        (Text(text, style="green"), "")
-        if verdict.accepted
-        else (Text(text, style="strike"), " [withheld]")
-    )
-    _line(console, f"{number:>6}  ", Text(guarded.question, style="bold"))
-    _line(console, f"{_INDENT}answer    ", *answer)
-    _line(console, f"{_INDENT}passage   ", ", ".join(guarded.passages) or "(none found)")
-    _line(
-        console,
-        f"{_INDENT}guard     {'released' if verdict.accepted else 'withheld'}: {verdict.reason}",
-    )
-    if judgement:
-        _line(console, f"{_INDENT}in truth  {judgement}")
+    text = " ".join(guarded.answer.split()) or "(nothing)"
+    if guarded.verdict.accepted:
+        effect = "released"
+        answer = Text(text, style="green")
+    else:
+        effect = "withheld"
+        # The mark in words is for files, and for terminals that can't show struck-through text.
+        answer = Text.assemble((text, "strike"), " [withheld]")
+    _print_line(console, f"{number:>6}  ", Text(guarded.question, style="bold"))
+    _print_fact(console, "answer", answer)
+    _print_fact(console, "passage", ", ".join(guarded.passages) or "(none found)")
+    _print_fact(console, "guard", f"{effect}: {guarded.verdict.reason}")
+    if truth:
+        _print_fact(console, "in truth", truth)
     console.print()
 
 
-def show_summary(summary: DemoSummary, console: Console) -> None:
-    """Print what the guard bought."""
-    released, rightly = summary.released, summary.rightly_withheld
-    unanswerable = sum(not answer.answerable for answer in rightly)
-    right = sum(answer.correct for answer in summary.answers)
-    console.print(Text("What the guard bought", style="bold"))
-    for name, value, counts in (
-        ("accuracy of all answers", summary.accuracy, f"{right} of {len(summary.answers)}"),
-        (
-            "accuracy of released answers",
-            summary.selective_accuracy,
-            f"{sum(answer.correct for answer in released)} of {len(released)}",
-        ),
-        (
-            "coverage",
-            summary.coverage,
-            f"{len(released)} of {len(summary.answers)} answers released",
-        ),
-    ):
-        percent = "     -" if value is None else f"{value:6.1%}"
-        _line(console, f"  {name:<29}", f"{percent}  ({counts})")
-    _line(
+def print_summary(summary: DemoSummary, console: Console) -> None:
+    """Print the metrics of all answers and of the released answers."""
+    total, released = len(summary.answers), len(summary.released)
+    all_correct = _count_correct(summary.answers)
+    released_correct = _count_correct(summary.released)
+    withheld, rightly_withheld = len(summary.withheld), len(summary.rightly_withheld)
+    unanswerable = sum(not answer.answerable for answer in summary.rightly_withheld)
+
+    console.print(Text("The gain from the guard", style="bold"))
+    _print_metric(console, "accuracy of all answers", summary.accuracy, f"{all_correct} of {total}")
+    _print_metric(
         console,
-        f"  {'rightly withheld':<29}",
-        f"{len(rightly)} of {len(summary.withheld)}: {len(rightly) - unanswerable} wrong answers, "
+        "accuracy of released answers",
+        summary.selective_accuracy,
+        f"{released_correct} of {released}",
+    )
+    _print_metric(console, "coverage", summary.coverage, f"{released} of {total} answers released")
+    _print_line(
+        console,
+        f"  {'rightly withheld':<29}{rightly_withheld} of {withheld}: "
+        f"{rightly_withheld - unanswerable} wrong answers, "
         f"{unanswerable} to questions that the handbook does not answer",
     )
 
 
-class _Bystander(BaseCallbackHandler):
-    """Sees what any tracer sees: the chain's run inside the guard's, and what its retriever found."""
+class _ChainRecorder(BaseCallbackHandler):
+    """A recorder of the chain's answer, which the guard may withhold, and of the retrieved passages.
+
+    It sees the runs that any tracer sees: the chain's run is a child of the guard's run.
+    """
 
     def __init__(self) -> None:
-        self.guard_run = uuid4()
+        self.guard_run_id = uuid4()
         self.answer = ""
         self.passages: list[str] = []
 
     def on_chain_end(
         self, outputs: Any, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
     ) -> None:
-        if parent_run_id == self.guard_run:
+        if parent_run_id == self.guard_run_id:
             self.answer = read_answer(outputs)
 
     def on_retriever_end(self, documents: Sequence[Document], **kwargs: Any) -> None:
-        self.passages.extend(
-            str(document.metadata.get("title", "untitled")) for document in documents
-        )
+        for document in documents:
+            self.passages.append(str(document.metadata.get("title", "untitled")))
 
 
-def _judgement(answer: DemoAnswer, record: QARecord) -> str:
-    truth = (
-        f"the handbook says {record.references[0]}"
-        if record.references
-        else "the handbook does not say"
-    )
-    return f"{'right' if answer.correct else 'wrong'}, {truth}"
+def _describe(correct: bool, record: QARecord) -> str:
+    """Say whether an answer is right, and what the handbook says."""
+    judgement = "right" if correct else "wrong"
+    if record.references:
+        return f"{judgement}, the handbook says {record.references[0]}"
+    return f"{judgement}, the handbook does not say"
 
 
-def _line(console: Console, *parts: str | Text) -> None:
-    # Wrapped by the terminal, if at all: a pipe gets one line a fact.
+def _print_fact(console: Console, name: str, value: str | Text) -> None:
+    _print_line(console, f"        {name:<10}", value)
+
+
+def _print_metric(console: Console, name: str, value: float | None, counts: str) -> None:
+    percent = "     -" if value is None else f"{value:6.1%}"
+    _print_line(console, f"  {name:<29}{percent}  ({counts})")
+
+
+def _print_line(console: Console, *parts: str | Text) -> None:
+    # Only the terminal wraps lines, so that a pipe gets each fact on one line.
     console.print(Text.assemble(*parts), soft_wrap=True)
 
 
-def _spread(questions: Sequence[QARecord], n: int) -> list[QARecord]:
-    """`n` of the questions at even distances, the first and the last distance half as long."""
-    return [questions[(2 * place + 1) * len(questions) // (2 * n)] for place in range(n)]
+def _choose_evenly(questions: Sequence[QARecord], count: int) -> list[QARecord]:
+    """Return `count` questions at even distances, with half a distance before the first and after the last."""
+    total = len(questions)
+    return [questions[(2 * index + 1) * total // (2 * count)] for index in range(count)]
 
 
-def _share(values: Sequence[bool]) -> float:
-    return sum(values) / len(values)
+def _count_correct(answers: Sequence[DemoAnswer]) -> int:
+    return sum(answer.correct for answer in answers)

@@ -1,4 +1,4 @@
-"""Nodes for graphs of LangGraph: one that answers under guard, and one that pauses for a person's decision.
+"""Nodes for graphs of LangGraph: a node that answers under guard, and a node that pauses for a person's decision.
 
 builder.add_node("answer", answer_node(guard))
 builder.add_node("review", review_node)
@@ -15,51 +15,55 @@ from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langgraph.graph.message import add_messages
 
 from aspire_guard.exchange import find_answer, read_answer
-from aspire_integrations.graph_review import holding, reviewed
+from aspire_integrations.graph_review import collect_reviews, wait_for_decision
 
 
 class GuardedState(TypedDict):
-    """A state of messages, with the answer that waits for a person, if any does."""
+    """A state of messages, with the answer that waits for a person, if there is any."""
 
     messages: Annotated[list[AnyMessage], add_messages]
     aspire_review: NotRequired[dict[str, Any] | None]
 
 
 def answer_node(guard: Runnable[Any, Any]) -> Runnable[Any, dict[str, Any]]:
-    """A node that gives the state's messages to a guard and adds what it releases.
+    """Make a node that gives the state's messages to a guard, and adds the guard's answer to them.
 
-    An answer that the policy sends to an `InterruptReview` is put under `aspire_review`, for `review_node` behind it.
+    An answer that the policy sends to an `InterruptReview` is put under `aspire_review`, so the next node must be
+    `review_node`.
 
     Args:
-        guard: takes messages; gives a message, a text, or a dict with one of them.
+        guard: takes messages, and returns a message, a text, or a dict with one of them.
     """
 
     def answer(state: GuardedState, config: RunnableConfig) -> dict[str, Any]:
-        with holding(config) as held:
-            message = _message(guard.invoke(state["messages"], held.config))
-        return {"messages": [message], "aspire_review": held.pending(message)}
+        with collect_reviews(config) as collector:
+            output = guard.invoke(state["messages"], collector.config)
+        message = _make_message(output)
+        return {"messages": [message], "aspire_review": collector.make_pending_review(message)}
 
     async def aanswer(state: GuardedState, config: RunnableConfig) -> dict[str, Any]:
-        with holding(config) as held:
-            message = _message(await guard.ainvoke(state["messages"], held.config))
-        return {"messages": [message], "aspire_review": held.pending(message)}
+        with collect_reviews(config) as collector:
+            output = await guard.ainvoke(state["messages"], collector.config)
+        message = _make_message(output)
+        return {"messages": [message], "aspire_review": collector.make_pending_review(message)}
 
     return RunnableLambda(answer, afunc=aanswer, name="answer")
 
 
 def review_node(state: GuardedState) -> dict[str, Any]:
-    """Pauses the graph while an answer waits for a person; resume it with a decision.
+    """Pause the graph while an answer waits for a person. A decision resumes it.
 
-    `Command(resume={"action": "approve"})`; the actions are approve, edit, reject and respond, those of edit and
-    respond with a `text`. Where nothing waits, it lets the state pass.
+    `Command(resume={"action": "approve"})` is a decision. The actions are approve, edit, reject and respond, and
+    edit and respond need a `text`. If no answer waits, the state stays as it is.
 
     Raises:
-        GraphInterrupt: nobody has decided yet; its value is the item to decide on.
+        GraphInterrupt: nobody has decided yet. Its value is the item to decide on.
     """
-    return reviewed(state) or {}
+    return wait_for_decision(state) or {}
 
 
-def _message(output: Any) -> AIMessage:
+def _make_message(output: Any) -> AIMessage:
+    """Return the answer in a guard's output as a message with an id."""
     answer = find_answer(output)
     message = answer if isinstance(answer, AIMessage) else AIMessage(read_answer(output))
     return message if message.id else message.model_copy(update={"id": str(uuid4())})

@@ -1,7 +1,7 @@
-"""Human review inside a graph: the graph pauses until a person has decided, and goes on with what was decided.
+"""Human review inside a graph: the graph pauses until a person has decided, and continues with the decision.
 
-The answer and its verdict are put into the graph's state first and the graph is paused in a later node, so that on
-resume nothing is generated or scored again: the person decides on the very answer that they saw.
+The answer and its verdict are put into the graph's state first, and the graph pauses in a later node. On resume,
+nothing is generated or scored again, so the person decides on the very answer that they saw.
 """
 
 from __future__ import annotations
@@ -29,45 +29,51 @@ from aspire_guard.routing.decision_log import apply_review
 from aspire_guard.routing.routes import ReviewDesk
 from aspire_guard.verdict import Verdict
 
-# What the graph's step that goes on holds for a person; None where no such step is there to pause.
-_held: ContextVar[Held | None] = ContextVar("aspire_guard_held", default=None)
+# The collector of the step of a graph that runs now, or None outside of a graph that can be paused.
+_current_collector: ContextVar[ReviewCollector | None] = ContextVar(
+    "aspire_guard_review_collector", default=None
+)
 
 
 class InterruptReview:
     """The queue of a HumanReview that pauses the graph: `HumanReview(InterruptReview())`.
 
     It works with `AspireGuardMiddleware`, and with `answer_node` and `review_node`, in graphs with a checkpointer.
-    Routes after the review are taken at once; what they give stands when the person rejects the answer.
+    Routes after the review are taken at once. Their output is used if the person rejects the answer.
 
     Args:
-        queue: takes the answers in its stead where there is no graph to pause, or none with a checkpointer.
+        queue: takes the answers instead if there is no graph to pause, or if the graph has no checkpointer.
     """
 
     def __init__(self, queue: ReviewDesk | None = None) -> None:
         self.queue = queue
 
     def submit(self, item: ReviewItem) -> Ticket:
-        """Note the answer for the node that pauses; elsewhere hand it to the queue.
+        """Keep the answer for the node that pauses the graph. Outside a graph, submit it to the queue.
 
         Raises:
             ReviewQueueError: there is neither a graph to pause nor a queue.
         """
-        held = _held.get()
-        if held is None:
-            return self._queue.submit(item)
-        held.tickets.append(Ticket(id=str(uuid4()), item=item, created=datetime.now(UTC)))
-        return held.tickets[-1]
+        collector = _current_collector.get()
+        if collector is None:
+            return self._require_queue().submit(item)
+        ticket = Ticket(id=str(uuid4()), item=item, created=datetime.now(UTC))
+        collector.tickets.append(ticket)
+        return ticket
 
     def wait(self, ticket_id: str, timeout: float) -> Decision | None:
-        """None in a graph, which does its waiting by pausing; elsewhere as the queue."""
-        return None if _held.get() is not None else self._queue.wait(ticket_id, timeout)
+        """Wait for the queue's decision. In a graph, return None at once, because a later node pauses instead."""
+        if _current_collector.get() is not None:
+            return None
+        return self._require_queue().wait(ticket_id, timeout)
 
     async def await_(self, ticket_id: str, timeout: float) -> Decision | None:
-        """As `wait`."""
-        return None if _held.get() is not None else await self._queue.await_(ticket_id, timeout)
+        """Wait asynchronously; see `wait`."""
+        if _current_collector.get() is not None:
+            return None
+        return await self._require_queue().await_(ticket_id, timeout)
 
-    @property
-    def _queue(self) -> ReviewDesk:
+    def _require_queue(self) -> ReviewDesk:
         if self.queue is None:
             raise ReviewQueueError(
                 "expected a graph with a checkpointer to pause, found none; give the graph one and use "
@@ -80,9 +86,9 @@ class PendingReview(BaseModel):
     """An answer in a graph's state that waits for a person.
 
     Attributes:
-        item: what the person sees.
-        verdict: what the guard decided so far.
-        message_id: of the message in the state that stands in for it.
+        item: the question and the answer that the person sees.
+        verdict: the guard's verdict so far.
+        message_id: the id of the message in the state that stands in for the answer.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -92,18 +98,19 @@ class PendingReview(BaseModel):
     message_id: str
 
 
-class Held(BaseCallbackHandler):
-    """What is held for a person in one step of a graph, and the verdict of the guard that held it.
+class ReviewCollector(BaseCallbackHandler):
+    """The answers that wait for a person in one step of a graph, and the verdict of the step's guard.
 
-    The verdict is heard as an event: of the outputs of a guard only a message carries one.
+    The verdict arrives as an event, because a guard's output carries a verdict only if it is a message.
 
     Attributes:
-        config: for the guard's run in this step.
+        config: the config for the guard's run in this step.
         tickets: the answers that wait.
-        verdict: of the guard; None until it has decided.
+        verdict: the guard's verdict, or None until the guard has decided.
     """
 
-    # At once, and not in the event loop's executor: the verdict has to be here when the guard returns.
+    # The handler runs at once and not in the event loop's executor, so that the verdict is here when the guard
+    # returns.
     run_inline = True
 
     def __init__(self, config: RunnableConfig) -> None:
@@ -112,55 +119,63 @@ class Held(BaseCallbackHandler):
         self.verdict: Verdict | None = None
 
     def on_custom_event(self, name: str, data: Any, **_: Any) -> None:
-        """Hear a verdict; of guards inside one another the outermost speaks last."""
+        """Keep the verdict. If guards are nested, the outermost guard's verdict comes last and stays."""
         if name == VERDICT_EVENT:
             self.verdict = Verdict.model_validate(data)
 
-    def pending(self, message: AIMessage) -> dict[str, Any] | None:
-        """What is to be put into the state under `aspire_review`: plain data, or None where nothing waits.
+    def make_pending_review(self, message: AIMessage) -> dict[str, Any] | None:
+        """Return the value for `aspire_review` in the state, as plain data, or None if no answer waits.
 
         Args:
-            message: stands in for the answer in the state; has an id.
+            message: the message with an id that stands in for the answer in the state.
         """
         if not self.tickets or self.verdict is None:
             return None
         assert message.id is not None
-        review = PendingReview(
-            item=self.tickets[-1].item, verdict=self.verdict, message_id=message.id
-        )
+        item = self.tickets[-1].item
+        review = PendingReview(item=item, verdict=self.verdict, message_id=message.id)
         return review.model_dump(mode="json")
 
 
 @contextmanager
-def holding(config: RunnableConfig) -> Iterator[Held]:
-    """While it is open, `InterruptReview` notes answers in what it gives, if the graph of `config` can be paused."""
-    held = Held(config)
-    token = _held.set(held if can_pause(config) else None)
+def collect_reviews(config: RunnableConfig) -> Iterator[ReviewCollector]:
+    """Make `InterruptReview` collect answers within the block, if the graph of `config` can be paused."""
+    collector = ReviewCollector(config)
+    token = _current_collector.set(collector if can_pause(config) else None)
     try:
-        yield held
+        yield collector
     finally:
-        _held.reset(token)
+        _current_collector.reset(token)
 
 
-def reviewed(state: Any) -> dict[str, Any] | None:
-    """The update of a state in which an answer waits: pauses the graph, and then puts what was decided in its place.
+def wait_for_decision(state: Any) -> dict[str, Any] | None:
+    """Pause the graph if an answer waits, and return the update of the state that the decision makes.
+
+    Returns:
+        The update, or None if no answer waits.
 
     Raises:
-        GraphInterrupt: nobody has decided yet; its value is the item, and a `Decision` is expected on resume.
+        GraphInterrupt: nobody has decided yet. Its value is the item, and it expects a `Decision` on resume.
     """
-    found = state.get("aspire_review")
-    if found is None:
+    pending = state.get("aspire_review")
+    if pending is None:
         return None
-    review = PendingReview.model_validate(found)
+    review = PendingReview.model_validate(pending)
     decision: Decision = interrupt(review.item.model_dump(mode="json"), response_schema=Decision)
-    said = next(message for message in state["messages"] if message.id == review.message_id)
-    return {"messages": [_decided(review, decision, said)], "aspire_review": None}
+    stand_in = next(message for message in state["messages"] if message.id == review.message_id)
+    return {"messages": [_apply_decision(review, decision, stand_in)], "aspire_review": None}
 
 
-def _decided(review: PendingReview, decision: Decision, said: AIMessage) -> AIMessage:
-    """The message under the id that it had; a rejected answer leaves what is said already, with the new verdict."""
+def _apply_decision(review: PendingReview, decision: Decision, stand_in: AIMessage) -> AIMessage:
+    """Return the message that replaces the stand-in under its id, with the new verdict.
+
+    If the answer is rejected, the text of the stand-in stays.
+    """
+    message = stand_in
     if decision.action != "reject":
         text = review.item.answer if decision.text is None else decision.text
-        said = AIMessage(text, id=said.id, name=said.name, usage_metadata=said.usage_metadata)
-    message: AIMessage = attach_verdict(said, apply_review(review.verdict, decision))
-    return message
+        message = AIMessage(
+            text, id=stand_in.id, name=stand_in.name, usage_metadata=stand_in.usage_metadata
+        )
+    released: AIMessage = attach_verdict(message, apply_review(review.verdict, decision))
+    return released

@@ -2,8 +2,8 @@
 
 agent = create_agent(model, tools, middleware=[AspireGuardMiddleware(evaluator=evaluator)])
 
-The final answer is scored where the model gives it, before it enters the graph's state: what is not released is never
-in the state, a checkpoint, a message or a stream. Messages that call tools and structured output pass as they are.
+The final answer is scored before it enters the graph's state, so an answer that is not released is never in the
+state, a checkpoint, a message or a stream. Messages that call tools and structured output pass unchanged.
 """
 
 from __future__ import annotations
@@ -38,32 +38,32 @@ from aspire_guard.exchange import (
 )
 from aspire_guard.execution.guarded_run import GuardedRun
 from aspire_guard.routing.policy import RoutingPolicy
-from aspire_integrations.graph_review import Held, holding, reviewed
+from aspire_integrations.graph_review import ReviewCollector, collect_reviews, wait_for_decision
 
-# Stands for a response that is not judged: the flow lets messages that call tools pass.
-_UNJUDGED = AIMessage("", tool_calls=[{"name": "unjudged", "args": {}, "id": "unjudged"}])
+# Stands in for a response that must not be scored, because the guard lets messages that call tools pass.
+_UNSCORED = AIMessage("", tool_calls=[{"name": "unscored", "args": {}, "id": "unscored"}])
 
 
 class GuardedAgentState(AgentState[Any]):
-    """The agent's state, with the answer that waits for a person, if any does."""
+    """The agent's state, with the answer that waits for a person, if there is any."""
 
     aspire_review: NotRequired[Annotated[dict[str, Any] | None, PrivateStateAttr]]
 
 
 class AspireGuardMiddleware(AgentMiddleware[GuardedAgentState, Any, Any]):
-    """Releases an agent's final answers that an evaluator is confident of; the others take the policy's routes.
+    """A guard for an agent's final answers. Answers with a low confidence take the policy's routes.
 
-    The question is the last human message, the context what the tools have returned since then. A fallback of the
-    policy is given the messages that the model had. With `HumanReview(InterruptReview())` the graph pauses, if it has
-    a checkpointer. The released message has the id of the model's own, and the verdict in its metadata.
+    The question is the last human message, and the context is the output of the tools since then. A fallback of the
+    policy gets the messages that the model had. With `HumanReview(InterruptReview())`, a graph that has a checkpointer
+    pauses. The released message has the id of the model's own message, and the verdict in its metadata.
 
     Args:
-        evaluator: what scores the answers; None for the starter evaluator, loaded when first used.
-        policy: what becomes of scored answers.
+        evaluator: scores the answers. None means the starter evaluator, which is loaded at its first use.
+        policy: the routes of scored answers.
     """
 
     state_schema = GuardedAgentState
-    # The span would repeat the whole conversation, which the spans inside it have already.
+    # The span would repeat the whole conversation, which is already in the spans inside it.
     trace_policy = TracePolicy(process_inputs=omit_payload)
 
     def __init__(
@@ -71,110 +71,128 @@ class AspireGuardMiddleware(AgentMiddleware[GuardedAgentState, Any, Any]):
     ) -> None:
         super().__init__()
         self.tools = []
-        self.evaluator, self.policy = evaluator, policy or RoutingPolicy()
+        self.evaluator = evaluator
+        self.policy = policy or RoutingPolicy()
 
     def wrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
     ) -> ModelResponse[Any] | ExtendedModelResponse[Any]:
-        """Call the model unheard, score what it answers, and give what the policy releases."""
+        """Call the model without streaming to the user, score its answer, and return what the policy releases."""
         call = _ModelCall()
 
         def model(messages: list[BaseMessage]) -> AIMessage:
-            return call.said(handler(request))
+            return call.record(handler(request))
 
-        with holding(ensure_config()) as held:
-            (result,) = self._guarded(RunnableLambda(model)).run(
-                [_messages(request)], [held.config]
-            )
-        return call.response(result, held)
+        with collect_reviews(ensure_config()) as collector:
+            run = self._make_run(RunnableLambda(model))
+            (result,) = run.run([_list_messages(request)], [collector.config])
+        return call.make_response(result, collector)
 
     async def awrap_model_call(
         self,
         request: ModelRequest[Any],
         handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]],
     ) -> ModelResponse[Any] | ExtendedModelResponse[Any]:
-        """As `wrap_model_call`; scoring runs in a thread, off the event loop."""
+        """Wrap asynchronously; see `wrap_model_call`. Scoring runs in a thread, off the event loop."""
         call = _ModelCall()
 
         async def model(messages: list[BaseMessage]) -> AIMessage:
-            return call.said(await handler(request))
+            return call.record(await handler(request))
 
-        with holding(ensure_config()) as held:
-            (result,) = await self._guarded(RunnableLambda(model)).arun(
-                [_messages(request)], [held.config]
-            )
-        return call.response(result, held)
+        with collect_reviews(ensure_config()) as collector:
+            run = self._make_run(RunnableLambda(model))
+            (result,) = await run.arun([_list_messages(request)], [collector.config])
+        return call.make_response(result, collector)
 
     def after_model(self, state: GuardedAgentState, runtime: Runtime[Any]) -> dict[str, Any] | None:
         """Pause the graph while an answer waits for a person."""
-        return reviewed(state)
+        return wait_for_decision(state)
 
     async def aafter_model(
         self, state: GuardedAgentState, runtime: Runtime[Any]
     ) -> dict[str, Any] | None:
-        """As `after_model`."""
-        return reviewed(state)
+        """Pause asynchronously; see `after_model`."""
+        return wait_for_decision(state)
 
-    def _guarded(self, model: Runnable[Any, Any]) -> GuardedRun:
+    def _make_run(self, model: Runnable[Any, Any]) -> GuardedRun:
         return GuardedRun(
-            model, self._evaluator, self.policy, self.name, attrgetter("output"), extract=_exchange
+            model,
+            self._get_evaluator,
+            self.policy,
+            self.name,
+            attrgetter("output"),
+            extract=_extract_exchange,
         )
 
-    def _evaluator(self) -> Evaluator:
+    def _get_evaluator(self) -> Evaluator:
         if self.evaluator is not None:
             return self.evaluator
-        # Here and not above: it brings torch, which an agent with its own evaluator need not have.
+        # The import is here because it loads torch, which an agent with another evaluator need not have.
         from aspire_guard.evaluators.self_evaluator import SelfEvaluator
 
         return SelfEvaluator.starter()
 
 
 class _ModelCall:
-    """One call of the agent's model: what it gave, and what is given in its place."""
+    """One call of the agent's model: the model's response, and the response that replaces it."""
 
     def __init__(self) -> None:
         self.given: ModelResponse[Any] | None = None
 
-    def said(self, response: ModelResponse[Any]) -> AIMessage:
-        """What is to be judged."""
+    def record(self, response: ModelResponse[Any]) -> AIMessage:
+        """Keep the model's response, and return the message to score."""
         self.given = response
         last = response.result[-1]
-        judged = isinstance(last, AIMessage) and response.structured_response is None
-        return last if judged and isinstance(last, AIMessage) else _UNJUDGED
+        if isinstance(last, AIMessage) and response.structured_response is None:
+            return last
+        return _UNSCORED
 
-    def response(self, result: Any, held: Held) -> ModelResponse[Any] | ExtendedModelResponse[Any]:
-        """What the agent goes on with, from what the guard gave.
+    def make_response(
+        self, result: Any, collector: ReviewCollector
+    ) -> ModelResponse[Any] | ExtendedModelResponse[Any]:
+        """Return the response that the agent continues with, given the guard's result.
 
         Raises:
-            Exception: what the model or the guard raised.
+            Exception: the error of the model or the guard.
         """
         if isinstance(result, Exception):
             raise result
-        if self.given is not None and (result is _UNJUDGED or result is self.given.result[-1]):
-            return self.given
+        own_message: BaseMessage | None = None
+        earlier_messages: list[BaseMessage] = []
+        if self.given is not None:
+            *earlier_messages, own_message = self.given.result
+            if result is _UNSCORED or result is own_message:
+                return self.given
         message = result if isinstance(result, AIMessage) else AIMessage(read_answer(result))
-        own = None if self.given is None else self.given.result[-1].id
-        # The id of the model's own message, which a stream or a later step may know it by.
-        message = message.model_copy(update={"id": own or message.id or str(uuid4())})
-        before = [] if self.given is None else self.given.result[:-1]
-        command: Command[Any] = Command(update={"aspire_review": held.pending(message)})
-        return ExtendedModelResponse(ModelResponse(result=[*before, message]), command)
+        # A stream or a later step may know the message by the id of the model's own message.
+        own_id = None if own_message is None else own_message.id
+        message = message.model_copy(update={"id": own_id or message.id or str(uuid4())})
+        pending_review = collector.make_pending_review(message)
+        command: Command[Any] = Command(update={"aspire_review": pending_review})
+        return ExtendedModelResponse(ModelResponse(result=[*earlier_messages, message]), command)
 
 
-def _messages(request: ModelRequest[Any]) -> list[BaseMessage]:
-    system = [] if request.system_message is None else [request.system_message]
-    return [*system, *request.messages]
+def _list_messages(request: ModelRequest[Any]) -> list[BaseMessage]:
+    """Return the messages that the model gets, with the system message first."""
+    if request.system_message is None:
+        return list(request.messages)
+    return [request.system_message, *request.messages]
 
 
-def _exchange(messages: list[BaseMessage], output: Any, documents: Sequence[Document]) -> Exchange:
-    asked = max(
-        (place for place, message in enumerate(messages) if isinstance(message, HumanMessage)),
-        default=0,
-    )
-    read = [
+def _extract_exchange(
+    messages: list[BaseMessage], output: Any, documents: Sequence[Document]
+) -> Exchange:
+    human_indices = [
+        index for index, message in enumerate(messages) if isinstance(message, HumanMessage)
+    ]
+    last_human = human_indices[-1] if human_indices else 0
+    tool_outputs = [
         get_message_text(message)
-        for message in messages[asked:]
+        for message in messages[last_human:]
         if isinstance(message, ToolMessage)
     ]
-    context = join_passages([*read, *documents])
-    return Exchange(question=read_question(messages), context=context, answer=read_answer(output))
+    return Exchange(
+        question=read_question(messages),
+        context=join_passages([*tool_outputs, *documents]),
+        answer=read_answer(output),
+    )

@@ -1,4 +1,4 @@
-"""BM25Retriever: finds passages by their words, with no model and no index server."""
+"""BM25Retriever: a keyword search over passages, without a model or an index server."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from aspire_guard.errors import InputError
 
 
 class BM25Retriever(BaseRetriever):
-    """Gives the documents that share the most telling words with the query, best first.
+    """A retriever of the documents that share the most telling words with the query, best first.
 
-    English stop words are left out, of documents and queries alike; words are what stands between spaces and
-    punctuation. A document that shares no word with the query is never given.
+    English stop words are ignored, in documents and in queries. Spaces and punctuation separate words. A document that
+    shares no word with the query is never returned.
 
     Args:
-        documents: what is searched.
-        k: the most documents to give.
+        documents: the documents to search.
+        k: the maximal number of documents to return.
         searched_metadata: keys whose text is searched along with the content, such as a title.
 
     Raises:
-        InputError: the documents hold not a word to search for.
+        InputError: the documents contain no word to search for.
     """
 
     documents: Sequence[Document] = Field(repr=False)
@@ -39,7 +39,9 @@ class BM25Retriever(BaseRetriever):
 
         fields: dict[str, Any] = {"documents": documents, **kwargs}
         super().__init__(**fields)
-        words = _words([self._searched_text(document) for document in self.documents])
+        words = _split_into_words(
+            [self._join_searched_text(document) for document in self.documents]
+        )
         if not any(words):
             raise InputError(
                 f"expected documents with words to search for, found none in {len(words)} documents; "
@@ -51,29 +53,28 @@ class BM25Retriever(BaseRetriever):
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun
     ) -> list[Document]:
-        [words] = _words([query])
+        [words] = _split_into_words([query])
         if not words:
             return []
-        scores = self._index.get_scores(words)
-        # Stable, so that of two documents with the same score the earlier one is given.
-        best = (-scores).argsort(kind="stable")[: self.k]
-        return [self.documents[place] for place in best.tolist() if scores[place] > 0]
+        scores = self._index.get_scores(words)  # (documents,)
+        # The sort is stable, so that the earlier one of two documents with equal scores comes first.
+        best = (-scores).argsort(kind="stable")[: self.k].tolist()
+        return [self.documents[index] for index in best if scores[index] > 0]
 
-    def _searched_text(self, document: Document) -> str:
-        texts = [
-            str(document.metadata[key])
-            for key in self.searched_metadata
-            if key in document.metadata
-        ]
+    def _join_searched_text(self, document: Document) -> str:
+        texts = []
+        for key in self.searched_metadata:
+            if key in document.metadata:
+                texts.append(str(document.metadata[key]))
         return "\n".join([*texts, document.page_content])
 
 
 def format_documents(documents: Sequence[Document]) -> str:
-    """The documents' texts as one context, with a blank line between them."""
+    """Join the documents' texts to one context, with a blank line between them."""
     return "\n\n".join(document.page_content for document in documents)
 
 
-def _words(texts: list[str]) -> list[list[str]]:
+def _split_into_words(texts: list[str]) -> list[list[str]]:
     import bm25s
 
     words: list[list[str]] = bm25s.tokenize(

@@ -1,8 +1,10 @@
-"""Decision models both ways: the evaluator as one of them, and any of them as an evaluator for the guard."""
+"""Decision models in both directions: an evaluator as a decision model, and a decision model as an evaluator."""
 
 from __future__ import annotations
 
 import asyncio
+import importlib
+import sys
 import threading
 from typing import Any
 
@@ -34,7 +36,7 @@ SYNC_AND_ASYNC = pytest.mark.parametrize("way", ["sync", "async"])
 
 
 class Supported(BaseDecisionModel):
-    """Says yes to answers that stand in the context; keeps what it was asked."""
+    """A decision model that says yes to answers in the context, and keeps the questions it was asked."""
 
     model: str = "supported"
     asked: list[Any] = Field(default_factory=list)
@@ -64,7 +66,7 @@ def ask(
 
 @SYNC_AND_ASYNC
 def test_the_evaluator_is_a_decision_model(way: str) -> None:
-    """Its answer to a yes-no question is the evaluator's confidence, under the name that the question has."""
+    """Its answer to a yes-no question is the evaluator's confidence, under the name of the question."""
     evaluator = tiny_evaluator()
     response = ask(AspireDecisionModel(evaluator), ADA, way, sound=IS_RIGHT)
     (score,) = evaluator.score([Exchange.model_validate(ADA)])
@@ -93,12 +95,11 @@ def test_the_state_may_be_a_conversation() -> None:
         ("Ada", "a value of type str"),
         ({"question": "Who?"}, "a dict with the keys 'question'"),
         ([HumanMessage("Who?")], "a list of HumanMessage"),
-        (AIMessage("Ada"), "a value of type AIMessage"),
         ([1, 2], "a list of int"),
     ],
 )
 def test_a_state_without_question_and_answer_is_an_error(state: Any, found: str) -> None:
-    """It says what was expected, what was found and the way out."""
+    """The error describes the state."""
     with pytest.raises(
         ExchangeError,
         match=f"expected a state with a question and an answer, found none in {found}",
@@ -132,7 +133,7 @@ def test_the_evaluator_leaves_the_event_loop_free() -> None:
 
 
 def test_a_trace_names_provider_and_model() -> None:
-    """As of every decision model."""
+    """The metadata of the run has both, as for every decision model."""
     seen: list[dict[str, Any]] = []
 
     class Listener(BaseCallbackHandler):
@@ -143,7 +144,8 @@ def test_a_trace_names_provider_and_model() -> None:
 
     model = AspireDecisionModel(ConstantEvaluator(0.5), model="handbook")
     model.invoke({"state": ADA, "questions": {"right": IS_RIGHT}}, {"callbacks": [Listener()]})
-    assert (seen[0]["ls_provider"], seen[0]["ls_model_name"]) == ("aspire_guard", "handbook")
+    assert seen[0]["ls_provider"] == "aspire_guard"
+    assert seen[0]["ls_model_name"] == "handbook"
 
 
 @SYNC_AND_ASYNC
@@ -151,12 +153,11 @@ def test_a_trace_names_provider_and_model() -> None:
     ("said", "heard"), [("Ada", "Ada"), ("Bob", ABSTENTION), ("Eve", ABSTENTION)]
 )
 def test_a_decision_model_is_an_evaluator(said: str, heard: str, way: str) -> None:
-    """Its probability is the confidence that the guard decides on; where it fails, nothing is released."""
+    """Its probability is the confidence that the guard decides on. If it fails, nothing is released."""
     evaluator = DecisionEvaluator(Supported())
     assert isinstance(evaluator, Evaluator)
-    guard = AspireGuard(
-        ScriptedChatModel(said), evaluator=evaluator, context=lambda asked, output: ADA["context"]
-    )
+    model = ScriptedChatModel(said)
+    guard = AspireGuard(model, evaluator=evaluator, context=lambda *run: ADA["context"])
     message = asyncio.run(guard.ainvoke("Who?")) if way == "async" else guard.invoke("Who?")
     assert message.content == heard
     expected = {"Ada": 0.75, "Bob": 0.25, "Eve": None}[said]
@@ -164,14 +165,14 @@ def test_a_decision_model_is_an_evaluator(said: str, heard: str, way: str) -> No
 
 
 def test_a_decision_model_is_asked_about_the_exchange() -> None:
-    """Without a context where there is none, and in words of one's own."""
+    """The state has no context if there is none, and the question may be in other words."""
     model, own = Supported(), Noul(instructions="Is that so?")
     DecisionEvaluator(model, asked=own).score([Exchange(question="Who?", answer="Ada")])
     assert model.asked == [({"question": "Who?", "answer": "Ada"}, {"right": own})]
 
 
 def test_in_a_batch_a_failure_stays_with_its_answer() -> None:
-    """The other answers are asked about all the same."""
+    """The other answers are judged nevertheless."""
     guard = AspireGuard(
         lambda asked: asked["said"],
         evaluator=DecisionEvaluator(Supported()),
@@ -184,7 +185,7 @@ def test_in_a_batch_a_failure_stays_with_its_answer() -> None:
 
 @pytest.mark.parametrize("release", ["answer", "sentence"])
 def test_what_the_decision_model_reads_is_in_no_events(release: Any) -> None:
-    """It is given the rejected answer, and runs as a chain does."""
+    """The decision model runs with the rejected answer as its input, but shows it in no event."""
     guard = AspireGuard(
         ScriptedChatModel("zanq ziwx. Barq."),
         evaluator=DecisionEvaluator(Supported()),
@@ -204,11 +205,19 @@ def test_what_the_decision_model_reads_is_in_no_events(release: Any) -> None:
 
 
 def test_an_evaluator_and_back() -> None:
-    """As a decision model and then as an evaluator again, it scores as it did."""
+    """An evaluator that is wrapped as a decision model and as an evaluator again gives the same scores."""
     evaluator = tiny_evaluator()
-    (score,) = DecisionEvaluator(AspireDecisionModel(evaluator)).score(
-        [Exchange.model_validate(ADA)]
-    )
-    assert score.confidence == pytest.approx(
-        evaluator.score([Exchange.model_validate(ADA)])[0].confidence, abs=1e-6
-    )
+    wrapped = DecisionEvaluator(AspireDecisionModel(evaluator))
+    exchanges = [Exchange.model_validate(ADA)]
+    (expected,) = evaluator.score(exchanges)
+    (score,) = wrapped.score(exchanges)
+    assert score.confidence == pytest.approx(expected.confidence, abs=1e-6)
+
+
+def test_an_older_langchain_core_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the version that has decision models."""
+    monkeypatch.setitem(sys.modules, "langchain_core.decisions", None)
+    monkeypatch.delitem(sys.modules, "aspire_integrations.decisions")
+    expected = r"expected langchain-core 1\.8 or newer, which has decision models; found 1"
+    with pytest.raises(ImportError, match=expected):
+        importlib.import_module("aspire_integrations.decisions")

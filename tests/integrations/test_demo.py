@@ -1,9 +1,8 @@
-"""The demo."""
+"""The command `demo`: its sample, its summary and its output."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
 
 import pytest
 from langchain_core.messages import AIMessage
@@ -14,9 +13,16 @@ from aspire_guard.errors import InputError
 from aspire_guard.exchange import Exchange
 from aspire_guard.guard import AspireGuard
 from aspire_guard.testing import ConstantEvaluator, tiny_evaluator
-from aspire_integrations import demo as shown
 from aspire_integrations.cli import demo
-from aspire_integrations.demo import DemoAnswer, DemoSummary
+from aspire_integrations.demo import (
+    DemoAnswer,
+    DemoSummary,
+    answer_question,
+    make_chain,
+    print_summary,
+    run_demo,
+    sample_questions,
+)
 from aspire_trainers.data.handbook import load_questions
 from aspire_trainers.record import QARecord
 
@@ -38,25 +44,25 @@ ANSWERS = {
 }
 
 
-def scripted(answers: Mapping[str, tuple[str, float]] = ANSWERS) -> AspireGuard:
+def make_guard() -> AspireGuard:
     def confidence(exchange: Exchange) -> float:
-        return answers[exchange.question][1]
+        return ANSWERS[exchange.question][1]
 
     def answer(question: str) -> AIMessage:
-        return AIMessage(answers[question][0])
+        return AIMessage(ANSWERS[question][0])
 
     chain = RunnableLambda(answer) | RunnablePassthrough()
     return AspireGuard(chain, evaluator=ConstantEvaluator(confidence))
 
 
-def plain() -> tuple[Console, io.StringIO]:
+def make_console() -> tuple[Console, io.StringIO]:
     text = io.StringIO()
     return Console(file=text, highlight=False, width=40), text
 
 
 def test_each_answer_is_judged_by_itself() -> None:
-    """Also the withheld ones, of which the guard lets nothing out."""
-    summary = shown.run_demo(scripted(), QUESTIONS, plain()[0])
+    """The answers that the guard withholds are judged too."""
+    summary = run_demo(make_guard(), QUESTIONS, make_console()[0])
     assert summary.answers == (
         DemoAnswer(answerable=True, released=True, correct=True),
         DemoAnswer(answerable=True, released=False, correct=False),
@@ -69,7 +75,7 @@ def test_each_answer_is_judged_by_itself() -> None:
 
 def test_the_summary_counts() -> None:
     """Three of six answers are right, two of the three released; two of three were rightly withheld."""
-    summary = shown.run_demo(scripted(), QUESTIONS, plain()[0])
+    summary = run_demo(make_guard(), QUESTIONS, make_console()[0])
     assert summary.accuracy == 3 / 6
     assert summary.coverage == 3 / 6
     assert summary.selective_accuracy == 2 / 3
@@ -78,26 +84,26 @@ def test_the_summary_counts() -> None:
 
 
 def test_a_question_without_answer_is_always_rightly_withheld() -> None:
-    """Even where the model declined by itself, which is right; an answerable one only where the answer is wrong."""
+    """It counts even if the model declined by itself. An answerable question counts only if the answer is wrong."""
     declined = DemoAnswer(answerable=False, released=False, correct=True)
     right = DemoAnswer(answerable=True, released=False, correct=True)
-    assert DemoSummary((declined, right)).rightly_withheld == (declined,)
+    assert DemoSummary((declined, right)).rightly_withheld == [declined]
 
 
 def test_nothing_released_has_no_accuracy() -> None:
-    """Not zero, and not one."""
+    """The accuracy is unknown, neither zero nor one."""
     summary = DemoSummary((DemoAnswer(answerable=True, released=False, correct=False),))
     assert summary.selective_accuracy is None
     assert summary.coverage == 0
-    console, text = plain()
-    shown.show_summary(summary, console)
+    console, text = make_console()
+    print_summary(summary, console)
     assert "accuracy of released answers      -  (0 of 0)" in text.getvalue()
 
 
 def test_a_pipe_gets_a_line_a_fact() -> None:
-    """However long it is, with the withheld answer marked in words, and a model's markup shown as it is."""
-    console, text = plain()
-    shown.show_summary(shown.run_demo(scripted(), QUESTIONS, console), console)
+    """Long facts are not wrapped, a withheld answer is marked in words, and a model's markup is shown unchanged."""
+    console, text = make_console()
+    print_summary(run_demo(make_guard(), QUESTIONS, console), console)
     lines = text.getvalue().splitlines()
     assert lines[:10] == [
         "   1/6  Who keeps the key?",
@@ -114,7 +120,7 @@ def test_a_pipe_gets_a_line_a_fact() -> None:
     assert "        in truth  wrong, the handbook does not say" in lines
     assert "        answer    [bold]a horn" in lines
     assert lines[-5:] == [
-        "What the guard bought",
+        "The gain from the guard",
         "  accuracy of all answers       50.0%  (3 of 6)",
         "  accuracy of released answers  66.7%  (2 of 3)",
         "  coverage                      50.0%  (3 of 6 answers released)",
@@ -123,35 +129,32 @@ def test_a_pipe_gets_a_line_a_fact() -> None:
 
 
 def test_a_terminal_shows_withheld_answers_struck_through() -> None:
-    """And released ones not."""
+    """Released answers are green."""
     text = io.StringIO()
     console = Console(file=text, force_terminal=True, highlight=False, color_system="standard")
-    shown.run_demo(scripted(), QUESTIONS[:2], console)
+    run_demo(make_guard(), QUESTIONS[:2], console)
     assert "\x1b[32mAda\x1b[0m" in text.getvalue()
     assert "\x1b[9mfive\x1b[0m [withheld]" in text.getvalue()
 
 
 def test_the_sample_is_fixed_and_spread() -> None:
     """24 questions from all 16 passages of the test split, five of them unanswerable, in the handbook's order."""
-    sample = shown.sample_questions(24)
-    assert sample == shown.sample_questions(24)
+    sample = sample_questions(24)
+    assert sample == sample_questions(24)
     assert len(sample) == 24
     assert len({question.context for question in sample}) == 16
     assert sum(not question.answerable for question in sample) == 5
     everything = load_questions("test")
-    assert [everything.index(question) for question in sample] == sorted(
-        map(everything.index, sample)
-    )
+    places = [everything.index(question) for question in sample]
+    assert places == sorted(places)
 
 
-@pytest.mark.parametrize(
-    ("limit", "unanswerable"), [(1, 0), (8, 2), (64, 14), (127, 28), (128, 28), (500, 28)]
-)
+@pytest.mark.parametrize(("limit", "unanswerable"), [(1, 0), (8, 2), (127, 28), (500, 28)])
 def test_a_sample_of_any_size_keeps_the_share_of_unanswerable_questions(
     limit: int, unanswerable: int
 ) -> None:
-    """28 of 128; a sample is never larger than the split."""
-    sample = shown.sample_questions(limit)
+    """28 of the 128 questions are unanswerable, and a sample is never larger than the split."""
+    sample = sample_questions(limit)
     assert len({question.id for question in sample}) == min(limit, 128)
     assert sum(not question.answerable for question in sample) == unanswerable
 
@@ -159,11 +162,10 @@ def test_a_sample_of_any_size_keeps_the_share_of_unanswerable_questions(
 def test_the_demos_chain_is_judged_on_the_retrieved_passage() -> None:
     """A real chain: retriever, prompt and chat model, whose own score the guard takes."""
     evaluator = tiny_evaluator(threshold=1.0)
-    # A passage has more bytes, which are the tiny model's tokens, than its window; rotary positions go on without end.
+    # The tiny model's tokens are bytes, and a passage has more bytes than its window. Rotary positions have no limit.
     evaluator.aspire.lm.model.config.max_position_embeddings = 2048
-    guarded = shown.ask(
-        AspireGuard(shown.demo_chain(evaluator), evaluator=evaluator), "Which yard built MV Petrel?"
-    )
+    guard = AspireGuard(make_chain(evaluator), evaluator=evaluator)
+    guarded = answer_question(guard, "Which yard built MV Petrel?")
     [context] = {q.context for q in load_questions("test") if q.question == guarded.question}
     answer, score = evaluator.answer(guarded.question, context)
     assert guarded.answer == answer
@@ -174,6 +176,6 @@ def test_the_demos_chain_is_judged_on_the_retrieved_passage() -> None:
 
 
 def test_an_empty_question_is_refused() -> None:
-    """Before any model is loaded."""
+    """The error comes before any model is loaded."""
     with pytest.raises(InputError, match="expected a question after --ask, found none"):
         demo(ask=" ")

@@ -9,7 +9,7 @@ from langchain_core.documents import Document
 
 from aspire_guard.errors import InputError
 from aspire_integrations import BM25Retriever, format_documents
-from aspire_integrations.demo import handbook_documents
+from aspire_integrations.demo import load_documents
 from aspire_trainers.data.handbook import load_questions
 
 KEY = Document("Ada keeps the key of the boathouse.")
@@ -18,39 +18,39 @@ BOATS = Document("The boathouse holds four boats; Ada counts the boats weekly.")
 
 
 def test_the_best_document_is_given() -> None:
-    """One, unless more are asked for."""
+    """The default is a single document."""
     retriever = BM25Retriever(documents=[KEY, TIDE, BOATS])
     assert retriever.invoke("Who keeps the key?") == [KEY]
     assert asyncio.run(retriever.ainvoke("How many bells announce high water?")) == [TIDE]
 
 
 def test_documents_come_best_first() -> None:
-    """And no more of them than share a word with the query."""
+    """Documents that share no word with the query are left out."""
     retriever = BM25Retriever(documents=[KEY, TIDE, BOATS], k=3)
     assert retriever.invoke("How many boats are in Ada's boathouse?") == [BOATS, KEY]
 
 
-def test_of_equals_the_first_is_given() -> None:
-    """Ties don't depend on chance."""
+def test_ties_are_in_the_given_order() -> None:
+    """Documents with equal scores are returned in the order in which they were given."""
     twins = [Document(KEY.page_content, metadata={"place": place}) for place in range(5)]
     assert BM25Retriever(documents=[TIDE, *twins], k=2).invoke("key") == twins[:2]
 
 
 def test_titles_are_searched() -> None:
-    """As is any metadata that is named, and none where none is."""
+    """Only the named metadata is searched, which is the title by default."""
     assert BM25Retriever(documents=[KEY, TIDE]).invoke("tides") == [TIDE]
     assert BM25Retriever(documents=[KEY, TIDE], searched_metadata=()).invoke("tides") == []
 
 
-@pytest.mark.parametrize("query", ["", "the", "zeppelin"])
+@pytest.mark.parametrize("query", ["the", "zeppelin"])
 def test_a_query_without_a_known_word_finds_nothing(query: str) -> None:
-    """Better no passage than any passage."""
+    """No passage is better than an arbitrary passage."""
     assert BM25Retriever(documents=[KEY, TIDE]).invoke(query) == []
 
 
-@pytest.mark.parametrize("documents", [[], [Document("")], [Document("of the")]])
+@pytest.mark.parametrize("documents", [[], [Document("of the")]])
 def test_documents_without_words_are_refused(documents: list[Document]) -> None:
-    """They could never be found."""
+    """No query could find them."""
     with pytest.raises(
         InputError, match=r"expected documents with words to search for, found none in \d documents"
     ):
@@ -58,17 +58,16 @@ def test_documents_without_words_are_refused(documents: list[Document]) -> None:
 
 
 def test_the_right_passage_is_found_for_most_questions_of_the_handbook() -> None:
-    """For 118 of the 128 questions of the test split, at k = 1 among all 64 passages."""
-    retriever = BM25Retriever(documents=handbook_documents())
-    questions = load_questions("test")
-    found = sum(
-        retriever.invoke(question.question)[0].page_content == question.context
-        for question in questions
-    )
+    """At k = 1 among all 64 passages, it is found for 118 of the 128 questions of the test split."""
+    retriever = BM25Retriever(documents=load_documents())
+    found = 0
+    for question in load_questions("test"):
+        (document,) = retriever.invoke(question.question)
+        found += document.page_content == question.context
     assert found >= 118
 
 
 def test_documents_are_formatted_as_one_context() -> None:
-    """Their texts, with a blank line between them and no title: the layout that models are trained on."""
+    """The texts have a blank line between them and no title, as in training."""
     assert format_documents([TIDE, KEY]) == f"{TIDE.page_content}\n\n{KEY.page_content}"
     assert format_documents([]) == ""

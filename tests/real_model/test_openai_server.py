@@ -1,6 +1,6 @@
-"""A chat model behind an OpenAI-compatible server, and an agent on it, under the starter evaluator: nothing is faked.
+"""A chat model behind an OpenAI-compatible server, and an agent on it, under the starter evaluator, without fakes.
 
-The server is `transformers serve` with SmolLM2-135M, on loopback; the client is langchain-openai.
+The server is `transformers serve` with SmolLM2-135M, on loopback, and the client is langchain-openai.
 """
 
 from __future__ import annotations
@@ -46,22 +46,13 @@ SECONDS_TO_START = 300
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    """What a client has to know of the server, which runs while this module does."""
+    """The client options for a server that runs during the tests of this module."""
     model = str(find_local_smollm2() or HUB_ID)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    serve = [
-        sys.executable,
-        "-m",
-        "transformers.cli.transformers",
-        "serve",
-        model,
-        "--device",
-        "cpu",
-        "--port",
-        port,
-    ]
+    program = [sys.executable, "-m", "transformers.cli.transformers"]
+    serve = [*program, "serve", model, "--device", "cpu", "--port", port]
     offline = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_UPDATE_CHECK": "1"}
     log = tmp_path_factory.mktemp("server") / "log"
     with (
@@ -76,8 +67,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]
 
 
 def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    over = time.monotonic() + SECONDS_TO_START
-    while time.monotonic() < over and process.poll() is None:
+    deadline = time.monotonic() + SECONDS_TO_START
+    while time.monotonic() < deadline and process.poll() is None:
         try:
             with urllib.request.urlopen(url, timeout=5):
                 return
@@ -99,82 +90,68 @@ def look_up(topic: str) -> str:
     return f"The handbook does not tell of {topic}."
 
 
-def seen_of(answer: str, *shown: Any) -> set[str]:
-    """The words by which the answer is known that stand in what was shown."""
-    telling = set(re.findall(r"\w{4,}", answer)) - set(
-        re.findall(r"\w+", f"{QUESTION} {ABSTENTION}")
-    )
-    assert telling, f"every word of {answer!r} stands in the question"
-    return {word for word in telling if word in str(shown)}
+def find_leaked_words(answer: str, *shown: Any) -> set[str]:
+    """Return the words in `shown` that can only come from the answer."""
+    expected_words = set(re.findall(r"\w+", f"{QUESTION} {ABSTENTION}"))
+    answer_words = set(re.findall(r"\w{4,}", answer)) - expected_words
+    assert answer_words, f"every word of {answer!r} is in the question"
+    return {word for word in answer_words if word in str(shown)}
 
 
-def guarded(model: Runnable[Any, Any], threshold: float) -> AspireGuard:
-    return AspireGuard(
-        PROMPT | model | StrOutputParser(), policy=RoutingPolicy(threshold=threshold)
-    )
+def make_guard(model: Runnable[Any, Any], threshold: float) -> AspireGuard:
+    chain = PROMPT | model | StrOutputParser()
+    return AspireGuard(chain, policy=RoutingPolicy(threshold=threshold))
 
 
 def test_a_chain_on_it_is_guarded(server: dict[str, Any]) -> None:
-    """By invoke, stream and ainvoke: the model's answer where it is trusted, else the abstention and no word of it."""
+    """invoke, stream and ainvoke give the model's answer if it is trusted, else the abstention and no word of it."""
     said = AspireGuard(PROMPT | client(server), policy=RoutingPolicy(threshold=0.0)).invoke(INPUTS)
     confidence = said.response_metadata["aspire_guard"]["confidence"]
     assert 0.0 < confidence < 1.0
     below, above = confidence / 2, (1 + confidence) / 2
 
-    async def asynchronous() -> list[Any]:
+    async def run_asynchronously() -> tuple[Any, Any, list[Any]]:
         async with DefaultAsyncHttpxClient() as connections:
             model = client(server, http_async_client=connections)
-            events = [
-                event async for event in guarded(model, above).astream_events(INPUTS, version="v2")
-            ]
-            return [
-                await guarded(model, below).ainvoke(INPUTS),
-                await guarded(model, above).ainvoke(INPUTS),
-                events,
-            ]
+            trusting, withholding = make_guard(model, below), make_guard(model, above)
+            events = [event async for event in withholding.astream_events(INPUTS, version="v2")]
+            return await trusting.ainvoke(INPUTS), await withholding.ainvoke(INPUTS), events
 
-    released, withheld, events = asyncio.run(asynchronous())
+    released, withheld, events = asyncio.run(run_asynchronously())
+    assert released == said.content
+    assert withheld == ABSTENTION
+    assert find_leaked_words(said.content, events) == set()
     model = client(server)
-    for answer, threshold, other_way in (
-        (said.content, below, released),
-        (ABSTENTION, above, withheld),
-    ):
-        guard = guarded(model, threshold)
-        assert guard.invoke(INPUTS) == "".join(guard.stream(INPUTS)) == other_way == answer
-    assert seen_of(said.content, events) == set()
+    for answer, threshold in ((said.content, below), (ABSTENTION, above)):
+        guard = make_guard(model, threshold)
+        assert guard.invoke(INPUTS) == answer
+        assert "".join(guard.stream(INPUTS)) == answer
 
 
-def agent(server: dict[str, Any], threshold: float, **options: Any) -> Any:
-    middleware = AspireGuardMiddleware(
-        evaluator=SelfEvaluator.starter(), policy=RoutingPolicy(threshold=threshold)
-    )
+def make_agent(server: dict[str, Any], threshold: float, **options: Any) -> Any:
+    policy = RoutingPolicy(threshold=threshold)
+    middleware = AspireGuardMiddleware(evaluator=SelfEvaluator.starter(), policy=policy)
     return create_agent(client(server), [look_up], middleware=[middleware], **options)
 
 
 def test_an_agent_on_it_is_guarded(server: dict[str, Any]) -> None:
-    """Its final answer is released with the verdict, or nowhere: not in messages, state, checkpoints or streams."""
-    said = agent(server, 0.0).invoke(ASKED)["messages"][-1]
+    """Its final answer is released with the verdict, or else is in no message, state, checkpoint or stream."""
+    said = make_agent(server, 0.0).invoke(ASKED)["messages"][-1]
     unguarded: Any = create_agent(client(server), [look_up])
-    assert seen_of(said.content, list(unguarded.stream(ASKED, stream_mode=MODES))) != set()
+    unguarded_stream = list(unguarded.stream(ASKED, stream_mode=MODES))
+    assert find_leaked_words(said.content, unguarded_stream) != set()
     verdict = said.response_metadata["aspire_guard"]
     assert verdict["accepted"]
     assert 0.0 < verdict["confidence"] < 1.0
 
     saver = InMemorySaver()
-    withholding = agent(server, (1 + verdict["confidence"]) / 2, checkpointer=saver)
+    withholding = make_agent(server, (1 + verdict["confidence"]) / 2, checkpointer=saver)
     result = withholding.invoke(ASKED, THREAD)
-    assert result["messages"][-1].content == ABSTENTION
-    assert (
-        result["messages"][-1].response_metadata["aspire_guard"]["confidence"]
-        == verdict["confidence"]
-    )
-    kept = [
-        result,
-        list(withholding.get_state_history(THREAD)),
-        saver.storage,
-        saver.writes,
-        saver.blobs,
-    ]
-    streamed = list(withholding.stream(ASKED, OTHER_THREAD, stream_mode=MODES))
-    assert ABSTENTION in str(streamed)
-    assert seen_of(said.content, kept, streamed) == set()
+    message = result["messages"][-1]
+    assert message.content == ABSTENTION
+    assert message.response_metadata["aspire_guard"]["confidence"] == verdict["confidence"]
+    history = list(withholding.get_state_history(THREAD))
+    checkpoints = [saver.storage, saver.writes, saver.blobs]
+    stream = list(withholding.stream(ASKED, OTHER_THREAD, stream_mode=MODES))
+    assert ABSTENTION in str(stream)
+    assert find_leaked_words(said.content, result, history, checkpoints, stream) == set()

@@ -1,9 +1,10 @@
-"""The report: one file that needs nothing else, in which hostile answers are text and the numbers are right."""
+"""The report: one self-contained file, in which hostile answers stay text and the numbers are right."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -22,15 +23,15 @@ from aspire_guard.selection.report.error_examples import (
     find_worst_mistakes,
     read_texts,
 )
-from aspire_guard.selection.report.figures import all_scores, clopper_pearson
-from aspire_guard.selection.report.reliability_data import before_and_after
-from aspire_guard.selection.report.tables import Realised, own_rows, realised
+from aspire_guard.selection.report.figures import clopper_pearson, collect_scores
+from aspire_guard.selection.report.reliability_data import compare_confidences
+from aspire_guard.selection.report.tables import Outcome, make_evaluator_rows, measure_outcome
 from aspire_guard.selection.risk_control.thresholds import choose_bands
 from aspire_guard.selection.scored_answers import ScoredAnswers
 
 DATE = "2026-11-23"
-LINE = PlattCalibrator(slope=5.0, intercept=4.0)
-SECTIONS = (
+CALIBRATOR = PlattCalibrator(slope=5.0, intercept=4.0)
+SECTIONS = [
     "thresholds",
     "risk-coverage",
     "accuracy-coverage",
@@ -39,19 +40,21 @@ SECTIONS = (
     "cost",
     "examples",
     "provenance",
-)
-VOID = {"meta", "br", "img", "link", "input", "hr"}
+]
+VOID_TAGS = {"meta", "br", "img", "link", "input", "hr"}
+LOADING_TAGS = {"script", "link", "img", "iframe", "object", "embed", "form", "base", "image"}
 HOSTILE = "</p><script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)>&amp;\"'{{ 7 * 7 }}"
+EVALUATOR = {"alpha": 0.25, "provenance": {"datasets": ["lighthouse"], "settings": {"seed": 7}}}
 
 
 class Page(HTMLParser):
-    """A page as a parser sees it: elements with their attributes, ids, and the text of each section."""
+    """A parsed page: its elements with their attributes, and the text of each section."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(convert_charrefs=True)
         self.html = path.read_text("utf-8")
         self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
+        self.open_tags: list[str] = []
         self.section = ""
         self.text: dict[str, str] = {}
         self.feed(self.html)
@@ -59,8 +62,8 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
+        if tag not in VOID_TAGS:
+            self.open_tags.append(tag)
         if tag == "section":
             self.section = dict(attrs)["id"] or ""
 
@@ -68,93 +71,102 @@ class Page(HTMLParser):
         self.elements.append((tag, dict(attrs)))
 
     def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
+        assert self.open_tags.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
+        if self.open_tags and self.open_tags[-1] != "style":
             self.text[self.section] = self.text.get(self.section, "") + data
 
-    def said(self, section: str) -> str:
-        """The text of a section, every stretch of white space one blank."""
+    def read_section(self, section: str) -> str:
+        """Return the text of a section, with single blanks for all white space."""
         return " ".join(self.text[section].split())
 
+    def find_attributes(self, tag: str) -> list[dict[str, str | None]]:
+        """Return the attributes of each element of this tag."""
+        return [attributes for name, attributes in self.elements if name == tag]
 
-def answers(
-    n: int = 1000, seed: int = 1, source: str = "scored.jsonl", **changed: Any
+    def find_ids(self) -> list[str | None]:
+        """Return all ids of the page, in order."""
+        return [attributes["id"] for _, attributes in self.elements if "id" in attributes]
+
+
+def make_answers(
+    n: int = 1000, seed: int = 1, source: str = "scored.jsonl", **changes: Any
 ) -> ScoredAnswers:
-    """Answers whose score tells well how likely they are right."""
+    """Return answers that are right as often as `CALIBRATOR` says."""
     rng = np.random.default_rng(seed)
     score = -rng.exponential(0.8, n)
     values: dict[str, Any] = {
         "ids": tuple(f"{seed}-{i}" for i in range(n)),
         "selection_score": score,
-        "correct": rng.random(n) < LINE.confidences(score),
+        "correct": rng.random(n) < CALIBRATOR.confidences(score),
     }
-    return ScoredAnswers(source=source, **(values | changed))
+    return ScoredAnswers(source=source, **(values | changes))
 
 
-def calibration(*thresholds: Threshold, **changed: Any) -> Calibration:
-    values: dict[str, Any] = {"calibrator": LINE, "thresholds": thresholds, "n": 1000, "date": DATE}
-    return Calibration(**(values | changed))
+def make_calibration(*thresholds: Threshold, **changes: Any) -> Calibration:
+    values: dict[str, Any] = {
+        "calibrator": CALIBRATOR,
+        "thresholds": thresholds,
+        "n": 1000,
+        "date": DATE,
+    }
+    return Calibration(**(values | changes))
 
 
-def at(confidence: float, **changed: Any) -> Threshold:
-    return Threshold(confidence=confidence, objective="accuracy", target=0.9, **changed)
+def make_threshold(confidence: float, **changes: Any) -> Threshold:
+    return Threshold(confidence=confidence, objective="accuracy", target=0.9, **changes)
+
+
+def read_hostile_texts(ids: Sequence[str]) -> Mapping[str, Texts]:
+    answer = f"\u202e\x00{HOSTILE}" + "x" * 300
+    return {name: Texts(f"Why {name}? {HOSTILE}", answer) for name in ids}
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
     """The report on a thousand answers with baselines, tested on eight hundred with hostile texts."""
-    scored, tested = answers(), answers(800, 2, f"{HOSTILE}.jsonl")
-    scored = answers(
-        baselines={
-            "p_correct": np.tanh(scored.selection_score),
-            "log_likelihood": scored.selection_score,
-        }
-    )
+    score = make_answers().selection_score
+    scored = make_answers(baselines={"p_correct": np.tanh(score), "log_likelihood": score})
     path = tmp_path_factory.mktemp("report") / "report.html"
     write_report(
         scored,
-        calibration(at(0.9)),
+        make_calibration(make_threshold(0.9)),
         path,
         date=DATE,
-        test=tested,
-        texts=lambda _, ids: {
-            name: Texts(f"Why {name}? {HOSTILE}", f"\u202e\x00{HOSTILE}" + "x" * 300)
-            for name in ids
-        },
+        test=make_answers(800, 2, f"{HOSTILE}.jsonl"),
+        evaluator=EVALUATOR,
+        read_texts=read_hostile_texts,
     )
     return Page(path)
 
 
 def test_the_page_is_whole_and_has_every_section(page: Page) -> None:
-    """Every element is closed in order, ids are unique, and each section has its heading; five hold a chart."""
-    assert page.open == []
-    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    """Every element is closed in order, ids are unique, and each section is there. Five sections hold a chart."""
+    assert page.open_tags == []
+    ids = page.find_ids()
     assert len(ids) == len(set(ids))
-    assert [a["id"] for tag, a in page.elements if tag == "section"] == list(SECTIONS)
-    assert [tag for tag, _ in page.elements].count("svg") == 5
-    assert "risk ≤ 5 % no threshold keeps wrong answers at 5 %" in page.said("thresholds")
-    assert "perplexity (log_likelihood)" in page.said("accuracy-coverage")
-    assert "P(correct) alone (p_correct)" in page.said("accuracy-coverage")
-    assert "ECE 0." in page.said("reliability")
+    assert [attributes["id"] for attributes in page.find_attributes("section")] == SECTIONS
+    assert len(page.find_attributes("svg")) == 5
+    assert "risk ≤ 5 % no threshold keeps wrong answers at 5 %" in page.read_section("thresholds")
+    assert "perplexity (log_likelihood)" in page.read_section("accuracy-coverage")
+    assert "P(correct) alone (p_correct)" in page.read_section("accuracy-coverage")
+    assert "ECE 0." in page.read_section("reliability")
+
+
+def test_the_page_shows_the_settings_of_the_evaluator(page: Page) -> None:
+    """Each setting has a row: its path and its value."""
+    provenance = page.read_section("provenance")
+    assert "alpha0.25" in provenance
+    assert "provenance › datasetslighthouse" in provenance
+    assert "provenance › settings › seed7" in provenance
 
 
 def test_the_page_needs_nothing_else(page: Page) -> None:
-    """No script, no handler, and no reference but to the page's own ids; a policy forbids the rest."""
-    ids = {attributes["id"] for _, attributes in page.elements if "id" in attributes}
+    """The page has no script, no handler, and references only its own ids. A policy forbids the rest."""
+    ids = set(page.find_ids())
     for tag, attributes in page.elements:
-        assert tag not in {
-            "script",
-            "link",
-            "img",
-            "iframe",
-            "object",
-            "embed",
-            "form",
-            "base",
-            "image",
-        }
+        assert tag not in LOADING_TAGS
         for name, value in attributes.items():
             assert not name.startswith("on")
             if name in {"href", "src", "xlink:href"}:
@@ -164,12 +176,12 @@ def test_the_page_needs_nothing_else(page: Page) -> None:
                 assert reference[1:] in ids
     assert "@import" not in page.html
     assert "url(http" not in page.html
-    policies = [a["content"] for tag, a in page.elements if tag == "meta" and "http-equiv" in a]
+    policies = [meta["content"] for meta in page.find_attributes("meta") if "http-equiv" in meta]
     assert policies == ["default-src 'none'; style-src 'unsafe-inline'"]
 
 
 def test_hostile_texts_are_shown_as_they_are(page: Page) -> None:
-    """Markup in questions, answers and file names is text, and characters that hide or turn text are marked."""
+    """Markup in questions, answers and file names is text, and characters that hide or reverse text are marked."""
     assert HOSTILE in page.text["examples"]
     assert f"\ufffd\ufffd{HOSTILE}" in page.text["examples"]
     assert HOSTILE in page.text[""]
@@ -177,79 +189,74 @@ def test_hostile_texts_are_shown_as_they_are(page: Page) -> None:
     assert not re.search("[\x00\u202e]", page.html)
 
 
-def test_colours_are_the_pages_own(page: Page) -> None:
-    """No colour is left in the charts, so light and dark are the same drawing; all variables have a value."""
+def test_charts_use_the_colours_of_the_page(page: Page) -> None:
+    """The charts name no colour of their own, and every variable has a value for light, dark and print."""
     charts = "".join(re.findall(r"<svg.*?</svg>", page.html, re.DOTALL))
     assert re.findall(r"#[0-9a-f]{6}\b(?!\))", charts) == []
     for variable in set(re.findall(r"var\((--\w+)\)", page.html)):
-        assert page.html.count(f"{variable}: ") == 3  # light, dark, print
+        assert page.html.count(f"{variable}: ") == 3
 
 
 def test_nothing_is_wider_than_a_phone(page: Page) -> None:
     """Charts have no width of their own, tables scroll in their own box, and no rule asks for many pixels."""
-    for tag, attributes in page.elements:
-        if tag == "svg":
-            assert "width" not in attributes
-            assert "viewBox".lower() in attributes
+    for attributes in page.find_attributes("svg"):
+        assert "width" not in attributes
+        assert "viewbox" in attributes
     assert page.html.count("<table>") == page.html.count('<div class="scroll">')
-    assert (
-        "meta",
-        {"name": "viewport", "content": "width=device-width, initial-scale=1"},
-    ) in page.elements
+    viewport = {"name": "viewport", "content": "width=device-width, initial-scale=1"}
+    assert viewport in page.find_attributes("meta")
     style = re.findall(r"<style>(.*?)</style>", page.html, re.DOTALL)[0]
     rules = re.sub(r"@media \(.*?\)", "", style)
     assert re.findall(r"(?<![-\w])(?:min-)?width: (?:\d{3,}px|[3-9]\d(?:\.\d+)?rem)", rules) == []
     assert "overflow-wrap: anywhere" in style
 
 
-def test_the_realised_risk_is_that_of_the_test_answers(page: Page) -> None:
-    """For each target with a threshold the page has the counts and the risk of the test answers above it."""
-    scored, tested, said = answers(), answers(800, 2), page.said("thresholds")
-    found = choose_bands(
+def test_outcomes_are_those_of_the_test_answers(page: Page) -> None:
+    """Each row with a threshold has the counts and the risk of the test answers above it."""
+    scored, test = make_answers(), make_answers(800, 2)
+    bands = choose_bands(
         scored.selection_score,
         scored.correct,
         {f"{risk:g}": risk for risk in TARGET_RISKS},
-        calibrator=LINE,
+        calibrator=CALIBRATOR,
         date=DATE,
     )
-    cuts = [cut.confidence for cut in found.values() if isinstance(cut, Threshold)]
-    assert len(cuts) == 3
+    thresholds = [band.confidence for band in bands.values() if isinstance(band, Threshold)]
+    assert len(thresholds) == 3
     expected = []
-    for cut in [*cuts, 0.9]:  # the last is the evaluator's own
-        released = LINE.confidences(tested.selection_score) >= cut
-        m, wrong = int(released.sum()), int((released & ~tested.correct).sum())
-        expected.append((str(m), f"{m / 8:.1f}", str(wrong), f"{100 * wrong / m:.2f}"))
-    assert re.findall(r"(\d+) of 800 \(([\d.]+) %\) (\d+) \(([\d.]+) %\)", said) == expected
+    for threshold in [*thresholds, 0.9]:  # the last threshold is the evaluator's own
+        released = CALIBRATOR.confidences(test.selection_score) >= threshold
+        n, wrong = int(released.sum()), int((released & ~test.correct).sum())
+        expected.append((str(n), f"{n / 8:.1f}", str(wrong), f"{100 * wrong / n:.2f}"))
+    outcomes = re.findall(
+        r"(\d+) of 800 \(([\d.]+) %\) (\d+) \(([\d.]+) %\)", page.read_section("thresholds")
+    )
+    assert outcomes == expected
 
 
-def test_realised_risk_by_hand() -> None:
-    """Of five test answers a cut releases three, one of them wrong; the interval is that of one in three."""
-    test = answers(
+def test_an_outcome_by_hand() -> None:
+    """A threshold releases three of five test answers, one of them wrong, with the interval of one in three."""
+    test = make_answers(
         5,
         ids=tuple("abcde"),
         selection_score=np.array([0.0, -0.1, -0.2, -3.0, -4.0]),
         correct=np.array([True, False, True, False, False]),
     )
-    cut = at(LINE.confidence(-0.2))
-    came_to = realised(cut, calibration(cut), test, np.ones(5, dtype=np.bool_))
-    assert came_to is not None
-    assert (came_to.n, came_to.released, came_to.wrong, came_to.risk, came_to.coverage) == (
-        5,
-        3,
-        1,
-        1 / 3,
-        0.6,
-    )
-    assert came_to.low == pytest.approx(0.00840, abs=1e-5)
-    assert came_to.high == pytest.approx(0.90570, abs=1e-5)
-    assert came_to.verdict(0.4) == "kept"
-    assert came_to.verdict(0.1) == "above, as chance allows"
-    assert came_to.verdict(0.005) == "above"
-    assert Realised(5, 0, 0, None, None).verdict(0.1) == "none released"
+    threshold = make_threshold(CALIBRATOR.confidence(-0.2))
+    everyone = np.ones(5, dtype=np.bool_)
+    outcome = measure_outcome(threshold, make_calibration(threshold), test, everyone)
+    assert (outcome.n, outcome.released, outcome.wrong) == (5, 3, 1)
+    assert (outcome.risk, outcome.coverage) == (1 / 3, 0.6)
+    assert outcome.low == pytest.approx(0.00840, abs=1e-5)
+    assert outcome.high == pytest.approx(0.90570, abs=1e-5)
+    assert outcome.verdict(0.4) == "kept"
+    assert outcome.verdict(0.1) == "above, as chance allows"
+    assert outcome.verdict(0.005) == "above"
+    assert Outcome(5, 0, 0, None, None).verdict(0.1) == "none released"
 
 
 def test_the_band_is_the_exact_interval() -> None:
-    """Clopper–Pearson: no wrong answer of ten gives [0, 1 − 0.025^(1/10)], and all wrong the mirror image."""
+    """With no wrong answer of ten, Clopper–Pearson gives [0, 1 − 0.025^(1/10)], and mirrored if all are wrong."""
     low, high = clopper_pearson(np.array([0, 10]), np.array([10, 10]))
     edge = 1 - 0.025**0.1
     assert low == pytest.approx([0, 1 - edge])
@@ -257,15 +264,18 @@ def test_the_band_is_the_exact_interval() -> None:
 
 
 def test_a_group_is_judged_by_its_own_threshold() -> None:
-    """A group's threshold is for its answers, and the one without a group for all groups that have none."""
-    test = answers(
+    """A group's threshold applies to its answers, and the general threshold to all groups without their own."""
+    test = make_answers(
         4,
         selection_score=np.array([0.0, 0.0, 0.0, -9.0]),
         correct=np.array([True, False, False, True]),
         group=("a", "a", "b", "c"),
     )
-    rows = own_rows(calibration(at(0.9, group="a"), at(0.9), at(1.0, group="d")), test)
-    assert [(row.name, row.realised and row.realised[:3]) for row in rows] == [
+    calibration = make_calibration(
+        make_threshold(0.9, group="a"), make_threshold(0.9), make_threshold(1.0, group="d")
+    )
+    rows = make_evaluator_rows(calibration, test)
+    assert [(row.name, row.outcome and row.outcome[:3]) for row in rows] == [
         ("accept, group a", (2, 2, 1)),
         ("accept", (2, 1, 1)),
         ("accept, group d", (0, 0, 0)),
@@ -274,18 +284,18 @@ def test_a_group_is_judged_by_its_own_threshold() -> None:
 
 
 def test_examples_are_the_highest_scored_of_their_kind() -> None:
-    """The confident mistakes are wrong, the best rejected are right and not released; best first."""
-    some = answers(
+    """The confident mistakes are wrong, and the best rejected answers are right and not released."""
+    answers = make_answers(
         5,
         selection_score=np.array([-1.0, -0.5, -2.0, -0.1, -3.0]),
-        correct=np.array([0, 0, 1, 1, 1]) == 1,
+        correct=np.array([False, False, True, True, True]),
     )
-    assert find_worst_mistakes(some) == [1, 0]
-    assert find_best_rejected(some, some.selection_score >= -0.5) == [2, 4]
+    assert find_worst_mistakes(answers) == [1, 0]
+    assert find_best_rejected(answers, answers.selection_score >= -0.5) == [2, 4]
 
 
-def test_texts_are_read_by_id_and_cut_short(tmp_path: Path) -> None:
-    """Only asked ids are kept, what is no text is left out, and a novel is not printed."""
+def test_texts_are_read_by_id_and_shortened(tmp_path: Path) -> None:
+    """Only the requested ids are read. A value that is no text is None, and a long text is cut."""
     path = tmp_path / "scored.jsonl"
     lines = [
         {"id": "a", "question": "Q?", "answer": 7},
@@ -299,32 +309,38 @@ def test_texts_are_read_by_id_and_cut_short(tmp_path: Path) -> None:
     }
 
 
-def test_confidences_are_of_answers_the_calibrator_has_not_seen() -> None:
-    """On the answers it was fitted on it is cross-validated, on any others it is taken as it is."""
-    scored, tested = answers(), answers(50, 2)
-    before, after = before_and_after(scored, calibration(source="scored.jsonl"), None)
+def test_a_calibrator_is_cross_validated_only_on_the_answers_it_was_fitted_on() -> None:
+    """On the answers it was fitted on it is cross-validated, on all others it is applied directly."""
+    scored, test = make_answers(), make_answers(50, 2)
+    before, after = compare_confidences(scored, make_calibration(source="scored.jsonl"), None)
     assert before.origin == "the exponential of the selection score, a log-probability"
     assert np.array_equal(before.values, np.exp(scored.selection_score))
     assert after.origin == "platt, cross-validated in 5 folds"
-    _, after = before_and_after(scored, calibration(source="other.jsonl"), None)
-    assert np.array_equal(after.values, LINE.confidences(scored.selection_score))
-    _, after = before_and_after(scored, calibration(), tested)
-    assert np.array_equal(after.values, LINE.confidences(tested.selection_score))
-    given = answers(confidence=np.full(1000, 0.25), selection_score=np.arange(1000.0))
-    assert before_and_after(given, calibration(), None)[0].values.tolist() == [0.25] * 1000
-    positive = answers(selection_score=np.arange(1000.0))
-    assert [each.short for each in before_and_after(positive, calibration(), None)] == ["after"]
+    _, after = compare_confidences(scored, make_calibration(source="other.jsonl"), None)
+    assert np.array_equal(after.values, CALIBRATOR.confidences(scored.selection_score))
+    _, after = compare_confidences(scored, make_calibration(), test)
+    assert np.array_equal(after.values, CALIBRATOR.confidences(test.selection_score))
+
+
+def test_confidences_before_calibration_are_those_in_the_lines() -> None:
+    """Without confidences in the lines, a positive score implies none, so only those after calibration remain."""
+    given = make_answers(confidence=np.full(1000, 0.25), selection_score=np.arange(1000.0))
+    before, _ = compare_confidences(given, make_calibration(), None)
+    assert before.values.tolist() == [0.25] * 1000
+    positive = make_answers(selection_score=np.arange(1000.0))
+    (after,) = compare_confidences(positive, make_calibration(), None)
+    assert after.name == "after"
 
 
 def test_baselines_are_those_that_every_line_has() -> None:
-    """The selection score comes first; others where the lines carry them."""
-    assert list(all_scores(answers())) == ["selection_score"]
-    some = answers(3, baselines={"p_correct": np.zeros(3)})
-    assert list(all_scores(some)) == ["selection_score", "p_correct"]
+    """The selection score comes first, and the baselines follow if the lines have them."""
+    assert list(collect_scores(make_answers())) == ["selection_score"]
+    answers = make_answers(3, baselines={"p_correct": np.zeros(3)})
+    assert list(collect_scores(answers)) == ["selection_score", "p_correct"]
 
 
 @pytest.mark.parametrize(
-    "odd",
+    "changes",
     [
         {"correct": np.ones(3, dtype=np.bool_)},
         {"correct": np.zeros(3, dtype=np.bool_), "selection_score": np.full(3, -1.0)},
@@ -332,74 +348,62 @@ def test_baselines_are_those_that_every_line_has() -> None:
     ],
     ids=["only right", "only wrong and tied", "huge scores that cost nothing"],
 )
-def test_poor_answers_make_a_page_too(odd: dict[str, Any], tmp_path: Path) -> None:
+def test_poor_answers_make_a_page_too(changes: dict[str, Any], tmp_path: Path) -> None:
     """Three answers of one kind, or all tied, end in a page that warns, not in an error."""
-    path = write_report(
-        answers(3, **odd), calibration(n=3, source="scored.jsonl"), tmp_path / "r.html", date=DATE
-    )
-    made = Page(path)
-    assert "expected 100 labelled answers or more, found 3" in made.said("notes")
-    assert made.said("thresholds").count("no threshold keeps") == len(TARGET_RISKS)
+    calibration = make_calibration(n=3, source="scored.jsonl")
+    path = write_report(make_answers(3, **changes), calibration, tmp_path / "r.html", date=DATE)
+    page = Page(path)
+    assert "expected 100 labelled answers or more, found 3" in page.read_section("notes")
+    assert page.read_section("thresholds").count("no threshold keeps") == len(TARGET_RISKS)
 
 
 def test_equal_answers_make_equal_pages(tmp_path: Path) -> None:
     """Nothing on the page comes from the clock or from chance."""
-    pages = [
-        write_report(answers(200), calibration(), tmp_path / name, date=DATE) for name in ("a", "b")
-    ]
-    assert pages[0].read_bytes() == pages[1].read_bytes()
+    answers, calibration = make_answers(50), make_calibration()
+    first = write_report(answers, calibration, tmp_path / "first", date=DATE)
+    second = write_report(answers, calibration, tmp_path / "second", date=DATE)
+    assert first.read_bytes() == second.read_bytes()
 
 
 def test_test_answers_must_be_others(tmp_path: Path) -> None:
-    """Answers that thresholds were chosen on say nothing about them."""
-    with pytest.raises(
-        InputError,
-        match=r"expected test answers that are not in scored\.jsonl, found 1,000 ids of it",
-    ):
-        write_report(answers(), calibration(), tmp_path / "r.html", date=DATE, test=answers())
+    """Answers that thresholds were chosen on can't test these thresholds."""
+    answers, output = make_answers(), tmp_path / "r.html"
+    expected = r"expected test answers that are not in scored\.jsonl, found 1,000 ids of it"
+    with pytest.raises(InputError, match=expected):
+        write_report(answers, make_calibration(), output, date=DATE, test=answers)
 
 
-def test_a_folder_is_no_place_for_a_page(tmp_path: Path) -> None:
-    """What can't be written is one line, with the path."""
-    with pytest.raises(
-        InputError, match="expected a file to write, found: Is a directory; check the path"
-    ):
-        write_report(answers(50), calibration(), tmp_path, date=DATE)
+def test_a_page_can_t_replace_a_folder(tmp_path: Path) -> None:
+    """A path that can't be written is an error with the reason."""
+    expected = "expected a file to write, found: Is a directory; check the path"
+    with pytest.raises(InputError, match=expected):
+        write_report(make_answers(10), make_calibration(), tmp_path, date=DATE)
 
 
-def test_the_command_reads_the_texts_of_the_file_that_it_shows(
+def write_scored_lines(path: Path, answers: ScoredAnswers) -> None:
+    scores, labels = answers.selection_score.tolist(), answers.correct.tolist()
+    with path.open("w") as stream:
+        for name, score, correct in zip(answers.ids, scores, labels, strict=True):
+            line = {"id": name, "selection_score": score, "correct": correct}
+            line["answer"] = f"the {path.stem} answer {name}"
+            stream.write(json.dumps(line) + "\n")
+
+
+def test_the_command_reads_the_texts_of_the_test_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`report` fits a calibrator where no evaluator is given, and shows the mistakes among the test answers."""
-    for name, seed in (("scored", 1), ("test", 2)):
-        some = answers(300, seed)
-        rows = zip(some.ids, some.selection_score.tolist(), some.correct.tolist(), strict=True)
-        (tmp_path / f"{name}.jsonl").write_text(
-            "".join(
-                json.dumps(
-                    {
-                        "id": i,
-                        "selection_score": s,
-                        "correct": c,
-                        "answer": f"the {name} answer {i}",
-                    }
-                )
-                + "\n"
-                for i, s, c in rows
-            )
-        )
-    scored, tested, out = (
-        str(tmp_path / name) for name in ("scored.jsonl", "test.jsonl", "report.html")
-    )
-    monkeypatch.setattr(
-        "sys.argv", ["aspire-guard", "report", scored, "--test", tested, "--output", out]
-    )
+    """`report` fits a calibrator if no evaluator is given, and shows the mistakes among the test answers."""
+    monkeypatch.chdir(tmp_path)
+    test = make_answers(300, 2)
+    write_scored_lines(Path("scored.jsonl"), make_answers(300, 1))
+    write_scored_lines(Path("test.jsonl"), test)
+    arguments = ["report", "scored.jsonl", "--test", "test.jsonl", "--output", "report.html"]
+    monkeypatch.setattr("sys.argv", ["aspire-guard", *arguments])
     with pytest.raises(SystemExit) as stop:
         main()
     assert stop.value.code == 0
-    made = Page(Path(out))
-    worst = answers(300, 2)
-    best = worst.ids[int(np.argmax(np.where(worst.correct, -np.inf, worst.selection_score)))]
-    assert f"the test answer {best}" in made.said("examples")
-    assert "the scored answer" not in made.html
-    assert "fitted on 300 answers of scored.jsonl" in made.said("provenance")
+    page = Page(Path("report.html"))
+    worst = np.argmax(np.where(test.correct, -np.inf, test.selection_score))
+    assert f"the test answer {test.ids[worst]}" in page.read_section("examples")
+    assert "the scored answer" not in page.html
+    assert "fitted on 300 answers of scored.jsonl" in page.read_section("provenance")

@@ -22,10 +22,10 @@ from aspire_guard.errors import InputError
 from aspire_guard.evaluators.evaluator_folder import (
     BaseModelId,
     Manifest,
+    find_starter_folder,
     load_aspire_lm,
     read_manifest,
     save_evaluator,
-    find_starter_folder,
 )
 from aspire_guard.lm.aspire_lm import AspireLM
 from aspire_guard.lm.base_model import fingerprint, load_base_model

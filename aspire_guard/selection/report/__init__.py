@@ -1,4 +1,4 @@
-"""The HTML report on scored answers: one file that needs no network and no script."""
+"""The HTML report on scored answers: a file that needs no network and no script."""
 
 from __future__ import annotations
 

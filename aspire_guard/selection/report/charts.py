@@ -1,14 +1,14 @@
-"""Drawing: from arrays to SVG whose colours are the page's CSS variables, so that light and dark are one drawing.
+"""The charts of the report: from arrays to SVG elements.
 
-No text of the data is drawn: matplotlib would read mathematics in it, and a label can't be cut or wrapped.
+Their colours are CSS variables of the page, so one drawing serves light and dark mode. They contain no text from
+the data, because matplotlib would interpret it as mathematics, and a label in a chart can't be shortened or wrapped.
 """
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,9 +21,14 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from aspire_guard.selection.arrays import Numbers
 from aspire_guard.selection.metrics import ReliabilityBin
 
-# Matplotlib takes colours only, so it draws in these, and the page's variables take their places.
-_INK, _FAINT, _SURFACE = "#010a01", "#010a02", "#010a03"
-_MAIN, _WRONG, _THIRD, _FOURTH = "#010a04", "#010a05", "#010a06", "#010a07"
+# Matplotlib accepts only colours. It draws in these, and the page's variables replace them in the SVG.
+_INK = "#010a01"
+_FAINT = "#010a02"
+_SURFACE = "#010a03"
+_MAIN = "#010a04"
+_WRONG = "#010a05"
+_THIRD = "#010a06"
+_FOURTH = "#010a07"
 _VARIABLES = {
     _INK: "var(--ink)",
     _FAINT: "var(--faint)",
@@ -33,13 +38,22 @@ _VARIABLES = {
     _THIRD: "var(--third)",
     _FOURTH: "var(--fourth)",
 }
-# Dashes too: the lines differ in print and to the colour-blind.
-_STYLES: tuple[dict[str, Any], ...] = (
+# The lines also differ in their dashes, for print and for colour-blind readers.
+_LINE_STYLES: tuple[dict[str, Any], ...] = (
     {"color": _MAIN, "linestyle": "-", "linewidth": 2.0, "zorder": 4},
     {"color": _THIRD, "linestyle": "--", "linewidth": 1.5, "zorder": 3},
     {"color": _FOURTH, "linestyle": ":", "linewidth": 1.8, "zorder": 3},
 )
-_LOOK: dict[Any, Any] = {
+_BEFORE_STYLE: dict[str, Any] = {"color": _THIRD, "marker": "s", "linestyle": "--"}
+_AFTER_STYLE: dict[str, Any] = {"color": _MAIN, "marker": "o", "linestyle": "-"}
+_LABEL_PLACE: dict[str, Any] = {
+    "xytext": (0, 5),
+    "textcoords": "offset points",
+    "ha": "center",
+    "va": "bottom",
+    "fontsize": 10,
+}
+_RC_PARAMETERS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 11,
     "text.color": _INK,
@@ -60,11 +74,14 @@ _LOOK: dict[Any, Any] = {
     "legend.frameon": False,
     "legend.fontsize": 10,
 }
-_WIDTH, _HEIGHT = (
-    5.6,
-    3.7,
-)  # inches of 72 units: about as wide as a phone, so that its text is not shrunk much
-_BARS = 40
+# Inches of 72 units: about as wide as a phone, so that the text is hardly shrunk there.
+_WIDTH = 5.6
+_HEIGHT = 3.7
+_COVERAGE_LABEL = "share of questions answered (coverage)"
+_HISTOGRAM_BARS = 40
+_CONFIDENCE_BARS = 20
+# Below this coverage a curve rests on few answers and jumps, so the scale ignores it.
+_STEADY_COVERAGE = 0.05
 
 
 class Line(NamedTuple):
@@ -75,204 +92,206 @@ class Line(NamedTuple):
     y: Numbers
 
 
-class Mark(NamedTuple):
-    """A guaranteed cut: its coverage, the risk there, and the risk promised."""
+class GuaranteedPoint(NamedTuple):
+    """A threshold with a guarantee: its coverage, its risk, and the promised risk."""
 
     coverage: float
     risk: float
     promised: float
 
 
-def risk_coverage(
-    risk: Line, low: Numbers, high: Numbers, marks: Sequence[Mark], test: Line | None
+class ReliabilityDiagram(NamedTuple):
+    """Bins of accuracy and mean confidence, and the confidences `(n,)` that they summarise."""
+
+    label: str
+    bins: Sequence[ReliabilityBin]
+    confidences: Numbers
+
+
+def draw_risk_coverage(
+    risk: Line,
+    low: Numbers,
+    high: Numbers,
+    guaranteed: Sequence[GuaranteedPoint],
+    test: Line | None,
 ) -> str:
-    """Selective risk over coverage with its band `(k,)`, the guaranteed cuts, and the same of the test answers."""
-    with _chart("risk") as (figure, svg):
+    """Draw selective risk over coverage.
+
+    Args:
+        risk: the curve of the calibration answers, `(k,)`.
+        low: the lower end of its confidence band, `(k,)`.
+        high: the upper end of its confidence band, `(k,)`.
+        guaranteed: the thresholds with a guarantee.
+        test: the curve of the test answers, or None if there are no test answers.
+    """
+    with rc_context(_RC_PARAMETERS):
+        figure = _make_figure()
         axes = figure.add_subplot()
-        axes.fill_between(
-            risk.x, low, high, color=_MAIN, alpha=0.16, linewidth=0, label="95 % band of each cut"
-        )
-        _draw(axes, (risk,))
+        band_label = "95 % band of each threshold"
+        axes.fill_between(risk.x, low, high, color=_MAIN, alpha=0.16, linewidth=0, label=band_label)
+        _draw_lines(axes, [risk])
         if test is not None:
             axes.plot(test.x, test.y, label=test.label, color=_WRONG, linestyle="--", linewidth=1.5)
-        for mark in marks:
-            axes.plot(
-                [mark.coverage] * 2, [mark.risk, mark.promised], color=_INK, linewidth=1.2, zorder=5
-            )
-            axes.plot(mark.coverage, mark.risk, "o", color=_INK, markersize=5, zorder=6)
-            axes.plot(
-                mark.coverage,
-                mark.promised,
-                "_",
-                color=_INK,
-                markersize=10,
-                markeredgewidth=1.6,
-                zorder=6,
-            )
-            place: dict[str, Any] = {
-                "xytext": (0, 5),
-                "textcoords": "offset points",
-                "ha": "center",
-                "va": "bottom",
-                "fontsize": 10,
-            }
-            axes.annotate(
-                f"≤ {100 * mark.promised:.4g} %", (mark.coverage, mark.promised), zorder=7, **place
-            )
-        steady = risk.y[risk.x >= 0.05]
-        highest = max([float(steady.max(initial=0.05)), *(mark.promised for mark in marks)])
-        axes.set_ylim(0, min(1.3 * highest, 1.02))
-        _shares(axes, "share of questions answered (coverage)", "wrong among the answered (risk)")
+        for point in guaranteed:
+            _draw_guaranteed_point(axes, point)
+        steady_risk = risk.y[risk.x >= _STEADY_COVERAGE]
+        highest_risk = float(steady_risk.max(initial=0.05))
+        highest_promise = max((point.promised for point in guaranteed), default=0.0)
+        axes.set_ylim(0, min(1.3 * max(highest_risk, highest_promise), 1.02))
+        _format_share_axes(axes, _COVERAGE_LABEL, "wrong among the answered (risk)")
         axes.legend(loc="upper left")
-    return svg[0]
+        return _render(figure, "risk")
 
 
-def accuracy_coverage(lines: Sequence[Line]) -> str:
-    """Selective accuracy over coverage of the selection score and the baselines."""
-    with _chart("accuracy") as (figure, svg):
+def draw_accuracy_coverage(lines: Sequence[Line]) -> str:
+    """Draw selective accuracy over coverage, a line for each score."""
+    with rc_context(_RC_PARAMETERS):
+        figure = _make_figure()
         axes = figure.add_subplot()
-        _draw(axes, lines)
-        steady = np.concatenate([line.y[line.x >= 0.05] for line in lines])
-        axes.set_ylim(max(float(steady.min(initial=0.9)) - 0.1, 0), 1.02)
-        _shares(
-            axes, "share of questions answered (coverage)", "right among the answered (accuracy)"
-        )
+        _draw_lines(axes, lines)
+        steady_accuracy = np.concatenate([line.y[line.x >= _STEADY_COVERAGE] for line in lines])
+        axes.set_ylim(max(float(steady_accuracy.min(initial=0.9)) - 0.1, 0), 1.02)
+        _format_share_axes(axes, _COVERAGE_LABEL, "right among the answered (accuracy)")
         axes.legend(loc="lower left")
-    return svg[0]
+        return _render(figure, "accuracy")
 
 
-def reliability(diagrams: Sequence[tuple[str, Sequence[ReliabilityBin], Numbers]]) -> str:
-    """Accuracy over mean confidence of each bin, and below it how many answers have which confidence `(n,)`."""
-    with _chart("reliability", 1.2) as (figure, svg):
+def draw_reliability(diagrams: Sequence[ReliabilityDiagram]) -> str:
+    """Draw the accuracy over the mean confidence of each bin, above a histogram of the confidences."""
+    styles = [_BEFORE_STYLE, _AFTER_STYLE] if len(diagrams) > 1 else [_AFTER_STYLE]
+    with rc_context(_RC_PARAMETERS):
+        figure = _make_figure(height=1.2 * _HEIGHT)
         grid = figure.add_gridspec(2, 1, height_ratios=(3, 1))
-        axes, counts = figure.add_subplot(grid[0]), figure.add_subplot(grid[1])
-        axes.plot([0, 1], [0, 1], color=_FAINT, linewidth=1, zorder=2)
-        looks = (
-            ((_THIRD, "s", "--"), (_MAIN, "o", "-")) if len(diagrams) > 1 else ((_MAIN, "o", "-"),)
-        )
-        for (label, bins, confidence), (color, marker, dashes) in zip(diagrams, looks, strict=True):
-            points = [row.confidence for row in bins], [row.accuracy for row in bins]
-            axes.plot(
-                *points,
-                color=color,
-                marker=marker,
-                linestyle=dashes,
-                linewidth=1,
-                markersize=5,
-                label=label,
+        accuracy_axes = figure.add_subplot(grid[0])
+        count_axes = figure.add_subplot(grid[1])
+        accuracy_axes.plot([0, 1], [0, 1], color=_FAINT, linewidth=1, zorder=2)
+        bar_edges = np.linspace(0, 1, _CONFIDENCE_BARS + 1).tolist()
+        for diagram, style in zip(diagrams, styles, strict=True):
+            confidences = [each.confidence for each in diagram.bins]
+            accuracies = [each.accuracy for each in diagram.bins]
+            accuracy_axes.plot(
+                confidences, accuracies, linewidth=1, markersize=5, label=diagram.label, **style
             )
-            counts.hist(
-                confidence,
-                bins=np.linspace(0, 1, 21).tolist(),
+            count_axes.hist(
+                diagram.confidences,
+                bins=bar_edges,
                 histtype="step",
-                color=color,
-                linestyle=dashes,
+                color=style["color"],
+                linestyle=style["linestyle"],
             )
-        _shares(axes, "", "right answers")
-        axes.set_ylim(0, 1.02)
-        axes.tick_params(labelbottom=False)
-        axes.legend(loc="upper left")
-        _shares(counts, "confidence", "answers")
-        _whole(counts)
-    return svg[0]
+        _format_share_axes(accuracy_axes, "", "right answers")
+        accuracy_axes.set_ylim(0, 1.02)
+        accuracy_axes.tick_params(labelbottom=False)
+        accuracy_axes.legend(loc="upper left")
+        _format_share_axes(count_axes, "confidence", "answers")
+        _format_count_axis(count_axes)
+        return _render(figure, "reliability")
 
 
-def histogram(right: Numbers, wrong: Numbers, cuts: Sequence[float]) -> str:
-    """How many right and wrong answers have which selection score, with the thresholds on it."""
-    with _chart("scores") as (figure, svg):
+def draw_score_histogram(right: Numbers, wrong: Numbers, thresholds: Sequence[float]) -> str:
+    """Draw histograms of the selection scores of right `(r,)` and wrong `(w,)` answers, with the thresholds."""
+    scores = np.concatenate([right, wrong])
+    low, high = np.quantile(scores, 0.005), scores.max()
+    if not low < high:
+        low, high = low - 0.5, high + 0.5
+    with rc_context(_RC_PARAMETERS):
+        figure = _make_figure()
         axes = figure.add_subplot()
-        everything = np.concatenate([right, wrong])
-        low, high = np.quantile(everything, 0.005), everything.max()
-        if not low < high:
-            low, high = low - 0.5, high + 0.5
-        edges = np.linspace(low, high, _BARS + 1).tolist()
-        for scores, color, label, dashes in (
-            (right, _MAIN, "right", "-"),
-            (wrong, _WRONG, "wrong", "--"),
+        bar_edges = np.linspace(low, high, _HISTOGRAM_BARS + 1).tolist()
+        for values, label, color, dashes in (
+            (right, "right", _MAIN, "-"),
+            (wrong, "wrong", _WRONG, "--"),
         ):
-            style: dict[str, Any] = {"bins": edges, "color": color, "linewidth": 1.5}
+            clipped = np.clip(values, low, high)
+            style: dict[str, Any] = {"bins": bar_edges, "color": color}
+            axes.hist(clipped, histtype="stepfilled", alpha=0.18, linewidth=0, **style)
             axes.hist(
-                np.clip(scores, low, high),
-                histtype="stepfilled",
-                alpha=0.18,
-                **style | {"linewidth": 0},
+                clipped, histtype="step", linestyle=dashes, linewidth=1.5, label=label, **style
             )
-            axes.hist(
-                np.clip(scores, low, high), histtype="step", linestyle=dashes, label=label, **style
-            )
-        for cut in cuts:
-            if low < cut < high:
-                axes.axvline(cut, color=_INK, linewidth=1, linestyle=":")
+        for threshold in thresholds:
+            if low < threshold < high:
+                axes.axvline(threshold, color=_INK, linewidth=1, linestyle=":")
         axes.set_xlabel("selection score (nats)")
         axes.set_ylabel("answers")
         axes.margins(x=0.01)
-        _whole(axes)
+        _format_count_axis(axes)
         axes.legend(loc="upper left")
-    return svg[0]
+        return _render(figure, "scores")
 
 
-def cost(lines: Sequence[Line]) -> str:
-    """The mean cost of a question over coverage, the least of each line marked."""
-    with _chart("cost") as (figure, svg):
+def draw_cost(lines: Sequence[Line]) -> str:
+    """Draw the mean cost of a question over coverage, with the minimum of each line marked."""
+    with rc_context(_RC_PARAMETERS):
+        figure = _make_figure()
         axes = figure.add_subplot()
-        _draw(axes, lines)
-        for line, style in zip(lines, _STYLES, strict=False):
-            least = int(np.argmin(line.y))
+        _draw_lines(axes, lines)
+        for line, style in zip(lines, _LINE_STYLES, strict=False):
+            cheapest = int(np.argmin(line.y))
             axes.plot(
-                line.x[least],
-                line.y[least],
+                line.x[cheapest],
+                line.y[cheapest],
                 "o",
                 color=style["color"],
                 markersize=6,
                 zorder=5,
                 clip_on=False,
             )
-        _shares(axes, "share of questions answered (coverage)", "mean cost of a question")
+        _format_share_axes(axes, _COVERAGE_LABEL, "mean cost of a question")
         axes.yaxis.set_major_formatter("{x:g}")
-        axes.set_ylim(0, 1.15 * max(float(line.y.max()) for line in lines) or 1)
+        highest_cost = max(float(line.y.max()) for line in lines)
+        axes.set_ylim(0, 1.15 * highest_cost or 1)
         axes.legend(loc="upper left")
-    return svg[0]
+        return _render(figure, "cost")
 
 
-def _draw(axes: Axes, lines: Sequence[Line]) -> None:
-    for line, style in zip(lines, _STYLES, strict=False):
+def _draw_lines(axes: Axes, lines: Sequence[Line]) -> None:
+    for line, style in zip(lines, _LINE_STYLES, strict=False):
         axes.plot(line.x, line.y, label=line.label, **style)
 
 
-def _shares(axes: Axes, across: str, up: str) -> None:
+def _draw_guaranteed_point(axes: Axes, point: GuaranteedPoint) -> None:
+    """Draw a dot at the risk, and a line up to the promised risk, which a label names."""
+    x, risk, promised = point
+    axes.plot([x, x], [risk, promised], color=_INK, linewidth=1.2, zorder=5)
+    axes.plot(x, risk, "o", color=_INK, markersize=5, zorder=6)
+    axes.plot(x, promised, "_", color=_INK, markersize=10, markeredgewidth=1.6, zorder=6)
+    axes.annotate(f"≤ {100 * promised:.4g} %", (x, promised), zorder=7, **_LABEL_PLACE)
+
+
+def _format_share_axes(axes: Axes, x_label: str, y_label: str) -> None:
+    """Label both axes, and give both percent."""
     axes.set_xlim(0, 1.01)
-    axes.set_xlabel(across)
-    axes.set_ylabel(up)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
 
 
-def _whole(axes: Axes) -> None:
+def _format_count_axis(axes: Axes) -> None:
+    """Give the y axis whole numbers."""
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes.yaxis.set_major_formatter("{x:,.0f}")
 
 
-@contextmanager
-def _chart(name: str, taller: float = 1.0) -> Iterator[tuple[Figure, list[str]]]:
-    """A figure to draw on; its SVG is in the list afterwards."""
-    svg: list[str] = []
-    with rc_context(_LOOK | {"svg.hashsalt": name}):
-        figure = Figure(figsize=(_WIDTH, taller * _HEIGHT), layout="constrained")
-        FigureCanvasSVG(figure)
-        yield figure, svg
-        stream = io.StringIO()
-        nothing: dict[str, Any] = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(stream, format="svg", metadata=nothing)
-    svg.append(_inline(name, stream.getvalue()))
+def _make_figure(height: float = _HEIGHT) -> Figure:
+    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    FigureCanvasSVG(figure)
+    return figure
 
 
-def _inline(name: str, document: str) -> str:
-    """The element of an SVG document: ids of its own, the page's colours, and the size left to the page."""
+def _render(figure: Figure, name: str) -> str:
+    """Return a figure as an SVG element, whose ids start with the chart's name."""
+    stream = io.StringIO()
+    no_metadata: dict[str, Any] = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    # The salt makes the ids of equal figures equal.
+    with rc_context({"svg.hashsalt": name}):
+        figure.savefig(stream, format="svg", metadata=no_metadata)
+    document = stream.getvalue()
     element = document[document.index("<svg") :]
     element = re.sub(r'(\bid="|url\(#|href="#)', rf"\1{name}-", element)
-    element = re.sub(
-        r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', r'<svg \1 aria-hidden="true">', element, count=1
-    )
+    # The page decides on the size, so the element keeps only its proportions.
+    opening_tag = r'<svg [^>]*?(viewBox="[^"]*")[^>]*>'
+    element = re.sub(opening_tag, r'<svg \1 aria-hidden="true">', element, count=1)
     element = element.replace("xlink:href", "href")
     for color, variable in _VARIABLES.items():
         element = element.replace(color, variable)

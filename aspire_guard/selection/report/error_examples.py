@@ -1,4 +1,4 @@
-"""Single answers that are worth reading: confident mistakes, and right answers that stay unreleased."""
+"""Single answers worth reading: confident mistakes, and right answers that are not released."""
 
 from __future__ import annotations
 
@@ -8,25 +8,24 @@ from typing import NamedTuple
 
 import numpy as np
 
-from aspire_guard.jsonl import id_field, numbered_objects
+from aspire_guard.jsonl import parse_id, read_numbered_objects
 from aspire_guard.selection.arrays import Labels, Numbers
 from aspire_guard.selection.calibration import Calibration
 from aspire_guard.selection.scored_answers import ScoredAnswers
 
-HOW_MANY = 10
-
-_LONGEST = 400
+_EXAMPLES = 10
+_MAX_CHARACTERS = 400
 
 
 class Texts(NamedTuple):
-    """The question and the answer of a line; None where it has none."""
+    """The question and the answer of a line, or None for each that the line lacks."""
 
     question: str | None
     answer: str | None
 
 
 class AnswerExample(NamedTuple):
-    """One answer; `texts` has nothing in it where its line has no text."""
+    """An answer with its scores. Both `texts` are None if they are unknown."""
 
     id: str
     confidence: float
@@ -35,54 +34,58 @@ class AnswerExample(NamedTuple):
 
 
 def find_worst_mistakes(answers: ScoredAnswers) -> list[int]:
-    """The places of the wrong answers that score highest, best first."""
-    return _highest(answers.selection_score, ~answers.correct)
+    """Return the indices of the wrong answers with the highest scores, best first."""
+    return _find_highest(answers.selection_score, ~answers.correct)
 
 
 def find_best_rejected(answers: ScoredAnswers, released: Labels) -> list[int]:
-    """The places of the right answers that are not released and score highest, best first."""
-    return _highest(answers.selection_score, answers.correct & ~released)
+    """Return the indices of the right answers with the highest scores among those not released, best first."""
+    return _find_highest(answers.selection_score, answers.correct & ~released)
 
 
-def find_examples(
-    places: Iterable[int],
+def describe_examples(
+    indices: Iterable[int],
     answers: ScoredAnswers,
     calibration: Calibration,
     texts: Mapping[str, Texts],
 ) -> list[AnswerExample]:
-    """The answers in these places, with their texts."""
-    return [
-        AnswerExample(
-            answers.ids[place],
-            calibration.confidence(float(answers.selection_score[place])),
-            float(answers.selection_score[place]),
-            texts.get(answers.ids[place], Texts(None, None)),
-        )
-        for place in places
-    ]
+    """Return the answers at these indices, with their texts."""
+    examples = []
+    for index in indices:
+        name = answers.ids[index]
+        score = float(answers.selection_score[index])
+        confidence = calibration.confidence(score)
+        examples.append(AnswerExample(name, confidence, score, texts.get(name, Texts(None, None))))
+    return examples
 
 
-def read_texts(path: Path, ids: Iterable[str]) -> dict[str, Texts]:
-    """Read `question` and `answer` of the lines with these ids; what is no text, or missing, is None.
+def read_texts(path: str | Path, ids: Iterable[str]) -> dict[str, Texts]:
+    """Read `question` and `answer` of the lines with these ids. A value that is missing or no text is None.
 
     Raises:
         DatasetError: the file can't be read.
     """
-    wanted, found = set(ids), {}
-    for number, value in numbered_objects(path):
-        name = id_field(path, number, value)
+    path = Path(path)
+    wanted = set(ids)
+    texts = {}
+    for number, value in read_numbered_objects(path):
+        name = parse_id(path, number, value)
         if name in wanted:
-            found[name] = Texts(_shortened(value.get("question")), _shortened(value.get("answer")))
-    return found
+            texts[name] = Texts(_shorten(value.get("question")), _shorten(value.get("answer")))
+    return texts
 
 
-def _highest(score: Numbers, kept: Labels) -> list[int]:
-    places = np.flatnonzero(kept)
-    best: list[int] = places[np.argsort(-score[places], kind="stable")][:HOW_MANY].tolist()
-    return best
+def _find_highest(scores: Numbers, eligible: Labels) -> list[int]:
+    """Return the indices of the eligible answers with the highest scores, best first."""
+    indices = np.flatnonzero(eligible)
+    best_first = np.argsort(-scores[indices], kind="stable")
+    highest: list[int] = indices[best_first][:_EXAMPLES].tolist()
+    return highest
 
 
-def _shortened(value: object) -> str | None:
+def _shorten(value: object) -> str | None:
     if not isinstance(value, str):
         return None
-    return value if len(value) <= _LONGEST else f"{value[:_LONGEST]}… ({len(value):,} characters)"
+    if len(value) <= _MAX_CHARACTERS:
+        return value
+    return f"{value[:_MAX_CHARACTERS]}… ({len(value):,} characters)"

@@ -3,40 +3,38 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from aspire_guard.errors import InputError
+from aspire_guard.selection.arrays import Labels
 from aspire_guard.selection.calibration import Calibration, Threshold
 from aspire_guard.selection.calibrators import fit_calibrator
 from aspire_guard.selection.metrics import Interval, brier, ece, reliability_bins
 from aspire_guard.selection.report import figures, tables
 from aspire_guard.selection.report.error_examples import (
     Texts,
+    describe_examples,
     find_best_rejected,
-    find_examples,
     find_worst_mistakes,
 )
-from aspire_guard.selection.report.reliability_data import before_and_after
+from aspire_guard.selection.report.reliability_data import Confidences, compare_confidences
 from aspire_guard.selection.risk_control.candidate_thresholds import Calibrator
 from aspire_guard.selection.risk_control.thresholds import NoThreshold, choose_bands
 from aspire_guard.selection.scored_answers import ScoredAnswers, warnings
 
-if TYPE_CHECKING:
-    from aspire_guard.evaluators.evaluator_folder import Manifest
-
 TARGET_RISKS = (0.3, 0.2, 0.1, 0.05)
 
-ReadTexts = Callable[[ScoredAnswers, list[str]], Mapping[str, Texts]]
+ReadTexts = Callable[[list[str]], Mapping[str, Texts]]
 
-# Characters that no browser shows, or that turn the line around them; the answers may hold any.
-_UNSEEN = re.compile(
+# Characters that browsers don't show, or that reverse the text around them. The answers may contain any of them.
+_INVISIBLE = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
 )
 
@@ -44,32 +42,53 @@ _UNSEEN = re.compile(
 def write_report(
     answers: ScoredAnswers,
     calibration: Calibration,
-    output: Path,
+    output: str | Path,
     *,
     date: str,
     test: ScoredAnswers | None = None,
-    evaluator: Manifest | None = None,
+    evaluator: Mapping[str, Any] | None = None,
     delta: float = 0.05,
-    texts: ReadTexts = lambda _answers, _ids: {},
+    read_texts: ReadTexts = lambda ids: {},
 ) -> Path:
     """Write the report on scored answers: one HTML file that needs no network and no script.
 
     Args:
-        answers: what the thresholds of the report are found on.
-        calibration: the calibrator, and thresholds that stand already.
-        output: the file to write; an existing one is replaced.
-        date: of the report, ISO 8601.
-        test: answers of which nothing was fitted or chosen, to see what the thresholds come to.
-        evaluator: what scored the answers, for its provenance.
+        answers: the answers that the report's thresholds are chosen on.
+        calibration: the calibrator, and the thresholds that the evaluator already has.
+        output: the file to write. An existing file is replaced.
+        date: the date of the report, ISO 8601.
+        test: answers on which nothing was fitted or chosen, to measure the thresholds on.
+        evaluator: the settings of the evaluator that scored the answers, as JSON values, with its `provenance`.
         delta: the probability that one of the promises for `TARGET_RISKS` fails, in (0, 1).
-        texts: gives questions and answers of these answers' ids, to be shown as examples.
+        read_texts: gives the questions and answers with these ids, to show as examples. They are ids of the test
+            answers if there are test answers, otherwise of `answers`.
 
     Raises:
-        InputError: the test answers are among the others, δ is no share, or the file can't be written.
+        InputError: the test answers are among the others, δ is outside (0, 1), or the file can't be written.
     """
+    output = Path(output)
     if test is not None:
-        _check_apart(answers, test)
-    page = _template().render(_context(answers, calibration, date, test, evaluator, delta, texts))
+        _check_disjoint(answers, test)
+    thresholds = _choose_target_thresholds(answers, calibration, date, delta)
+    promised = [item for item in thresholds.values() if isinstance(item, Threshold)]
+    confidences = compare_confidences(answers, calibration, test)
+    page = _load_template().render(
+        answers=answers,
+        test=test,
+        calibration=calibration,
+        date=date,
+        confidence_level=f"{100 * (1 - delta):.4g}\u00a0%",
+        warnings=warnings(answers, evaluator["provenance"] if evaluator else None),
+        target_rows=tables.make_target_rows(thresholds, calibration, test),
+        evaluator_rows=tables.make_evaluator_rows(calibration, test),
+        score_rows=tables.make_score_rows(figures.collect_scores(answers), answers.correct),
+        reliability=[_summarise_reliability(each) for each in confidences],
+        charts=_draw_charts(answers, promised, test, confidences),
+        cost_ratios=figures.COST_RATIOS,
+        max_resampled=tables.MAX_RESAMPLED,
+        provenance=dict(_flatten(evaluator or {})),
+        examples=_find_examples(test or answers, calibration, promised, read_texts),
+    )
     try:
         output.write_text(page, encoding="utf-8", errors="replace")
     except OSError as error:
@@ -80,168 +99,148 @@ def write_report(
     return output
 
 
-def _context(
-    answers: ScoredAnswers,
-    calibration: Calibration,
-    date: str,
-    test: ScoredAnswers | None,
-    evaluator: Manifest | None,
-    delta: float,
-    texts: ReadTexts,
-) -> dict[str, Any]:
-    found = _found(answers, calibration, date, delta)
-    promised = [item for item in found.values() if isinstance(item, Threshold)]
-    judged = before_and_after(answers, calibration, test)
-    return {
-        "answers": answers,
-        "test": test,
-        "calibration": calibration,
-        "date": date,
-        "confidence_level": f"{100 * (1 - delta):.4g}\u00a0%",
-        "notes": warnings(answers, evaluator.provenance if evaluator else None),
-        "asked": tables.asked_rows(found, calibration, test),
-        "own": tables.own_rows(calibration, test),
-        "scores": tables.score_rows(figures.all_scores(answers), answers.correct),
-        "judged": [
-            {
-                "name": each.short,
-                "origin": each.origin,
-                "ece": ece(each.values, each.correct),
-                "brier": brier(each.values, each.correct),
-                "bins": reliability_bins(each.values, each.correct),
-            }
-            for each in judged
-        ],
-        "charts": {
-            "risk": Markup(figures.risk_chart(answers, promised, test)),
-            "accuracy": Markup(figures.accuracy_chart(answers)),
-            "reliability": Markup(figures.reliability_chart(judged)),
-            "scores": Markup(figures.score_chart(answers, promised)),
-            "cost": Markup(figures.cost_chart(answers)),
-        },
-        "ratios": figures.COST_RATIOS,
-        "most_resampled": tables.MOST_RESAMPLED,
-        "provenance": dict(_flat(evaluator.model_dump(mode="json", exclude={"files", "metrics"})))
-        if evaluator
-        else {},
-        **_examples(test or answers, calibration, promised, texts),
-    }
+def _check_disjoint(answers: ScoredAnswers, test: ScoredAnswers) -> None:
+    shared = set(answers.ids) & set(test.ids)
+    if shared:
+        raise InputError(
+            f"{test.source}: expected test answers that are not in {answers.source}, found {len(shared):,} ids of it; "
+            "take other answers, or give them other ids"
+        )
 
 
-def _found(
+def _choose_target_thresholds(
     answers: ScoredAnswers, calibration: Calibration, date: str, delta: float
 ) -> dict[str, Threshold | NoThreshold]:
-    """The thresholds for all target risks, promised together."""
-    found = _bands(answers, calibration.calibrator, date, delta)
-    if all(isinstance(item, Threshold) for item in found.values()):
-        return found
-    # How many more answers would do is read off the confidences, and an evaluator's own may be off on these answers.
-    fitted = _bands(
-        answers, fit_calibrator(answers.selection_score, answers.correct).calibrator, date, delta
-    )
-    return {
-        name: advice
-        if isinstance(item, NoThreshold) and isinstance(advice := fitted[name], NoThreshold)
-        else item
-        for name, item in found.items()
-    }
+    """Choose a threshold for each target risk. All promises hold together."""
+    chosen = _choose_thresholds(answers, calibration.calibrator, date, delta)
+    if all(isinstance(threshold, Threshold) for threshold in chosen.values()):
+        return chosen
+    # If no threshold is found, the advice on how many more answers are needed is computed from the confidences.
+    # The evaluator's own confidences may be off on these answers, so the advice comes from fitted confidences.
+    fitted = fit_calibrator(answers.selection_score, answers.correct).calibrator
+    for name, advice in _choose_thresholds(answers, fitted, date, delta).items():
+        if isinstance(chosen[name], NoThreshold) and isinstance(advice, NoThreshold):
+            chosen[name] = advice
+    return chosen
 
 
-def _bands(
+def _choose_thresholds(
     answers: ScoredAnswers, calibrator: Calibrator, date: str, delta: float
 ) -> dict[str, Threshold | NoThreshold]:
+    targets = {f"risk\u00a0≤\u00a0{100 * risk:g}\u00a0%": risk for risk in TARGET_RISKS}
     return choose_bands(
         answers.selection_score,
         answers.correct,
-        {f"risk\u00a0≤\u00a0{100 * risk:g}\u00a0%": risk for risk in TARGET_RISKS},
+        targets,
         calibrator=calibrator,
         date=date,
         delta=delta,
     )
 
 
-def _examples(
-    answers: ScoredAnswers, calibration: Calibration, promised: list[Threshold], texts: ReadTexts
-) -> dict[str, Any]:
-    """Single answers, and in words which threshold rejects."""
-    if any(cut.name == "accept" for cut in calibration.thresholds):
-        released, by = (
-            calibration.released(answers.selection_score, answers.group),
-            "the evaluator's threshold",
-        )
-    elif promised:
-        strictest = min(promised, key=lambda cut: cut.target)
-        released = (
-            calibration.calibrator.confidences(answers.selection_score) >= strictest.confidence
-        )
-        by = f"the threshold for {strictest.name}"
-    else:
-        released, by = (
-            np.zeros(len(answers), dtype=np.bool_),
-            "every threshold, as there is none to promise",
-        )
-    mistakes, rejected = find_worst_mistakes(answers), find_best_rejected(answers, released)
-    known = texts(answers, [answers.ids[place] for place in mistakes + rejected])
+def _draw_charts(
+    answers: ScoredAnswers,
+    promised: Sequence[Threshold],
+    test: ScoredAnswers | None,
+    confidences: Sequence[Confidences],
+) -> dict[str, Markup]:
+    """Return the SVG element of each chart, which the template must not escape."""
+    charts = {
+        "risk": figures.make_risk_chart(answers, promised, test),
+        "accuracy": figures.make_accuracy_chart(answers),
+        "reliability": figures.make_reliability_chart(confidences),
+        "scores": figures.make_score_chart(answers, promised),
+        "cost": figures.make_cost_chart(answers),
+    }
+    return {name: Markup(svg) for name, svg in charts.items()}
+
+
+def _summarise_reliability(confidences: Confidences) -> dict[str, Any]:
+    values, correct = confidences.values, confidences.correct
     return {
-        "example_source": answers.source,
-        "mistakes": find_examples(mistakes, answers, calibration, known),
-        "rejected": find_examples(rejected, answers, calibration, known),
-        "rejected_by": by,
-        "have_texts": any(text is not None for each in known.values() for text in each),
+        "name": confidences.name,
+        "origin": confidences.origin,
+        "ece": ece(values, correct),
+        "brier": brier(values, correct),
+        "bins": reliability_bins(values, correct),
     }
 
 
-def _check_apart(answers: ScoredAnswers, test: ScoredAnswers) -> None:
-    shared = set(answers.ids) & set(test.ids)
-    if shared:
-        raise InputError(
-            f"{test.source}: expected test answers that are not in {answers.source}, found {len(shared):,} ids of it; "
-            "take other answers, or name them apart"
-        )
+def _find_examples(
+    answers: ScoredAnswers,
+    calibration: Calibration,
+    promised: Sequence[Threshold],
+    read_texts: ReadTexts,
+) -> dict[str, Any]:
+    """Choose the single answers to show, and say which threshold rejects the rejected ones."""
+    released, rejected_by = _find_released(answers, calibration, promised)
+    mistakes = find_worst_mistakes(answers)
+    rejected = find_best_rejected(answers, released)
+    texts = read_texts([answers.ids[index] for index in mistakes + rejected])
+    return {
+        "source": answers.source,
+        "mistakes": describe_examples(mistakes, answers, calibration, texts),
+        "rejected": describe_examples(rejected, answers, calibration, texts),
+        "rejected_by": rejected_by,
+        "have_texts": any(each != Texts(None, None) for each in texts.values()),
+    }
 
 
-def _flat(value: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
-    """Nested settings, one line each."""
-    for key, item in value.items():
-        name = f"{above}{key}"
-        if isinstance(item, Mapping) and item:
-            yield from _flat(item, f"{name} › ")
+def _find_released(
+    answers: ScoredAnswers, calibration: Calibration, promised: Sequence[Threshold]
+) -> tuple[Labels, str]:
+    """Mark the released answers, `(n,)`, and name the threshold that decides."""
+    if any(threshold.name == "accept" for threshold in calibration.thresholds):
+        released = calibration.released(answers.selection_score, answers.group)
+        return released, "the evaluator's threshold"
+    if promised:
+        strictest = min(promised, key=lambda threshold: threshold.target)
+        confidences = calibration.calibrator.confidences(answers.selection_score)
+        return confidences >= strictest.confidence, f"the threshold for {strictest.name}"
+    nothing = np.zeros(len(answers), dtype=np.bool_)
+    return nothing, "default, as no threshold has a guarantee"
+
+
+def _flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield nested settings as pairs of a path and a text."""
+    for key, value in settings.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            yield from _flatten(value, f"{name} › ")
+        elif isinstance(value, list):
+            yield name, ", ".join(map(str, value))
         else:
-            yield name, ", ".join(map(str, item)) if isinstance(item, list) else str(item)
+            yield name, str(value)
 
 
-def _template() -> Any:
+def _load_template() -> Template:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {
-        "percent": _percent,
-        "seen": _seen,
-        "interval": _interval,
-        "value": _value,
-    }
-    return environment.from_string(
-        files(__package__).joinpath("template.html").read_text(encoding="utf-8")
-    )
+    environment.filters["percent"] = _format_percent
+    environment.filters["visible"] = _mark_invisible
+    environment.filters["interval"] = _format_interval
+    environment.filters["value"] = _format_value
+    source = files(__package__).joinpath("template.html").read_text(encoding="utf-8")
+    return environment.from_string(source)
 
 
-def _percent(share: float | None, digits: int = 1) -> str:
+def _format_percent(share: float | None, digits: int = 1) -> str:
     return "–" if share is None else f"{100 * share:.{digits}f}\u00a0%"
 
 
-def _seen(text: str) -> str:
-    """The text with a mark in place of each character that could not be seen."""
-    return _UNSEEN.sub("\ufffd", text)
+def _mark_invisible(text: str) -> str:
+    """Replace each character that readers could not see by a visible mark."""
+    return _INVISIBLE.sub("\ufffd", text)
 
 
-def _interval(metric: Interval | float | None) -> str:
-    if metric is None:
-        return "–"
+def _format_interval(metric: Interval | float | None) -> str:
+    value = _format_value(metric)
     if isinstance(metric, Interval):
-        return f"{_value(metric)} [{100 * metric.low:.1f}, {100 * metric.high:.1f}]"
-    return _value(metric)
+        return f"{value} [{100 * metric.low:.1f}, {100 * metric.high:.1f}]"
+    return value
 
 
-def _value(metric: Interval | float | None) -> str:
+def _format_value(metric: Interval | float | None) -> str:
     value = metric.value if isinstance(metric, Interval) else metric
     return "–" if value is None else f"{100 * value:.1f}"

@@ -1,4 +1,4 @@
-"""Confidences before and after calibration, on answers that the calibrator has not seen where that is possible."""
+"""Confidences before and after calibration, on answers that the calibrator has not seen if possible."""
 
 from __future__ import annotations
 
@@ -18,63 +18,72 @@ class Confidences(NamedTuple):
     """Confidences `(n,)` of labelled answers.
 
     Attributes:
-        short: a name for a legend.
-        origin: where they come from, for a sentence.
-        values: in [0, 1].
+        name: `before` or `after` calibration.
+        origin: a phrase that says how the confidences were computed.
+        values: the confidences, in [0, 1].
         correct: whether each answer is right.
     """
 
-    short: str
+    name: str
     origin: str
     values: Numbers
     correct: Labels
 
 
-def before_and_after(
+def compare_confidences(
     answers: ScoredAnswers, calibration: Calibration, test: ScoredAnswers | None
-) -> tuple[Confidences, ...]:
-    """The confidences before calibration, where there are any, and after it; of the test answers if given."""
-    judged = answers if test is None else test
-    before = []
-    if (
-        judged.confidence is not None
-        and judged.confidence.min() >= 0
-        and judged.confidence.max() <= 1
-    ):
-        values, origin = judged.confidence, "the confidence in the lines"
-        before = [Confidences("before", origin, values, judged.correct)]
-    elif judged.selection_score.max() <= 0:
-        values, origin = (
-            np.exp(judged.selection_score),
-            "the exponential of the selection score, a log-probability",
-        )
-        before = [Confidences("before", origin, values, judged.correct)]
-    return (*before, _after(answers, calibration, test))
+) -> list[Confidences]:
+    """Return the confidences before calibration, if there are any, and after it.
+
+    They are those of the test answers if there are test answers, otherwise those of `answers`.
+    """
+    before = _before_calibration(answers if test is None else test)
+    after = _after_calibration(answers, calibration, test)
+    return [after] if before is None else [before, after]
 
 
-def _after(
+def _before_calibration(answers: ScoredAnswers) -> Confidences | None:
+    """Return the confidences in the lines, or those that the selection score implies, or None."""
+    given = answers.confidence
+    if given is not None and given.min() >= 0 and given.max() <= 1:
+        return Confidences("before", "the confidence in the lines", given, answers.correct)
+    if answers.selection_score.max() <= 0:
+        origin = "the exponential of the selection score, a log-probability"
+        return Confidences("before", origin, np.exp(answers.selection_score), answers.correct)
+    return None
+
+
+def _after_calibration(
     answers: ScoredAnswers, calibration: Calibration, test: ScoredAnswers | None
 ) -> Confidences:
-    method = calibration.calibrator.method
+    calibrator = calibration.calibrator
     if test is not None:
-        values = calibration.calibrator.confidences(test.selection_score)
-        return Confidences("after", f"{method} on the test answers", values, test.correct)
-    score, right = answers.selection_score, answers.correct
-    if (calibration.source, calibration.n) != (answers.source, len(answers)):
-        values = calibration.calibrator.confidences(score)
-        return Confidences("after", f"{method} fitted on other answers", values, right)
-    if min(right.sum(), (~right).sum()) < 2 * _FOLDS:
-        values = calibration.calibrator.confidences(score)
-        return Confidences(
-            "after",
-            f"{method} on the very answers it was fitted on, which flatters it",
-            values,
-            right,
-        )
+        origin = f"{calibrator.method} on the test answers"
+        values = calibrator.confidences(test.selection_score)
+        return Confidences("after", origin, values, test.correct)
+    fitted_on_these = (calibration.source, calibration.n) == (answers.source, len(answers))
+    rarer_label_count = min(answers.correct.sum(), (~answers.correct).sum())
+    if fitted_on_these and rarer_label_count >= 2 * _FOLDS:
+        origin = f"{calibrator.method}, cross-validated in {_FOLDS} folds"
+        values = _cross_validate(answers, calibration)
+        return Confidences("after", origin, values, answers.correct)
+    if fitted_on_these:
+        answers_seen = "on the very answers it was fitted on, which flatters it"
+    else:
+        answers_seen = "fitted on other answers"
+    values = calibrator.confidences(answers.selection_score)
+    return Confidences("after", f"{calibrator.method} {answers_seen}", values, answers.correct)
+
+
+def _cross_validate(answers: ScoredAnswers, calibration: Calibration) -> Numbers:
+    """Return the confidence of each answer from a calibrator fitted on the other folds, `(n,)`."""
     from sklearn.model_selection import StratifiedKFold
 
+    score, correct = answers.selection_score, answers.correct
+    method = calibration.calibrator.method
     values = np.empty_like(score)
-    for kept, held_out in StratifiedKFold(_FOLDS, shuffle=True, random_state=0).split(score, right):
-        fitted = fit_calibrator(score[kept], right[kept], method=method)
+    folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=0)
+    for fitting, held_out in folds.split(score, correct):
+        fitted = fit_calibrator(score[fitting], correct[fitting], method=method)
         values[held_out] = fitted.calibrator.confidences(score[held_out])
-    return Confidences("after", f"{method}, cross-validated in {_FOLDS} folds", values, right)
+    return values

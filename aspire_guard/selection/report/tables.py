@@ -1,4 +1,4 @@
-"""The rows of the report's tables: thresholds, what they came to on test answers, and how well each score ranks."""
+"""The rows of the report's tables: thresholds with their outcomes on test answers, and scores with their metrics."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from aspire_guard.selection.report.figures import SCORE_NAMES, clopper_pearson
 from aspire_guard.selection.risk_control.thresholds import NoThreshold
 from aspire_guard.selection.scored_answers import ScoredAnswers
 
-MOST_RESAMPLED = 20_000
+# The bootstrap would take too long on more answers.
+MAX_RESAMPLED = 20_000
 
 _RESAMPLES = 200
 
 
-class Realised(NamedTuple):
-    """What a threshold came to on test answers.
+class Outcome(NamedTuple):
+    """The outcome of a threshold on test answers.
 
     Attributes:
-        n: the test answers it is for.
+        n: the number of test answers that the threshold applies to.
         released: how many of them it releases.
-        wrong: how many of these are wrong.
-        low: the lower end of the exact 95 % interval of the risk; None where nothing is released.
-        high: its upper end.
+        wrong: how many of the released answers are wrong.
+        low: the lower end of the exact 95 % interval of the risk, or None if it releases nothing.
+        high: the upper end of that interval, or None if it releases nothing.
     """
 
     n: int
@@ -39,16 +40,16 @@ class Realised(NamedTuple):
 
     @property
     def risk(self) -> float | None:
-        """The share of wrong answers among the released ones; None where nothing is released."""
+        """The share of wrong answers among the released ones, or None if it releases nothing."""
         return self.wrong / self.released if self.released else None
 
     @property
     def coverage(self) -> float | None:
-        """The share of the answers that is released; None where there are none."""
+        """The share of the answers that is released, or None if there are no answers."""
         return self.released / self.n if self.n else None
 
     def verdict(self, promised: float) -> str:
-        """How the risk compares with a promised one."""
+        """Say how the risk compares with a promised risk."""
         if self.risk is None or self.low is None:
             return "none released"
         if self.risk <= promised:
@@ -56,112 +57,119 @@ class Realised(NamedTuple):
         return "above, as chance allows" if self.low <= promised else "above"
 
 
-class Row(NamedTuple):
-    """One threshold, or why there is none.
+class ThresholdRow(NamedTuple):
+    """A threshold, or the reason why there is no threshold.
 
     Attributes:
-        name: what was asked for, or which band it is.
-        found: the threshold; None where there is none.
-        missing: what could be promised instead, in a sentence; None where there is a threshold.
-        realised: what it came to on test answers; None without these.
+        name: the target, or the band.
+        threshold: the threshold, or None if none was found.
+        missing: a sentence that says what could be promised instead, or None if there is a threshold.
+        outcome: the outcome on test answers, or None without test answers.
     """
 
     name: str
-    found: Threshold | None
+    threshold: Threshold | None
     missing: str | None
-    realised: Realised | None
-
-
-def asked_rows(
-    found: Mapping[str, Threshold | NoThreshold],
-    calibration: Calibration,
-    test: ScoredAnswers | None,
-) -> list[Row]:
-    """A row for each target risk."""
-    rows = []
-    for name, item in found.items():
-        if isinstance(item, Threshold):
-            whole = None if test is None else np.ones(len(test), dtype=np.bool_)
-            rows.append(Row(name, item, None, realised(item, calibration, test, whole)))
-        else:
-            rows.append(Row(name, None, item.sentence, None))
-    return rows
-
-
-def own_rows(calibration: Calibration, test: ScoredAnswers | None) -> list[Row]:
-    """A row for each threshold that the evaluator has already."""
-    rows = []
-    for cut in calibration.thresholds:
-        name = cut.name if cut.group is None else f"{cut.name}, group {cut.group}"
-        # Closed by name: a threshold of 1 has no risk to speak of.
-        missing = (
-            None
-            if cut.releases
-            else f"releases nothing: no threshold met the {cut.objective} of {cut.target:g}"
-        )
-        members = None if test is None else _members(cut, calibration, test)
-        rows.append(
-            Row(
-                name,
-                cut if cut.releases else None,
-                missing,
-                realised(cut, calibration, test, members),
-            )
-        )
-    return rows
-
-
-def realised(
-    cut: Threshold, calibration: Calibration, test: ScoredAnswers | None, members: Labels | None
-) -> Realised | None:
-    """What a threshold came to on those test answers that it is for, `(n,)`; None without test answers."""
-    if test is None or members is None:
-        return None
-    released = members & (
-        calibration.calibrator.confidences(test.selection_score) >= cut.confidence
-    )
-    m, wrong = int(released.sum()), int((released & ~test.correct).sum())
-    if not m:
-        return Realised(int(members.sum()), 0, 0, None, None)
-    low, high = clopper_pearson(np.array([wrong]), np.array([m]))
-    return Realised(int(members.sum()), m, wrong, float(low[0]), float(high[0]))
+    outcome: Outcome | None
 
 
 class ScoreRow(NamedTuple):
-    """How well one score ranks; intervals are None where the answers are too many to resample, or can't be ranked."""
+    """The ranking metrics of a score.
+
+    A metric is a plain number if the answers are too many to resample, and None if the answers can't be ranked.
+    """
 
     name: str
     auroc: Interval | float | None
     auacc: Interval | float | None
 
 
-def score_rows(scores: Mapping[str, Numbers], correct: Labels) -> list[ScoreRow]:
-    """AUROC and AUACC of each score `(n,)`, with bootstrap intervals on the same resamples."""
-    return [
-        ScoreRow(
-            SCORE_NAMES[field], _metric(auroc, values, correct), _metric(auacc, values, correct)
-        )
-        for field, values in scores.items()
-    ]
+def make_target_rows(
+    thresholds: Mapping[str, Threshold | NoThreshold],
+    calibration: Calibration,
+    test: ScoredAnswers | None,
+) -> list[ThresholdRow]:
+    """Return a row for each target risk."""
+    rows = []
+    for name, threshold in thresholds.items():
+        if isinstance(threshold, NoThreshold):
+            rows.append(ThresholdRow(name, None, threshold.sentence, None))
+            continue
+        outcome = None
+        if test is not None:
+            all_answers = np.ones(len(test), dtype=np.bool_)
+            outcome = measure_outcome(threshold, calibration, test, all_answers)
+        rows.append(ThresholdRow(name, threshold, None, outcome))
+    return rows
 
 
-def _metric(metric: Metric, scores: Numbers, correct: Labels) -> Interval | float | None:
+def make_evaluator_rows(calibration: Calibration, test: ScoredAnswers | None) -> list[ThresholdRow]:
+    """Return a row for each threshold that the evaluator already has."""
+    rows = []
+    for threshold in calibration.thresholds:
+        name = threshold.name
+        if threshold.group is not None:
+            name += f", group {threshold.group}"
+        outcome = None
+        if test is not None:
+            members = _find_members(threshold, calibration, test)
+            outcome = measure_outcome(threshold, calibration, test, members)
+        if threshold.releases:
+            rows.append(ThresholdRow(name, threshold, None, outcome))
+        else:
+            # A threshold of 1 has no risk to show.
+            unmet = f"the {threshold.objective} of {threshold.target:g}"
+            missing = f"releases nothing: no threshold met {unmet}"
+            rows.append(ThresholdRow(name, None, missing, outcome))
+    return rows
+
+
+def make_score_rows(scores: Mapping[str, Numbers], correct: Labels) -> list[ScoreRow]:
+    """Return AUROC and AUACC of each score `(n,)`, with bootstrap intervals on the same resamples."""
+    rows = []
+    for field, values in scores.items():
+        auroc_interval = _compute(auroc, values, correct)
+        auacc_interval = _compute(auacc, values, correct)
+        rows.append(ScoreRow(SCORE_NAMES[field], auroc_interval, auacc_interval))
+    return rows
+
+
+def measure_outcome(
+    threshold: Threshold, calibration: Calibration, test: ScoredAnswers, members: Labels
+) -> Outcome:
+    """Return the outcome of a threshold on the test answers that it applies to.
+
+    Args:
+        members: marks the answers that the threshold applies to, `(n,)`.
+    """
+    confidences = calibration.calibrator.confidences(test.selection_score)  # (n,)
+    released = members & (confidences >= threshold.confidence)
+    member_count = int(members.sum())
+    released_count = int(released.sum())
+    wrong_count = int((released & ~test.correct).sum())
+    if released_count == 0:
+        return Outcome(member_count, 0, 0, None, None)
+    low, high = clopper_pearson(np.array([wrong_count]), np.array([released_count]))
+    return Outcome(member_count, released_count, wrong_count, float(low[0]), float(high[0]))
+
+
+def _compute(metric: Metric, scores: Numbers, correct: Labels) -> Interval | float | None:
     try:
-        if len(scores) > MOST_RESAMPLED:
+        if len(scores) > MAX_RESAMPLED:
             return metric(scores, correct)
         return bootstrap_interval(metric, scores, correct, resamples=_RESAMPLES)
-    except InputError:  # all right or all wrong: nothing to rank
+    except InputError:  # All answers are right or all are wrong, so there is nothing to rank.
         return None
 
 
-def _members(cut: Threshold, calibration: Calibration, answers: ScoredAnswers) -> Labels:
-    """Which answers a threshold is for: those of its group, or of every group that has none of its own."""
+def _find_members(threshold: Threshold, calibration: Calibration, answers: ScoredAnswers) -> Labels:
+    """Mark the answers of a threshold's group, `(n,)`.
+
+    A threshold without a group applies to every group that has no threshold of its own.
+    """
     groups = np.array(answers.group or ("",) * len(answers), dtype=object)
-    if cut.group is not None:
-        return np.asarray(groups == cut.group, dtype=np.bool_)
-    others = [
-        each.group
-        for each in calibration.thresholds
-        if each.name == cut.name and each.group is not None
-    ]
-    return np.array([group not in others for group in groups], dtype=np.bool_)
+    if threshold.group is not None:
+        return np.asarray(groups == threshold.group, dtype=np.bool_)
+    same_band = [each for each in calibration.thresholds if each.name == threshold.name]
+    own_groups = {each.group for each in same_band if each.group is not None}
+    return np.array([group not in own_groups for group in groups], dtype=np.bool_)

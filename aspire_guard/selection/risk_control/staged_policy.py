@@ -23,7 +23,13 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from aspire_guard.errors import InputError
-from aspire_guard.jsonl import describe_json, id_field, line_error, numbered_objects, shorten
+from aspire_guard.jsonl import (
+    describe_json,
+    make_line_error,
+    parse_id,
+    read_numbered_objects,
+    shorten,
+)
 from aspire_guard.selection.calibration import Guarantee
 from aspire_guard.selection.risk_control.candidate_thresholds import (
     Calibrator,
@@ -90,11 +96,11 @@ def read_staged(path: Path) -> StagedAnswers:
     """
     lines: dict[str, int] = {}
     rows = []
-    for number, value in numbered_objects(path):
-        name = id_field(path, number, value)
+    for number, value in read_numbered_objects(path):
+        name = parse_id(path, number, value)
         if lines.setdefault(name, number) != number:
             found = f"the id {shorten(name)} of line {lines[name]} again"
-            raise line_error(
+            raise make_line_error(
                 path, number, "an id of its own", found, "rename one, or drop the repeated line"
             )
         rows.append([_stage(path, number, value, stage) for stage in STAGES])
@@ -205,7 +211,7 @@ def _stage(path: Path, number: int, value: dict[str, Any], stage: str) -> tuple[
             if not isinstance(stages, dict)
             else f"no object {shorten(stage)} in it"
         )
-        raise line_error(
+        raise make_line_error(
             path, number, '"stages" to hold "answer" and "fallback"', found, "add both answers"
         )
     score, right = answer.get("selection_score"), answer.get("correct")
@@ -215,8 +221,8 @@ def _stage(path: Path, number: int, value: dict[str, Any], stage: str) -> tuple[
         or not abs(score) <= sys.float_info.max
     ):
         what = f'"selection_score" of "{stage}" to hold a finite number'
-        raise line_error(path, number, what, describe_json(score), "score the answer again")
+        raise make_line_error(path, number, what, describe_json(score), "score the answer again")
     if not isinstance(right, bool):
         what = f'"correct" of "{stage}" to hold true or false'
-        raise line_error(path, number, what, describe_json(right), "label the answer")
+        raise make_line_error(path, number, what, describe_json(right), "label the answer")
     return float(score), right

@@ -12,11 +12,11 @@ from pathlib import Path
 from aspire_guard.errors import InputError
 from aspire_guard.jsonl import (
     describe_json,
-    id_field,
-    line_error,
-    numbered_objects,
+    make_line_error,
+    parse_id,
+    parse_text,
+    read_numbered_objects,
     shorten,
-    text_field,
 )
 from aspire_trainers.record import QARecord
 
@@ -77,7 +77,7 @@ class Labels:
 def _holds_labels(path: Path) -> bool:
     if not path.exists() or not path.stat().st_size:
         return False
-    return any(value.get("correct") is not None for _, value in numbered_objects(path))
+    return any(value.get("correct") is not None for _, value in read_numbered_objects(path))
 
 
 def _format_line(record: QARecord, answer: str) -> str:
@@ -97,17 +97,17 @@ def _read_labels(path: Path) -> dict[_Key, bool]:
     labels: dict[_Key, bool] = {}
     if path.exists() and not path.stat().st_size:  # nothing is labelled yet
         return labels
-    for number, value in numbered_objects(path):
-        record_id = id_field(path, number, value)
-        answer = text_field(path, number, "answer", value.get("answer"))
+    for number, value in read_numbered_objects(path):
+        record_id = parse_id(path, number, value)
+        answer = parse_text(path, number, "answer", value.get("answer"))
         correct = value.get("correct")
         if not isinstance(correct, bool):
             found = describe_json(correct)
             expected = '"correct" to be true or false'
-            raise line_error(path, number, expected, found, "label the answer")
+            raise make_line_error(path, number, expected, found, "label the answer")
         if labels.setdefault((record_id, answer), correct) != correct:
             found = f"another label of {shorten(answer)} for {shorten(record_id)} before"
-            raise line_error(
+            raise make_line_error(
                 path, number, "one label for each answer", found, "delete one of the two"
             )
     return labels

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from aspire_guard.jsonl import (
-    context_field,
-    id_field,
-    line_error,
-    log_likelihood_field,
-    numbered_objects,
-    question_field,
-    text_field,
+    make_line_error,
+    parse_context,
+    parse_id,
+    parse_log_likelihood,
+    parse_question,
+    parse_text,
+    read_numbered_objects,
 )
 from aspire_trainers.data.dataset import references_field
 from aspire_trainers.data.sampled_answers import SampledAnswers
@@ -67,10 +67,10 @@ def load_chain_answers(path: str | Path) -> list[ChainAnswers]:
     path = Path(path)
     answers_by_question: dict[tuple[str, str | None], ChainAnswers] = {}
     record_ids: set[str] = set()
-    for number, value in numbered_objects(path):
-        question = question_field(path, number, value)
-        context = context_field(path, number, value)
-        question_id = id_field(path, number, value)
+    for number, value in read_numbered_objects(path):
+        question = parse_question(path, number, value)
+        context = parse_context(path, number, value)
+        question_id = parse_id(path, number, value)
         references = references_field(path, number, value)
         key = (question if value.get("id") is None else question_id, context)
         if key not in answers_by_question:
@@ -81,7 +81,7 @@ def load_chain_answers(path: str | Path) -> list[ChainAnswers]:
             )
         answers = answers_by_question[key]
         if (answers.record.question, answers.record.references) != (question, references):
-            raise line_error(
+            raise make_line_error(
                 path,
                 number,
                 "the question and the references of the earlier lines with this id, or this question",
@@ -93,10 +93,10 @@ def load_chain_answers(path: str | Path) -> list[ChainAnswers]:
 
 
 def _add_answer(answers: ChainAnswers, path: Path, number: int, value: dict[str, Any]) -> None:
-    answers.texts.append(text_field(path, number, "answer", value.get("answer")))
-    answers.log_likelihoods.append(log_likelihood_field(path, number, value))
+    answers.texts.append(parse_text(path, number, "answer", value.get("answer")))
+    answers.log_likelihoods.append(parse_log_likelihood(path, number, value))
     if value.get("chain") is not None:
-        answers.chains.add(text_field(path, number, "chain", value["chain"]))
+        answers.chains.add(parse_text(path, number, "chain", value["chain"]))
 
 
 def count_answers_without_likelihood(chain_answers: Sequence[ChainAnswers]) -> int:

@@ -15,14 +15,14 @@ from typing import Any
 
 from aspire_guard.errors import DatasetError
 from aspire_guard.jsonl import (
-    context_field,
     describe_json,
-    id_field,
-    line_error,
-    numbered_objects,
-    question_field,
+    make_line_error,
+    parse_context,
+    parse_id,
+    parse_question,
+    parse_text,
+    read_numbered_objects,
     shorten,
-    text_field,
 )
 from aspire_trainers.data.handbook import SPLITS, load_questions
 from aspire_trainers.record import QARecord
@@ -55,10 +55,10 @@ def read_records(path: str | Path) -> list[QARecord]:
     path = Path(path)
     first_lines: dict[str, int] = {}
     records = []
-    for number, value in numbered_objects(path):
+    for number, value in read_numbered_objects(path):
         record = _parse_record(path, number, value)
         if record.id in first_lines:
-            raise line_error(
+            raise make_line_error(
                 path,
                 number,
                 "an id of its own",
@@ -72,9 +72,9 @@ def read_records(path: str | Path) -> list[QARecord]:
 
 def _parse_record(path: Path, number: int, value: dict[str, Any]) -> QARecord:
     return QARecord(
-        id=id_field(path, number, value),
-        question=question_field(path, number, value),
-        context=context_field(path, number, value),
+        id=parse_id(path, number, value),
+        question=parse_question(path, number, value),
+        context=parse_context(path, number, value),
         references=references_field(path, number, value),
     )
 
@@ -91,8 +91,8 @@ def references_field(path: Path, number: int, record: dict[str, Any]) -> tuple[s
     if not isinstance(value, list):
         found = "no such key, or null" if value is None else describe_json(value)
         way_out = "write [] for a question that the context does not answer"
-        raise line_error(
+        raise make_line_error(
             path, number, '"answers" to be a string or a list of strings', found, way_out
         )
-    texts = (text_field(path, number, "answers", item) for item in value)
+    texts = (parse_text(path, number, "answers", item) for item in value)
     return tuple(text for text in texts if text)

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from aspire_guard.errors import InputError
-from aspire_guard.jsonl import line_error, shorten
+from aspire_guard.jsonl import make_line_error, shorten
 
 if sys.platform != "win32":
     import fcntl
@@ -78,7 +78,9 @@ class AppendOnlyJsonl:
         except ValueError as error:
             expected = "JSON, as an earlier run wrote it"
             found = shorten(line.decode(errors="replace"))
-            raise line_error(self.path, number, expected, found, "choose another file") from error
+            raise make_line_error(
+                self.path, number, expected, found, "choose another file"
+            ) from error
 
 
 def lock_file(path: str | Path) -> BinaryIO:

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from aspire_guard.errors import InputError
-from aspire_guard.files import replaced_file
+from aspire_guard.files import replace_file
 from aspire_guard.lm.adapter import Adapter
 from aspire_guard.lm.language_model import LanguageModel
 from aspire_guard.lm.lora import Lora
@@ -179,7 +179,7 @@ class AdapterTrainer(Generic[Batch]):
             for key, value in self._optimizer.state[weight].items():
                 tensors[f"{key}/{name}"] = value
         position = json.dumps(asdict(self._position))
-        with replaced_file(Path(self.checkpoint)) as partial:
+        with replace_file(Path(self.checkpoint)) as partial:
             save_file(tensors, partial, metadata={"position": position})
 
     def _load_checkpoint(self) -> tuple[_Position, dict[str, Tensor]] | None:
