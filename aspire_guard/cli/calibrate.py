@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -14,7 +14,9 @@ import typer
 from aspire_guard.errors import InputError
 
 if TYPE_CHECKING:
-    from aspire_guard.selection.calibration import Calibration
+    from aspire_guard.selection.calibration import Calibration, Threshold
+    from aspire_guard.selection.risk_control.policy_grid import StagedCosts
+    from aspire_guard.selection.risk_control.threshold_request import ThresholdRequest
     from aspire_guard.selection.risk_control.thresholds import Costs
     from aspire_guard.selection.scored_answers import ScoredAnswers
 
@@ -22,7 +24,7 @@ _NO_THRESHOLD = 3
 
 
 class CalibrationMethod(StrEnum):
-    """How a selection score becomes a confidence."""
+    """The ways from a selection score to a confidence."""
 
     BEST = "best"
     PLATT = "platt"
@@ -45,8 +47,9 @@ def calibrate(
     cost: Annotated[
         str | None,
         typer.Option(
-            help="Or: costs to keep low, e.g. wrong=5,abstain=1 (abstain=1 where every line has a `cost`, that of "
-            "the answer if it is released and wrong); with a target risk the cheapest threshold that keeps it."
+            help="Or: costs to keep low, e.g. wrong=5,abstain=1 (abstain=1 if every line has a `cost`, that of the "
+            "answer if it is released and wrong); with a target risk, the cheapest threshold that keeps it. With two "
+            "stages: wrong=20,abstain=4,fallback=1 and, if there are reviewers, review=3."
         ),
     ] = None,
     band: Annotated[
@@ -66,10 +69,29 @@ def calibrate(
     ] = CalibrationMethod.BEST,
     evaluator: Annotated[
         Path | None,
-        typer.Option(help="Write calibrator and thresholds into this evaluator folder."),
+        typer.Option(
+            help="Write calibrator and thresholds into this evaluator folder. With two stages: take the "
+            "confidences that it gives, and leave it as it is."
+        ),
     ] = None,
     policy: Annotated[
-        Path | None, typer.Option(help="Write a policy with the threshold into this file.")
+        Path | None,
+        typer.Option(
+            help="Write a policy with the threshold, or the two stages' bands, into this file."
+        ),
+    ] = None,
+    fallback: Annotated[
+        str | None,
+        typer.Option(
+            help="With two stages: the policy's fallback, as package.module:name or a name that "
+            "`RoutingPolicy.load` is given."
+        ),
+    ] = None,
+    review: Annotated[
+        str | None,
+        typer.Option(
+            help="With two stages: the URL of the policy's review queue, e.g. sqlite:///reviews.db."
+        ),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object and nothing else.")
@@ -79,30 +101,74 @@ def calibrate(
 
     Example: aspire-guard calibrate scored.jsonl --target-risk 0.05 --evaluator my-evaluator
 
+    Two stages: if the lines hold the `stages` answer and fallback, a target risk and costs with `fallback` give the
+    cheapest policy "release the answer, ask the fallback, review or abstain", with one promise about all released
+    answers.
+
     Exit code 3: no threshold meets the target; printed is the best that can be promised and how many more labelled
     answers would be needed, and nothing is written. Of several bands or groups, one that has no threshold releases
     nothing.
     """
-    from aspire_guard.cli.calibrate_output import print_json, print_table
     from aspire_guard.jsonl import check_output_path
-    from aspire_guard.selection.calibration import Calibration, Threshold
-    from aspire_guard.selection.calibrators import fit_calibrator
-    from aspire_guard.selection.risk_control.targets import CalibrationTarget, close_thresholds
-    from aspire_guard.selection.scored_answers import read_scored
 
     if policy is not None:
         check_output_path(policy, scored)
-    answers = _of_evaluator(read_scored(scored), evaluator)
-    warn(answers, evaluator)
-    objective = CalibrationTarget(
-        target_risk=target_risk,
-        target_coverage=target_coverage,
-        cost=None if cost is None else _costs(cost, answers),
-        bands=_named_numbers(band or [], "band"),
-        by_group=by_group,
-        delta=delta,
-    )
-    today = datetime.now(UTC).date().isoformat()
+    costs = None if cost is None else _read_named_numbers(cost.split(","), "cost")
+    if fallback is not None or (costs is not None and "fallback" in costs):
+        from aspire_guard.cli.calibrate_staged import calibrate_stages
+
+        one_stage_options = {
+            "--target-coverage": target_coverage is not None,
+            "--band": bool(band),
+            "--by-group": by_group,
+            "--method": method is not CalibrationMethod.BEST,
+        }
+        _reject_options("one stage", one_stage_options)
+        is_met = calibrate_stages(
+            scored,
+            target_risk=target_risk,
+            costs=None if costs is None else _make_staged_costs(costs),
+            delta=delta,
+            evaluator=evaluator,
+            policy=policy,
+            fallback=fallback,
+            review=review,
+            as_json=as_json,
+        )
+    else:
+        from aspire_guard.selection.risk_control.threshold_request import ThresholdRequest
+
+        _reject_options("two stages, --fallback or a cost of it", {"--review": review is not None})
+        answers = _read_answers(scored, evaluator)
+        request = ThresholdRequest(
+            target_risk=target_risk,
+            target_coverage=target_coverage,
+            cost=None if costs is None else _make_costs(costs, answers),
+            bands=_read_named_numbers(band or [], "band"),
+            by_group=by_group,
+            delta=delta,
+        )
+        is_met = _calibrate_answers(answers, request, method, evaluator, policy, as_json)
+    if not is_met:
+        raise typer.Exit(_NO_THRESHOLD)
+
+
+def _calibrate_answers(
+    answers: ScoredAnswers,
+    request: ThresholdRequest,
+    method: CalibrationMethod,
+    evaluator: Path | None,
+    policy: Path | None,
+    as_json: bool,
+) -> bool:
+    """Calibrate, write and print; return False if no threshold meets a target."""
+    from aspire_guard.cli.calibrate_output import print_json, print_table
+    from aspire_guard.selection.calibration import Calibration, Threshold
+    from aspire_guard.selection.calibrators import fit_calibrator
+    from aspire_guard.selection.risk_control.threshold_request import make_closed_threshold
+
+    print_warnings(answers, evaluator)
+    date = datetime.now(UTC).date().isoformat()
     fitted = fit_calibrator(answers.selection_score, answers.correct, method=method.value)
     confidences = fitted.calibrator.confidences(answers.selection_score)
     if len(set(confidences)) == 1 < len(set(answers.correct)):
@@ -111,43 +177,60 @@ def calibrate(
             "don't, so all have the same confidence; check the labels, or use another evaluator",
             err=True,
         )
-    found = objective.choose(answers, fitted.calibrator, today)
+    results = request.choose_thresholds(answers, fitted.calibrator, date)
+    thresholds = [
+        result if isinstance(result, Threshold) else make_closed_threshold(result)
+        for result in results
+    ]
     calibration = Calibration(
         calibrator=fitted.calibrator,
-        thresholds=tuple(
-            item if isinstance(item, Threshold) else close_thresholds(item) for item in found
-        ),
+        thresholds=tuple(thresholds),
         n=len(answers),
-        date=today,
+        date=date,
         source=answers.source,
     )
-    none = not any(isinstance(item, Threshold) for item in found)
-    if not none:
+    is_met = any(isinstance(result, Threshold) for result in results)
+    if is_met:
         _save(calibration, answers, evaluator, policy)
-    (print_json if as_json else print_table)(answers, fitted, found)
-    if none:
-        raise typer.Exit(_NO_THRESHOLD)
+    (print_json if as_json else print_table)(answers, fitted, results)
+    return is_met
 
 
-def _of_evaluator(answers: ScoredAnswers, evaluator: Path | None) -> ScoredAnswers:
-    """The answers; no evaluator keeps what another's scores promise."""
-    from aspire_guard.evaluators.evaluator_folder import read_manifest
+def _read_answers(scored: Path, evaluator: Path | None) -> ScoredAnswers:
+    from aspire_guard.selection.scored_answers import read_scored
 
-    if evaluator is not None and answers.evaluator not in (None, read_manifest(evaluator).scorer):
-        raise InputError(
-            f"{answers.source}: expected scores of the evaluator in {evaluator}, found those of another; score the "
-            "answers with it, or leave --evaluator out and write a --policy"
-        )
+    answers = read_scored(scored)
+    check_evaluator(answers.source, answers.evaluator, evaluator)
     return answers
 
 
-def warn(answers: ScoredAnswers, evaluator: Path | None) -> None:
-    """Say on standard error what makes these answers a poor calibration set."""
+def check_evaluator(source: str, scorer: str | None, evaluator: Path | None) -> None:
+    """Refuse scores of another evaluator: no evaluator keeps the promise that another's scores make.
+
+    Args:
+        source: the name of the file with the scores.
+        scorer: the evaluator that the scores come from (`Manifest.scorer`), or None if it is unknown.
+        evaluator: the folder of the evaluator that is to keep the promise, or None if no folder is given.
+
+    Raises:
+        InputError: the scores come from another evaluator.
+    """
     from aspire_guard.evaluators.evaluator_folder import read_manifest
-    from aspire_guard.selection.scored_answers import warnings
+
+    if evaluator is not None and scorer not in (None, read_manifest(evaluator).scorer):
+        raise InputError(
+            f"{source}: expected scores of the evaluator in {evaluator}, found those of another; score the "
+            "answers with it, or leave --evaluator out and write a --policy"
+        )
+
+
+def print_warnings(answers: ScoredAnswers, evaluator: Path | None) -> None:
+    """Print on standard error what makes these answers a poor calibration set."""
+    from aspire_guard.evaluators.evaluator_folder import read_manifest
+    from aspire_guard.selection.scored_answers import find_warnings
 
     provenance = None if evaluator is None else read_manifest(evaluator).provenance
-    for warning in warnings(answers, provenance):
+    for warning in find_warnings(answers, provenance):
         typer.echo(f"warning: {answers.source}: {warning}", err=True)
 
 
@@ -155,51 +238,120 @@ def _save(
     calibration: Calibration, answers: ScoredAnswers, evaluator: Path | None, policy: Path | None
 ) -> None:
     """Write the evaluator's calibration, and the policy."""
-    from aspire_guard.selection.policy_file import threshold_in_lines, write_policy
+    from aspire_guard.evaluators.evaluator_folder import save_calibration
+    from aspire_guard.routing.policy_file import write_policy
 
+    # Before anything is written: a policy that can't be made should not leave half of the work behind.
+    least_confidence = None
+    if policy is not None:
+        least_confidence = _threshold_of_policy(calibration, answers, evaluator)
+    if evaluator is not None:
+        save_calibration(evaluator, calibration)
+    if policy is not None:
+        write_policy(policy, {"threshold": least_confidence})
+        scale = "confidences in the lines" if evaluator is None else "evaluator's new confidences"
+        typer.echo(
+            f"{policy}: releases from {least_confidence:.4f} on, on the scale of the {scale}",
+            err=True,
+        )
+
+
+def _threshold_of_policy(
+    calibration: Calibration, answers: ScoredAnswers, evaluator: Path | None
+) -> float:
+    """Return the least confidence that a policy releases, on the scale that its guard will meet."""
     accept = calibration.threshold_for()
-    if policy is not None and accept is None:
+    if accept is None:
         raise InputError(
             "policy: expected a threshold for all answers, found groups, or bands without accept; write these into an "
             "--evaluator, where the guard finds them"
         )
-    # Before anything is written: what can't be a policy should not leave half of the work behind.
-    released_from = accept.confidence if accept else 1.0
-    if policy is not None and accept is not None and evaluator is None:
-        released_from = threshold_in_lines(accept, answers)
     if evaluator is not None:
-        from aspire_guard.evaluators.evaluator_folder import save_calibration
+        return accept.confidence
+    return _carry_to_lines(accept, answers)
 
-        save_calibration(evaluator, calibration)
-    if policy is not None:
-        write_policy(policy, released_from)
-        scale = "confidences in the lines" if evaluator is None else "evaluator's new confidences"
-        typer.echo(
-            f"{policy}: releases from {released_from:.4f} on, on the scale of the {scale}", err=True
+
+def _carry_to_lines(threshold: Threshold, answers: ScoredAnswers) -> float:
+    """Carry a threshold over to the confidences in the lines, for an evaluator that goes on giving these.
+
+    Args:
+        threshold: chosen on these very answers.
+        answers: with the confidence of each answer.
+
+    Returns:
+        The least confidence that is released, in [0, 1]: just above that of the best answer left out.
+
+    Raises:
+        InputError: a line has no confidence, or the confidences don't rise with the scores across the threshold.
+    """
+    confidence = answers.confidence
+    if confidence is None:
+        raise InputError(
+            f'{answers.source}: expected a "confidence" in every line, on whose scale a policy cuts, found lines '
+            "without; score the answers again, or give the --evaluator that the policy is for"
         )
+    if threshold.selection_score is None:
+        return 1.0
+    is_released = answers.selection_score >= threshold.selection_score
+    if is_released.all():
+        return 0.0
+    highest_left_out = float(confidence[~is_released].max())
+    if not is_released.any() or float(confidence[is_released].min()) <= highest_left_out:
+        raise InputError(
+            f"{answers.source}: expected confidences that rise with the scores, found {highest_left_out:g} on both "
+            "sides of the threshold; score all answers with one evaluator, or write into it with --evaluator"
+        )
+    return math.nextafter(highest_left_out, 1.0)
 
 
-def _costs(text: str, answers: ScoredAnswers) -> Costs:
-    """Costs such as `wrong=5,abstain=1`; `wrong` is in the lines where these have a cost."""
+def _reject_options(expected: str, given: Mapping[str, bool]) -> None:
+    """Refuse the options that are given although they belong to another kind of calibration."""
+    rejected = [name for name, is_given in given.items() if is_given]
+    if rejected:
+        found = ", ".join(rejected)
+        raise InputError(f"options: expected {found} with {expected} alone; leave {found} out")
+
+
+def _make_costs(costs: Mapping[str, float], answers: ScoredAnswers) -> Costs:
+    """Make costs of `wrong` and `abstain`; `wrong` is left out if the lines have costs of their own."""
     from aspire_guard.selection.risk_control.thresholds import Costs
 
-    costs = _named_numbers(text.split(","), "cost")
-    expected = {"abstain"} if answers.cost is not None else {"abstain", "wrong"}
-    if set(costs) != expected or min(costs.values()) < 0 or math.inf in costs.values():
-        own = (
-            "the lines have the cost of wrong answers"
-            if answers.cost is not None
-            else "the lines have no costs"
-        )
+    expected = {"abstain", "wrong"}
+    source = "the lines have no costs"
+    if answers.cost is not None:
+        expected = {"abstain"}
+        source = "the lines have the cost of wrong answers"
+    if set(costs) != expected or not _are_costs(costs):
         example = ",".join(f"{name}=1" for name in sorted(expected))
         raise InputError(
-            f"cost: expected costs of 0 or more like {example}, found {text!r}; {own}, so pass just these"
+            f"cost: expected costs of 0 or more like {example}, found {_as_text(costs)!r}; {source}, so pass just these"
         )
-    return Costs(**({"wrong": 0.0} | costs))
+    return Costs(**({"wrong": 0.0} | dict(costs)))
 
 
-def _named_numbers(texts: Iterable[str], option: str) -> dict[str, float]:
-    """Names and numbers of texts such as `review=0.2`."""
+def _make_staged_costs(costs: Mapping[str, float]) -> StagedCosts:
+    """Make costs of `wrong`, `abstain`, `fallback` and, if there are reviewers, `review`."""
+    from aspire_guard.selection.risk_control.policy_grid import StagedCosts
+
+    needed = {"wrong", "abstain", "fallback"}
+    if not needed <= set(costs) <= needed | {"review"} or not _are_costs(costs):
+        raise InputError(
+            "cost: expected costs of 0 or more like wrong=20,abstain=4,fallback=1 or with review=3 besides, "
+            f"found {_as_text(costs)!r}; there are two stages, so pass these"
+        )
+    return StagedCosts(**costs)
+
+
+def _are_costs(costs: Mapping[str, float]) -> bool:
+    return min(costs.values()) >= 0 and math.inf not in costs.values()
+
+
+def _as_text(costs: Mapping[str, float]) -> str:
+    return ",".join(f"{name}={cost:g}" for name, cost in costs.items())
+
+
+def _read_named_numbers(texts: Iterable[str], option: str) -> dict[str, float]:
+    """Read names and numbers from texts such as `review=0.2`."""
     numbers: dict[str, float] = {}
     for text in texts:
         name, _, number = (part.strip() for part in text.partition("="))

@@ -1,9 +1,8 @@
-"""What `calibrate` prints: a table for people, or one JSON object."""
+"""The output of `calibrate`: a table for people, or one JSON object."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import typer
@@ -12,85 +11,92 @@ from rich.table import Table
 
 from aspire_guard.selection.calibration import Threshold
 from aspire_guard.selection.calibrators import FittedCalibrator
-from aspire_guard.selection.risk_control.thresholds import NoThreshold
+from aspire_guard.selection.risk_control.thresholds import UnmetTarget
 from aspire_guard.selection.scored_answers import ScoredAnswers
 
 
 def print_table(
-    answers: ScoredAnswers, fitted: FittedCalibrator, found: list[Threshold | NoThreshold]
+    answers: ScoredAnswers, fitted: FittedCalibrator, results: list[Threshold | UnmetTarget]
 ) -> None:
-    """Print the thresholds as a table, and below it what each promises, or why there is none."""
+    """Print the thresholds as a table, and below it the promise of each, or the reason why there is none."""
     console = Console()
     accuracy = f"{len(answers):,} answers, {answers.correct.mean():.1%} of them right"
-    console.print(f"{accuracy} · {_chosen(fitted)}", soft_wrap=True, highlight=False, markup=False)
-    thresholds = [item for item in found if isinstance(item, Threshold)]
+    print_line(console, f"{accuracy} · {_describe_calibrator(fitted)}")
+    thresholds = [result for result in results if isinstance(result, Threshold)]
     if thresholds:
         kind = "group" if thresholds[0].group is not None else "band"
         table = Table(kind, "confidence ≥", "score ≥", "released", "wrong of these", "promised")
         for threshold in thresholds:
-            table.add_row(_name(threshold), *_cells(threshold))
+            table.add_row(*_cells(threshold))
         console.print(table)
-    for item in found:
-        console.print(
-            f"{_name(item)}: {_promise(item)}", soft_wrap=True, highlight=False, markup=False
-        )
+    for result in results:
+        print_line(console, f"{_name(result)}: {_promise(result)}")
 
 
-def _cells(item: Threshold) -> Iterator[str]:
-    yield f"{item.confidence:.4f}"
-    yield (
-        "–"
-        if item.selection_score is None
-        else "all"
-        if item.confidence == 0
-        else f"{item.selection_score:.4f}"
-    )
-    yield "–" if item.coverage is None else f"{item.coverage:.1%}"
-    yield "–" if item.risk is None else f"{item.risk:.1%}"
-    yield "–" if item.risk_bound is None else f"≤ {item.risk_bound:.1%}"
+def print_line(console: Console, line: str) -> None:
+    """Print a line as it is, however long."""
+    console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
-def _promise(item: Threshold | NoThreshold) -> str:
-    if not isinstance(item, Threshold):
-        return item.sentence
-    cost = (
-        f"a mean cost of {item.target:.4g} on these answers; " if item.objective == "cost" else ""
-    )
-    return cost + (
-        item.guarantee.sentence
-        if item.guarantee
-        else "an estimate on these answers, not a guarantee"
-    )
+def print_json(
+    answers: ScoredAnswers, fitted: FittedCalibrator, results: list[Threshold | UnmetTarget]
+) -> None:
+    """Print one JSON object: thresholds, the targets that have none, and the comparison of calibrators."""
+    thresholds, missing = [], []
+    for result in results:
+        values = result.model_dump(mode="json")
+        if isinstance(result, Threshold):
+            promise = result.guarantee.sentence if result.guarantee else None
+            thresholds.append(values | {"promise": promise})
+        else:
+            missing.append(values | {"reason": result.sentence})
+    output: dict[str, Any] = {
+        "n": len(answers),
+        "accuracy": float(answers.correct.mean()),
+        "method": fitted.calibrator.method,
+        "comparison": {name: losses._asdict() for name, losses in fitted.comparison.items()},
+        "thresholds": thresholds,
+        "missing": missing,
+    }
+    typer.echo(json.dumps(output, ensure_ascii=False))
 
 
-def _name(item: Threshold | NoThreshold) -> str:
-    return item.name if item.group is None else item.group
+def _cells(threshold: Threshold) -> list[str]:
+    """Return a row of the table; a dash stands for an unknown number."""
+    if threshold.selection_score is None:
+        score = "–"
+    elif threshold.confidence == 0:
+        score = "all"
+    else:
+        score = f"{threshold.selection_score:.4f}"
+    return [
+        _name(threshold),
+        f"{threshold.confidence:.4f}",
+        score,
+        "–" if threshold.coverage is None else f"{threshold.coverage:.1%}",
+        "–" if threshold.risk is None else f"{threshold.risk:.1%}",
+        "–" if threshold.risk_bound is None else f"≤ {threshold.risk_bound:.1%}",
+    ]
 
 
-def _chosen(fitted: FittedCalibrator) -> str:
+def _promise(result: Threshold | UnmetTarget) -> str:
+    if not isinstance(result, Threshold):
+        return result.sentence
+    promise = "an estimate on these answers, not a guarantee"
+    if result.guarantee:
+        promise = result.guarantee.sentence
+    if result.objective == "cost":
+        return f"a mean cost of {result.target:.4g} on these answers; {promise}"
+    return promise
+
+
+def _name(result: Threshold | UnmetTarget) -> str:
+    return result.name if result.group is None else result.group
+
+
+def _describe_calibrator(fitted: FittedCalibrator) -> str:
     method = fitted.calibrator.method
     losses = fitted.comparison.get(method)
     if losses is None:
         return f"confidence by {method}"
     return f"confidence by {method}: Brier score {losses.brier:.4f}, ECE {losses.ece:.4f} (cross-validated)"
-
-
-def print_json(
-    answers: ScoredAnswers, fitted: FittedCalibrator, found: list[Threshold | NoThreshold]
-) -> None:
-    """Print one JSON object: thresholds, the targets that have none, and how the calibrator was chosen."""
-    thresholds = [item for item in found if isinstance(item, Threshold)]
-    missing = [item for item in found if not isinstance(item, Threshold)]
-    result: dict[str, Any] = {
-        "n": len(answers),
-        "accuracy": float(answers.correct.mean()),
-        "method": fitted.calibrator.method,
-        "comparison": {name: losses._asdict() for name, losses in fitted.comparison.items()},
-        "thresholds": [
-            item.model_dump(mode="json")
-            | {"promise": item.guarantee.sentence if item.guarantee else None}
-            for item in thresholds
-        ],
-        "missing": [item.model_dump(mode="json") | {"reason": item.sentence} for item in missing],
-    }
-    typer.echo(json.dumps(result, ensure_ascii=False))

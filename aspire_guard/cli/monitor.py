@@ -43,7 +43,7 @@ def monitor(
     target_risk: Annotated[
         float | None,
         typer.Option(
-            help="The risk that was promised; where left out, what the evaluator promises."
+            help="The risk that was promised. By default the one that the evaluator promises."
         ),
     ] = None,
     delta: Annotated[
@@ -67,28 +67,28 @@ def monitor(
     from aspire_guard.selection.monitoring.risk_monitor import RiskMonitor
     from aspire_guard.selection.scored_answers import read_scored, read_selection_scores
 
+    # All files are read before the monitor changes: a mistake in one should not leave half of the work behind.
     held = None if evaluator is None else read_calibration(evaluator)
     new_scores = None if scores is None else read_selection_scores(scores)
     reviewed = None if labels is None else read_scored(labels)
     if calibration is None:
-        watch = RiskMonitor.load(state)
+        risk_monitor = RiskMonitor.load(state)
     else:
         risk = _promised_risk(held) if target_risk is None else target_risk
         old_scores = read_scored(calibration).selection_score
-        watch = RiskMonitor.start(old_scores, target_risk=risk, delta=delta, path=state)
+        risk_monitor = RiskMonitor.start(old_scores, target_risk=risk, delta=delta, path=state)
     if scores is not None and new_scores is not None:
-        known, whole = _counted(scores, "scores", len(new_scores), watch)
-        watch.observe_scores(new_scores[known:], batch=whole)
+        n_known, batch = _match_batches(scores, "scores", len(new_scores), risk_monitor)
+        risk_monitor.observe_scores(new_scores[n_known:], batch=batch)
     if labels is not None and reviewed is not None:
-        known, whole = _counted(labels, "labels", len(reviewed), watch)
-        promised = (
-            slice(None)
-            if held is None
-            else held.released(reviewed.selection_score, reviewed.group)[known:]
-        )
-        watch.observe_labels(reviewed.correct[known:][promised], batch=whole)
-    typer.echo(watch.explain())
-    if watch.alarmed():
+        n_known, batch = _match_batches(labels, "labels", len(reviewed), risk_monitor)
+        new_labels = reviewed.correct[n_known:]
+        if held is not None:
+            is_released = held.released(reviewed.selection_score, reviewed.group)
+            new_labels = new_labels[is_released[n_known:]]
+        risk_monitor.observe_labels(new_labels, batch=batch)
+    typer.echo(risk_monitor.explain())
+    if risk_monitor.is_alarmed():
         raise typer.Exit(_ALARM)
 
 
@@ -102,18 +102,27 @@ def _promised_risk(held: Calibration | None) -> float:
     return accept.guarantee.target_risk
 
 
-def _counted(path: Path, kind: str, n: int, watch: RiskMonitor) -> tuple[int, str]:
-    """How many of a file's `n` lines the monitor has counted before, and the name of a batch of them all."""
-    digest, known, batches = hashlib.sha256(kind.encode()), 0, set(watch.record.batches)
-    # No more than were read: the file may have grown since. A line is known again where only its label is fixed.
-    for number, (_, value) in enumerate(islice(read_numbered_objects(path), n), start=1):
-        digest.update(json.dumps([value.get("id"), value["selection_score"]]).encode())
-        if digest.hexdigest() in batches:
-            known = number
-    if known:
-        found = "all" if known == n else f"the first {known:,}"
+def _match_batches(path: Path, kind: str, n: int, risk_monitor: RiskMonitor) -> tuple[int, str]:
+    """Compare a file with the batches that the monitor has counted.
+
+    Returns:
+        How many of the file's first `n` lines the monitor has counted before, and the name of a batch of all of them.
+    """
+    digest = hashlib.sha256(kind.encode())
+    counted = set(risk_monitor.record.batches)
+    n_known = 0
+    # No more lines than were read: the file may have grown since.
+    lines = islice(read_numbered_objects(path), n)
+    for number, (_, record) in enumerate(lines, start=1):
+        # Without the label: a line stays known if only its label is fixed.
+        line = json.dumps([record.get("id"), record["selection_score"]])
+        digest.update(line.encode())
+        if digest.hexdigest() in counted:
+            n_known = number
+    if n_known:
+        found = "all" if n_known == n else f"the first {n_known:,}"
         typer.echo(
             f"warning: {path}: {found} of {n:,} lines were counted before, and are not counted again",
             err=True,
         )
-    return known, digest.hexdigest()
+    return n_known, digest.hexdigest()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from aspire_guard.cli.calibrate import warn
+from aspire_guard.cli.calibrate import print_warnings
 from aspire_guard.jsonl import check_output_path
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def report(
     inputs = [scored] if test is None else [scored, test]
     check_output_path(output, *inputs)
     answers = read_scored(scored)
-    warn(answers, evaluator)
+    print_warnings(answers, evaluator)
     today = datetime.now(UTC).date().isoformat()
     if evaluator is None:
         calibration, settings = _fit_calibration(answers, today), None

@@ -41,9 +41,13 @@ class ResolvedBands:
         """Return the band of a confidence."""
         return next(band for band in self.bands if confidence >= band.threshold)
 
-    def accepts(self, score: Score | None) -> bool:
-        """Tell whether the score alone releases an answer."""
-        return score is not None and self.find_band(score.confidence).is_accepting
+    def accepts(self, score: Score | None, accept_from: float | None = None) -> bool:
+        """Tell whether the score alone releases an answer: by its band, or from `accept_from` on."""
+        if score is None:
+            return False
+        if accept_from is not None:
+            return score.confidence >= accept_from
+        return self.find_band(score.confidence).is_accepting
 
     def find_routes(self, score: Score | None) -> Routes:
         """Return the routes to try for an answer, in this order. An unscored answer is in the lowest band."""
@@ -64,12 +68,13 @@ class ResolvedBands:
         """The least confidence that is released, in [0, 1], or 1 if no band accepts."""
         return self.lowest_accepting.threshold if self.lowest_accepting else 1.0
 
-    def explain(self, score: Score | None) -> str:
-        """Compare a score with the threshold in one sentence."""
+    def explain(self, score: Score | None, accept_from: float | None = None) -> str:
+        """Compare a score with the threshold, or with `accept_from` if it is given, in one sentence."""
         if score is None:
             return "scoring failed, so the answer is not released"
-        comparison = "reaches" if score.confidence >= self.threshold else "is below"
-        return f"confidence {score.confidence:.3f} {comparison} the threshold {self.threshold:.3f}"
+        threshold = self.threshold if accept_from is None else accept_from
+        comparison = "reaches" if score.confidence >= threshold else "is below"
+        return f"confidence {score.confidence:.3f} {comparison} the threshold {threshold:.3f}"
 
 
 def resolve_threshold(

@@ -50,12 +50,14 @@ class Candidate:
         exchange: the exchange that was read from it.
         score: the evaluator's score, or None if it failed.
         is_from_chain: True if the chain itself gave the answer, False if a fallback did.
+        accept_from: the threshold of the fallback that gave it, or None if the policy's bands decide.
     """
 
     output: Any
     exchange: Exchange
     score: Score | None
     is_from_chain: bool
+    accept_from: float | None = None
 
 
 class DecisionLog:
@@ -92,6 +94,7 @@ class DecisionLog:
         result: ScoringResult,
         *,
         name: str | None,
+        accept_from: float | None,
     ) -> Candidate:
         """Log an answer with its run and its score, and return it as a candidate.
 
@@ -101,6 +104,7 @@ class DecisionLog:
             exchange: the exchange that was read from its output.
             result: the score of the exchange.
             name: the name of the fallback, or None for the chain.
+            accept_from: the threshold of the fallback's own, or None if the policy's bands decide.
         """
         score = result.score
         step = Step(
@@ -115,7 +119,7 @@ class DecisionLog:
         is_from_chain = source == "chain"
         if is_from_chain:
             self._timings = Timings(generate=run.seconds, score=result.seconds)
-        candidate = Candidate(run.output, exchange, score, is_from_chain)
+        candidate = Candidate(run.output, exchange, score, is_from_chain, accept_from)
         self.candidates.append(candidate)
         return candidate
 
@@ -170,12 +174,15 @@ class DecisionLog:
             error: the last error on the way. By default the last error of the steps.
         """
         score = None if candidate is None else candidate.score
+        threshold = self.bands.threshold
+        if candidate is not None and candidate.accept_from is not None:
+            threshold = candidate.accept_from
         return Verdict(
             accepted=accepted,
             released=released,
             route=route,
             confidence=None if score is None else score.confidence,
-            threshold=self.bands.threshold,
+            threshold=threshold,
             score=score,
             reason=self._review_reason or self._explain_score(candidate),
             guarantee=self._find_guarantee(route, score),
@@ -188,7 +195,7 @@ class DecisionLog:
     def _explain_score(self, candidate: Candidate | None) -> str:
         if candidate is None:
             return "the chain failed"
-        return self.bands.explain(candidate.score)
+        return self.bands.explain(candidate.score, candidate.accept_from)
 
     def _find_guarantee(self, route: RouteName, score: Score | None) -> str | None:
         # The evaluator's promise is about the chain's own answers that reach the threshold.

@@ -135,7 +135,11 @@ class _AnswerFlow:
         return (yield from self._judge_output(chain_run, "chain"))
 
     def _judge_output(
-        self, run: ChainRan, source: Literal["chain", "fallback"], name: str | None = None
+        self,
+        run: ChainRan,
+        source: Literal["chain", "fallback"],
+        name: str | None = None,
+        accept_from: float | None = None,
     ) -> _FlowPart:
         """Score the answer in a run's output, and release it if its score is high enough."""
         exchange = extract_judged_exchange(self.extract, self.input, run.output, run.recorder)
@@ -145,8 +149,10 @@ class _AnswerFlow:
         result = yield from self._score_answer(run, exchange)
         if result.error is not None and self.policy.on_error == "raise":
             raise result.error
-        candidate = self.log.log_answer(source, run, exchange, result, name=name)
-        if self.log.bands.accepts(result.score):
+        candidate = self.log.log_answer(
+            source, run, exchange, result, name=name, accept_from=accept_from
+        )
+        if self.log.bands.accepts(result.score, accept_from):
             return self._release(candidate, "accept" if candidate.is_from_chain else "fallback")
         return None
 
@@ -200,7 +206,8 @@ class _AnswerFlow:
         reply = yield from request(effect)
         if isinstance(reply, ChainRan):
             try:
-                return (yield from self._judge_output(reply, "fallback", route.label))
+                judged = self._judge_output(reply, "fallback", route.label, route.accept_from)
+                return (yield from judged)
             except ExchangeError as error:
                 reply = EffectFailed(error, reply.seconds, reply.retries)
         self.log.log_failure(
@@ -240,7 +247,7 @@ class _AnswerFlow:
         return ReviewItem(
             **candidate.exchange.model_dump(exclude={"log_likelihood"}),
             confidence=None if score is None else score.confidence,
-            reason=self.log.bands.explain(score),
+            reason=self.log.bands.explain(score, candidate.accept_from),
             group=self.group,
         )
 

@@ -12,6 +12,7 @@ budget: {hops: 2}
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +21,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from aspire_guard.errors import InputError, PolicyError
-from aspire_guard.files import describe_validation_error
+from aspire_guard.files import describe_validation_error, write_text
 from aspire_guard.import_by_name import import_by_name
 from aspire_guard.routing.routes import (
     Abstain,
@@ -181,3 +182,22 @@ def _describe_type(value: Any) -> str:
     if isinstance(value, list):
         return "a list"
     return "nothing" if value is None else f"a value of type {type(value).__name__}"
+
+
+def write_policy(path: Path, settings: Mapping[str, Any]) -> None:
+    """Write the settings of a policy as JSON; `read_policy` reads them back.
+
+    Args:
+        path: the file, which is replaced if it exists.
+        settings: as they stand in a policy file, with runnables by their names.
+
+    Raises:
+        InputError: the file can't be written.
+    """
+    try:
+        write_text(path, json.dumps(settings, indent=2) + "\n")
+    except OSError as error:
+        found = error.strerror or str(error)
+        raise InputError(
+            f"{path}: expected to write the policy, found: {found}; fix the path"
+        ) from error

@@ -76,6 +76,8 @@ class Fallback:
             False ends the tries.
         cost: the cost of one call, in the unit of the budget. All tries together count as one call.
         name: the name of its steps in the verdict, or None for the runnable's own name.
+        accept_from: the least confidence from which its answer is released, in [0, 1]. If None, the bands of the
+            policy decide, as they do for the chain's answer.
     """
 
     runnable: Annotated[Any, BeforeValidator(coerce_to_runnable)]
@@ -83,6 +85,7 @@ class Fallback:
     retries: int = Field(default=0, ge=0)
     cost: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     name: str | None = None
+    accept_from: _Share | None = None
 
     @property
     def label(self) -> str:

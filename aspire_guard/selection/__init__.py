@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from aspire_guard.selection.metrics.bootstrap import bootstrap_difference
     from aspire_guard.selection.metrics.ranking import auroc
     from aspire_guard.selection.monitoring.risk_monitor import RiskMonitor
-    from aspire_guard.selection.policy_file import threshold_in_lines, write_policy
     from aspire_guard.selection.risk_control.policy_grid import StagedCosts
-    from aspire_guard.selection.risk_control.staged_policy import choose_staged_policy, read_staged
+    from aspire_guard.selection.risk_control.staged_policy import choose_staged_policy
     from aspire_guard.selection.risk_control.thresholds import (
         choose_bands,
         choose_group_thresholds,
         choose_threshold,
     )
     from aspire_guard.selection.scored_answers import ScoredAnswers, read_scored
+    from aspire_guard.selection.staged_answers import read_staged
 
 __all__ = [
     "Calibration",
@@ -39,13 +39,9 @@ __all__ = [
     "fit_calibrator",
     "read_scored",
     "read_staged",
-    "threshold_in_lines",
-    "write_policy",
 ]
 
 _MODULES = {
-    "threshold_in_lines": "aspire_guard.selection.policy_file",
-    "write_policy": "aspire_guard.selection.policy_file",
     "Calibration": "aspire_guard.selection.calibration",
     "PlattCalibrator": "aspire_guard.selection.calibrators.logistic",
     "RiskMonitor": "aspire_guard.selection.monitoring.risk_monitor",
@@ -60,7 +56,7 @@ _MODULES = {
     "choose_threshold": "aspire_guard.selection.risk_control.thresholds",
     "fit_calibrator": "aspire_guard.selection.calibrators.fit",
     "read_scored": "aspire_guard.selection.scored_answers",
-    "read_staged": "aspire_guard.selection.risk_control.staged_policy",
+    "read_staged": "aspire_guard.selection.staged_answers",
 }
 
 __getattr__, __dir__ = load_lazily(__name__, _MODULES)

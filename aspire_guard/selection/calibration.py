@@ -10,7 +10,9 @@ from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from aspire_guard.selection.arrays import Labels, Numbers
-from aspire_guard.selection.calibrators import Calibrator, fit_calibrator
+from aspire_guard.selection.calibrators import AnyCalibrator, fit_calibrator
+
+Objective = Literal["risk", "coverage", "cost", "accuracy"]
 
 LEAST_RELEASED = 10
 
@@ -20,15 +22,15 @@ class _Part(BaseModel):
 
 
 class Guarantee(_Part):
-    """What a threshold promises of future answers to questions like those it was calibrated on.
+    """The promise of a threshold about future answers to questions like those it was calibrated on.
 
     Attributes:
         target_risk: the largest share of wrong answers among the released ones, in (0, 1).
         delta: the probability, over the draw of the calibration answers, that the promise fails, in (0, 1).
-        n: labelled answers it rests on.
-        family: how many thresholds share δ and hold together; 1: this one alone.
-        method: the test behind it.
-        date: when, ISO 8601.
+        n: the number of labelled answers behind the promise.
+        family: the number of thresholds that share δ and hold together; 1 if the threshold stands alone.
+        method: the test behind the promise.
+        date: the date of the calibration, ISO 8601.
     """
 
     target_risk: float = Field(gt=0, lt=1)
@@ -43,33 +45,33 @@ class Guarantee(_Part):
         """The promise in one plain sentence."""
         together = f", for all {self.family} thresholds at once," if self.family > 1 else ","
         return (
-            f"with probability {_percent(1 - self.delta)} over the calibration answers{together} at most "
-            f"{_percent(self.target_risk)} of the released answers are wrong, for questions like the {self.n:,} "
+            f"with probability {_as_percent(1 - self.delta)} over the calibration answers{together} at most "
+            f"{_as_percent(self.target_risk)} of the released answers are wrong, for questions like the {self.n:,} "
             f"calibrated on ({self.date})"
         )
 
 
 class Threshold(_Part):
-    """One cut: answers at or above it are released, or go to the band that it opens.
+    """A least confidence: answers at or above it are released, or go to the band that it opens.
 
     Attributes:
-        name: the band it opens.
-        group: the group it is for; None: every group that has none of its own.
+        name: the band that it opens.
+        group: the group that it is for, or None if it is for every group without a threshold of its own.
         confidence: the least confidence that is released, in [0, 1]; 1 releases nothing.
-        selection_score: the same cut on the selection score; None where nothing is released, or it isn't known.
-        objective: what was asked for.
-        target: how much of it, e.g. a risk of 0.05.
-        coverage: the share of the calibration answers that it releases; None where it isn't known.
-        risk: the share of wrong ones among these; None where nothing is released, or it isn't known.
-        risk_bound: the upper bound on future risk that goes with the guarantee; None without one.
-        guarantee: what it promises; None: nothing.
+        selection_score: the same threshold on the selection score, or None if nothing is released or it is unknown.
+        objective: the quantity that was asked for.
+        target: the value of it that was asked for, e.g. a risk of 0.05.
+        coverage: the share of the calibration answers that it releases, or None if it is unknown.
+        risk: the share of wrong answers among them, or None if nothing is released or it is unknown.
+        risk_bound: the upper bound on future risk that goes with the guarantee, or None without a guarantee.
+        guarantee: the promise, or None if it promises nothing.
     """
 
     name: str = "accept"
     group: str | None = None
     confidence: float = Field(ge=0, le=1)
     selection_score: float | None = Field(default=None, allow_inf_nan=False)
-    objective: Literal["risk", "coverage", "cost", "accuracy"]
+    objective: Objective
     target: float = Field(allow_inf_nan=False)
     coverage: float | None = Field(default=None, ge=0, le=1)
     risk: float | None = Field(default=None, ge=0, le=1)
@@ -86,7 +88,7 @@ class Threshold(_Part):
 
     @property
     def releases(self) -> bool:
-        """Whether any answer can reach it."""
+        """True if an answer can reach the threshold."""
         return self.confidence < 1
 
 
@@ -94,14 +96,14 @@ class Calibration(_Part):
     """The calibrator of an evaluator, and its thresholds.
 
     Attributes:
-        calibrator: from selection score to confidence.
-        thresholds: at most one of each name and group.
-        n: labelled answers the calibrator was fitted on.
-        date: when, ISO 8601.
+        calibrator: maps selection scores to confidences.
+        thresholds: at most one threshold of each name and group.
+        n: the number of labelled answers that the calibrator was fitted on.
+        date: the date of the calibration, ISO 8601.
         source: the name of the file with these answers.
     """
 
-    calibrator: Calibrator
+    calibrator: AnyCalibrator
     thresholds: tuple[Threshold, ...] = ()
     n: int = Field(ge=0)
     date: str
@@ -109,59 +111,61 @@ class Calibration(_Part):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        cuts = [(threshold.name, threshold.group) for threshold in self.thresholds]
-        if len(set(cuts)) < len(cuts):
+        keys = [(threshold.name, threshold.group) for threshold in self.thresholds]
+        if len(set(keys)) < len(keys):
             raise ValueError(
                 "expected one threshold of each name and group, found two; keep one of them"
             )
         return self
 
     def confidence(self, selection_score: float) -> float:
-        """The probability of being right, in [0, 1): a threshold of 1 releases nothing. NaN stays NaN."""
+        """Return the probability of being right, in [0, 1): a threshold of 1 releases nothing. NaN stays NaN."""
         return self.calibrator.confidence(selection_score)
 
     def threshold_for(self, group: str | None = None, name: str = "accept") -> Threshold | None:
-        """The threshold of a group, or the one for every group that has none of its own; None where there is none."""
-        cuts = {
+        """Return the threshold of a group, or the common threshold if the group has no own, or None without either."""
+        by_group = {
             threshold.group: threshold for threshold in self.thresholds if threshold.name == name
         }
-        return cuts.get(group) or cuts.get(None)
+        return by_group.get(group) or by_group.get(None)
 
     def released(
         self, selection_scores: Numbers, groups: Sequence[str | None] | None = None
     ) -> Labels:
-        """Which answers the guard would release, `(n,)`: the comparison it makes itself.
+        """Tell which answers the guard would release, `(n,)`, by the comparison that the guard makes.
 
         Args:
             selection_scores: `(n,)`, in nats.
-            groups: of each answer; None where they have none.
+            groups: the group of each answer, or None if the answers have no groups.
         """
-        cuts = {group: self.threshold_for(group) for group in {None, *(groups or ())}}
-        least = [
-            1.0 if (cut := cuts[group]) is None else cut.confidence for group in groups or (None,)
-        ]
-        found: Labels = self.calibrator.confidences(selection_scores) >= np.array(least)
-        return found
+        answer_groups = groups or (None,)
+        least_confidences = {group: self._least_confidence(group) for group in set(answer_groups)}
+        least = np.array([least_confidences[group] for group in answer_groups])
+        released: Labels = self.calibrator.confidences(selection_scores) >= least
+        return released
 
     @property
     def threshold(self) -> float:
-        """The least confidence that is released where no group is given; 1 releases nothing."""
-        accept = self.threshold_for()
-        return accept.confidence if accept else 1.0
+        """The least confidence that is released if no group is given; 1 releases nothing."""
+        return self._least_confidence(None)
 
     @property
     def guarantee(self) -> str | None:
-        """What that threshold promises of future answers, in one sentence; None: nothing."""
+        """The promise of that threshold about future answers in one sentence, or None if it promises nothing."""
         accept = self.threshold_for()
         return accept.guarantee.sentence if accept and accept.guarantee else None
 
     @property
     def target_accuracy(self) -> float | None:
-        """The accuracy that the released calibration answers were to reach and did; None: none did, or none was set."""
+        """The accuracy asked for, or None if the released calibration answers didn't reach it or none was asked for."""
         accept = self.threshold_for()
-        return (
-            accept.target if accept and accept.releases and accept.objective == "accuracy" else None
-        )
+        if accept is None or not accept.releases or accept.objective != "accuracy":
+            return None
+        return accept.target
+
+    def _least_confidence(self, group: str | None) -> float:
+        accept = self.threshold_for(group)
+        return accept.confidence if accept else 1.0
 
 
 def fit_calibration(
@@ -179,31 +183,34 @@ def fit_calibration(
     """
     score, right = np.asarray(scores, dtype=float), np.asarray(correct, dtype=bool)
     calibrator = fit_calibrator(score, right, method="platt").calibrator
-    threshold = _lowest_threshold(score, calibrator.confidences(score), right, target_accuracy)
+    threshold = _find_lowest_threshold(score, calibrator.confidences(score), right, target_accuracy)
     return Calibration(calibrator=calibrator, thresholds=(threshold,), n=len(right), date=date)
 
 
-def _lowest_threshold(
-    score: Numbers, confidence: Numbers, right: Labels, target: float
+def _find_lowest_threshold(
+    score: Numbers, confidence: Numbers, right: Labels, target_accuracy: float
 ) -> Threshold:
     order = np.argsort(-score, kind="stable")
-    ranked, released = confidence[order], np.arange(1, len(right) + 1)
+    ranked = confidence[order]
+    released = np.arange(1, len(right) + 1)
     n_right = np.cumsum(right[order])
     # A threshold lies between two different confidences: ties are released together.
-    is_cut = np.append(ranked[:-1] > ranked[1:], True)[: len(right)]
-    good = np.flatnonzero(is_cut & (n_right / released >= target) & (released >= LEAST_RELEASED))
-    if not len(good):
-        return Threshold(confidence=1.0, objective="accuracy", target=target, coverage=0.0)
-    cut = good[-1]
+    is_candidate = np.append(ranked[:-1] > ranked[1:], True)[: len(right)]
+    reaches_target = n_right / released >= target_accuracy
+    passing = np.flatnonzero(is_candidate & reaches_target & (released >= LEAST_RELEASED))
+    if not len(passing):
+        return Threshold(confidence=1.0, objective="accuracy", target=target_accuracy, coverage=0.0)
+    lowest = passing[-1]
+    n_wrong = released[lowest] - n_right[lowest]
     return Threshold(
-        confidence=float(ranked[cut]),
-        selection_score=float(score[order[cut]]),
+        confidence=float(ranked[lowest]),
+        selection_score=float(score[order[lowest]]),
         objective="accuracy",
-        target=target,
-        coverage=float(released[cut] / len(right)),
-        risk=float((released[cut] - n_right[cut]) / released[cut]),
+        target=target_accuracy,
+        coverage=float(released[lowest] / len(right)),
+        risk=float(n_wrong / released[lowest]),
     )
 
 
-def _percent(share: float) -> str:
+def _as_percent(share: float) -> str:
     return f"{100 * share:.10g} %"

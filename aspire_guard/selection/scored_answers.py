@@ -1,6 +1,6 @@
 """Scored answers: what `aspire-guard score` writes, read and checked.
 
-JSONL in UTF-8, one answer a line; `group` and `cost` may be left out, of all lines together:
+JSONL in UTF-8, one answer a line; `group` and `cost` may be left out, but then in all lines:
 
     {"id": "q1", "selection_score": -0.31, "correct": true, "group": "billing", "cost": 2.5}
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,14 +37,14 @@ class ScoredAnswers:
 
     Attributes:
         source: the name of the file, without its folder.
-        ids: of each answer, all different.
-        selection_score: `(n,)`, in nats, finite, higher where the answer is more likely right.
+        ids: the id of each answer, all different.
+        selection_score: `(n,)`, in nats, finite, higher if the answer is more likely right.
         correct: `(n,)`, whether each answer is right.
-        group: the tenant, task or other group of each answer; None where the lines have none.
-        cost: `(n,)`, what each answer costs if it is released and wrong, ≥ 0; None where the lines have none.
-        confidence: `(n,)`, what the evaluator's confidence was when it scored; None where a line has none.
+        group: the tenant, task or other group of each answer, or None if the lines have no groups.
+        cost: `(n,)`, the cost of each answer if it is released and wrong, ≥ 0, or None if the lines have no costs.
+        confidence: `(n,)`, the evaluator's confidence when it scored, or None if a line has no confidence.
         baselines: other scores that every line has (`log_likelihood`, `p_correct`), `(n,)` each.
-        evaluator: whose scores these are (`Manifest.scorer`); None where the lines don't say.
+        evaluator: the evaluator that gave the scores (`Manifest.scorer`), or None if the lines name none.
     """
 
     source: str
@@ -67,12 +67,12 @@ def read_scored(path: Path) -> ScoredAnswers:
     Raises:
         DatasetError: the file is missing, unreadable or empty; or a line is no JSON object, has no finite
             `selection_score`, no boolean `correct`, the id of an earlier line, another `evaluator` than the first
-            line, or a `group` or `cost` where that has none (or none where it has one).
+            line, or has a `group` or `cost` while the first line has none, or the other way round.
     """
     columns = _Columns(path)
-    for number, value in read_numbered_objects(path):
-        columns.add(number, value)
-    return columns.answers()
+    for number, record in read_numbered_objects(path):
+        columns.add(number, record)
+    return columns.to_answers()
 
 
 def read_selection_scores(path: Path) -> Numbers:
@@ -81,11 +81,15 @@ def read_selection_scores(path: Path) -> Numbers:
     Raises:
         DatasetError: the file is missing, unreadable or empty, or a line has no finite `selection_score`.
     """
-    return np.fromiter(_selection_scores(path), dtype=np.float64)
+    scores = (
+        _read_number(path, number, record, "selection_score")
+        for number, record in read_numbered_objects(path)
+    )
+    return np.fromiter(scores, dtype=np.float64)
 
 
-def warnings(scored: ScoredAnswers, provenance: Mapping[str, Any] | None = None) -> list[str]:
-    """What makes these answers a poor calibration set, a sentence each.
+def find_warnings(scored: ScoredAnswers, provenance: Mapping[str, Any] | None = None) -> list[str]:
+    """Return what makes these answers a poor calibration set, a sentence each.
 
     Args:
         scored: the answers.
@@ -103,13 +107,12 @@ def warnings(scored: ScoredAnswers, provenance: Mapping[str, Any] | None = None)
         found.append(
             "expected scores that differ, found one score for all answers; no threshold can tell them apart"
         )
-    return found + _trained_on(
-        scored, [str(name) for name in (provenance or {}).get("datasets", ())]
-    )
+    datasets = [str(name) for name in (provenance or {}).get("datasets", ())]
+    return found + _warn_of_training_answers(scored, datasets)
 
 
 class _Columns:
-    """The lines so far, by column."""
+    """The lines read so far, by column. Each `_add` method reads one part of a line."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -122,73 +125,23 @@ class _Columns:
         # One string a group, not one a line.
         self._names: dict[str, str] = {}
 
-    def add(self, number: int, value: dict[str, Any]) -> None:
-        name = parse_id(self.path, number, value)
-        if self.lines.setdefault(name, number) != number:
-            found = f"the id {shorten(name)} of line {self.lines[name]} again"
-            way_out = "rename one, or drop the repeated line"
-            raise make_line_error(self.path, number, "an id of its own", found, way_out)
-        evaluator = (
-            None
-            if value.get("evaluator") is None
-            else parse_text(self.path, number, "evaluator", value["evaluator"])
-        )
-        if len(self.lines) == 1:
-            self.evaluator = evaluator
-        elif evaluator != self.evaluator:
-            way_out = "score all answers with one: others' scores are on another scale"
-            raise make_line_error(
-                self.path, number, "the evaluator of the first line", shorten(evaluator), way_out
-            )
-        self.score.append(_finite(self.path, number, value, "selection_score"))
-        right = value.get("correct")
-        if right is not True and right is not False:
-            found = describe_json(right) if "correct" in value else "no such key"
-            raise make_line_error(
-                self.path, number, '"correct" to hold true or false', found, "label the answer"
-            )
-        self.correct.append(right)
+    def add(self, number: int, record: dict[str, Any]) -> None:
+        """Add the line of this number."""
+        self._add_id(number, record)
+        self._check_evaluator(number, record)
+        self.score.append(_read_number(self.path, number, record, "selection_score"))
+        self._add_label(number, record)
         for key, column in self.others.items():
-            other = value.get(key)
-            if (
-                isinstance(other, int | float)
-                and not isinstance(other, bool)
-                and math.isfinite(other)
-            ):
-                column.append(other)
-        if self.group is not None or self.cost is not None or "group" in value or "cost" in value:
-            self._add_group_and_cost(number, value)
+            value = record.get(key)
+            if not isinstance(value, int | float) or isinstance(value, bool):
+                continue
+            if math.isfinite(value):
+                column.append(value)
+        if self.group is not None or self.cost is not None or "group" in record or "cost" in record:
+            self._add_group_and_cost(number, record)
 
-    def _add_group_and_cost(self, number: int, value: dict[str, Any]) -> None:
-        if len(self.lines) == 1:
-            self.group = [] if value.get("group") is not None else None
-            self.cost = array("d") if value.get("cost") is not None else None
-        for key, column in (("group", self.group), ("cost", self.cost)):
-            if (value.get(key) is not None) != (column is not None):
-                found = (
-                    "none, unlike the first line"
-                    if column is not None
-                    else "one, unlike the first line"
-                )
-                raise make_line_error(
-                    self.path, number, f'"{key}" in all lines or in none', found, "add or remove it"
-                )
-        if self.group is not None:
-            group = parse_text(self.path, number, "group", value["group"])
-            self.group.append(self._names.setdefault(group, group))
-        if self.cost is not None:
-            cost = _finite(self.path, number, value, "cost")
-            if cost < 0:
-                raise make_line_error(
-                    self.path,
-                    number,
-                    '"cost" of 0 or more',
-                    shorten(cost),
-                    "give costs as positive numbers",
-                )
-            self.cost.append(cost)
-
-    def answers(self) -> ScoredAnswers:
+    def to_answers(self) -> ScoredAnswers:
+        """Return the columns as arrays, without the optional ones that a line lacks."""
         complete = {
             name: np.frombuffer(column, dtype=np.float64)
             for name, column in self.others.items()
@@ -206,46 +159,84 @@ class _Columns:
             evaluator=self.evaluator,
         )
 
+    def _add_id(self, number: int, record: dict[str, Any]) -> None:
+        name = parse_id(self.path, number, record)
+        if self.lines.setdefault(name, number) != number:
+            found = f"the id {shorten(name)} of line {self.lines[name]} again"
+            way_out = "rename one, or drop the repeated line"
+            raise make_line_error(self.path, number, "an id of its own", found, way_out)
 
-def _selection_scores(path: Path) -> Iterator[float]:
-    for number, value in read_numbered_objects(path):
-        yield _finite(path, number, value, "selection_score")
+    def _check_evaluator(self, number: int, record: dict[str, Any]) -> None:
+        evaluator = record.get("evaluator")
+        if evaluator is not None:
+            evaluator = parse_text(self.path, number, "evaluator", evaluator)
+        if len(self.lines) == 1:
+            self.evaluator = evaluator
+        elif evaluator != self.evaluator:
+            expected = "the evaluator of the first line"
+            way_out = "score all answers with one: others' scores are on another scale"
+            raise make_line_error(self.path, number, expected, shorten(evaluator), way_out)
+
+    def _add_label(self, number: int, record: dict[str, Any]) -> None:
+        correct = record.get("correct")
+        if not isinstance(correct, bool):
+            expected = '"correct" to hold true or false'
+            found = describe_json(correct) if "correct" in record else "no such key"
+            raise make_line_error(self.path, number, expected, found, "label the answer")
+        self.correct.append(correct)
+
+    def _add_group_and_cost(self, number: int, record: dict[str, Any]) -> None:
+        if len(self.lines) == 1:
+            self.group = [] if record.get("group") is not None else None
+            self.cost = array("d") if record.get("cost") is not None else None
+        for key, column in (("group", self.group), ("cost", self.cost)):
+            is_expected = column is not None
+            if (record.get(key) is not None) != is_expected:
+                expected = f'"{key}" in all lines or in none'
+                found = f"{'none' if is_expected else 'one'}, unlike the first line"
+                raise make_line_error(self.path, number, expected, found, "add or remove it")
+        if self.group is not None:
+            group = parse_text(self.path, number, "group", record["group"])
+            self.group.append(self._names.setdefault(group, group))
+        if self.cost is not None:
+            cost = _read_number(self.path, number, record, "cost")
+            if cost < 0:
+                expected, way_out = '"cost" of 0 or more', "give costs as positive numbers"
+                raise make_line_error(self.path, number, expected, shorten(cost), way_out)
+            self.cost.append(cost)
 
 
-def _finite(path: Path, number: int, value: dict[str, Any], key: str) -> float:
-    found = value.get(key)
-    if type(found) is int and abs(found) < 2**53:
-        return float(found)
-    if type(found) is float and math.isfinite(found):
-        return found
-    what = describe_json(found) if key in value else "no such key"
-    raise make_line_error(
-        path,
-        number,
-        f'"{key}" to hold a finite number',
-        what,
-        "score the answer again, or leave it out",
-    )
+def _read_number(path: Path, number: int, record: dict[str, Any], key: str) -> float:
+    value = record.get(key)
+    # Larger integers have no float of their own. A bool is no number here.
+    if type(value) is int and abs(value) < 2**53:
+        return float(value)
+    if type(value) is float and math.isfinite(value):
+        return value
+    expected = f'"{key}" to hold a finite number'
+    found = describe_json(value) if key in record else "no such key"
+    raise make_line_error(path, number, expected, found, "score the answer again, or leave it out")
 
 
-def _trained_on(scored: ScoredAnswers, datasets: list[str]) -> list[str]:
-    """A warning for each dataset of the evaluator's training from which these answers seem to come.
+def _warn_of_training_answers(scored: ScoredAnswers, datasets: list[str]) -> list[str]:
+    """Return a warning for each dataset of the evaluator's training from which these answers seem to come.
 
     Training names a record `<dataset>/<id>`, and a record without an id `<file>-<line>`; provenance has no other ids.
     """
     found = []
     for dataset in dict.fromkeys(datasets):
-        stem = Path(dataset).stem
-        its_id = re.compile(rf"{re.escape(dataset)}/.*|{re.escape(stem)}-\d+", re.DOTALL)
-        same_file = scored.source == dataset or Path(scored.source).stem == stem
-        matches = (
-            len(scored)
-            if same_file
-            else sum(its_id.fullmatch(name) is not None for name in scored.ids)
-        )
-        if matches:
+        n_matches = _count_answers_of(dataset, scored)
+        if n_matches:
             found.append(
-                f"expected answers that the evaluator was not trained on, found {matches} that seem to come from its "
+                f"expected answers that the evaluator was not trained on, found {n_matches} that seem to come from its "
                 f"dataset {dataset}; nothing holds for a threshold chosen on them, calibrate on other questions"
             )
     return found
+
+
+def _count_answers_of(dataset: str, scored: ScoredAnswers) -> int:
+    stem = Path(dataset).stem
+    if scored.source == dataset or Path(scored.source).stem == stem:
+        return len(scored)
+    training_id = re.compile(rf"{re.escape(dataset)}/.*|{re.escape(stem)}-\d+", re.DOTALL)
+    return sum(training_id.fullmatch(name) is not None for name in scored.ids)

@@ -40,13 +40,13 @@ def lines(n: int = N, seed: int = 0, shift: float = 0.0, **fields: Any) -> list[
     rng = np.random.default_rng(seed)
     scores = -rng.exponential(0.8, n) - shift
     chances = 1 / (1 + np.exp(-(4 + 5 * scores)))
-    rows = [
-        {"id": f"q{i}", "selection_score": score, "confidence": chance, "correct": right}
-        for i, (score, chance, right) in enumerate(
-            zip(scores.tolist(), chances.tolist(), (rng.random(n) < chances).tolist(), strict=True)
-        )
-    ]
-    return [row | {key: field(i) for key, field in fields.items()} for i, row in enumerate(rows)]
+    correct = rng.random(n) < chances
+    rows: list[dict[str, Any]] = []
+    columns = (scores.tolist(), chances.tolist(), correct.tolist())
+    for i, (score, chance, right) in enumerate(zip(*columns, strict=True)):
+        row = {"id": f"q{i}", "selection_score": score, "confidence": chance, "correct": right}
+        rows.append(row | {key: field(i) for key, field in fields.items()})
+    return rows
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -71,7 +71,7 @@ def evaluator(tmp_path: Path) -> Path:
 def test_calibrate_prints_the_threshold_and_what_it_promises(
     scored: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A table with the cut on both scales, and the guarantee in one sentence."""
+    """A table with the threshold on both scales, and the guarantee in one sentence."""
     assert run(monkeypatch, "calibrate", scored, "--target-risk", 0.1, "--method", "platt") == 0
     said = capsys.readouterr()
     answers = read_scored(scored)
@@ -100,7 +100,7 @@ def test_calibrate_prints_the_threshold_and_what_it_promises(
 def test_scores_of_another_evaluator_are_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What they would promise is nothing that this one keeps; with its own, calibrated once or twice, all is well."""
+    """No evaluator keeps the promise of another's scores; with its own, calibrated once or twice, all is well."""
     mine, other = (tmp_path / name for name in ("mine", "other"))
     for folder, seed in ((mine, 0), (other, 1)):
         evaluator = tiny_evaluator(seed=seed)
@@ -198,7 +198,7 @@ def test_no_threshold_is_exit_code_3_and_nothing_is_written(
 def test_an_evaluator_takes_the_calibration_and_keeps_all_else(
     scored: Path, evaluator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The folder is sound after it, carries the promise, and the policy beside it cuts where the evaluator does."""
+    """The folder is sound after it, carries the promise, and the policy beside it has the same threshold."""
     before, policy = read_manifest(evaluator), tmp_path / "policy.json"
     asked = ("--target-risk", 0.1, "--evaluator", evaluator, "--policy", policy)
     assert run(monkeypatch, "calibrate", scored, *asked) == 0
@@ -215,7 +215,7 @@ def test_an_evaluator_takes_the_calibration_and_keeps_all_else(
     assert calibration.guarantee in (evaluator / "README.md").read_text("utf-8")
 
 
-def test_a_policy_alone_cuts_on_the_confidences_that_the_lines_have(
+def test_a_policy_alone_has_a_threshold_on_the_confidences_that_the_lines_have(
     scored: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -244,7 +244,7 @@ def test_a_policy_alone_cuts_on_the_confidences_that_the_lines_have(
 def test_a_policy_that_releases_everything_has_a_threshold_of_zero(
     scored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where even the lowest score may be released, so may one that is lower still."""
+    """If even the lowest score may be released, so may one that is lower still."""
     policy = tmp_path / "policy.json"
     assert run(monkeypatch, "calibrate", scored, "--target-coverage", 1, "--policy", policy) == 0
     assert json.loads(policy.read_text()) == {"threshold": 0.0}
@@ -255,7 +255,7 @@ def test_a_policy_needs_confidences_on_one_scale(
 ) -> None:
     """Lines without a confidence, or with one of another evaluator here and there, can't carry the threshold over."""
     asked = ("--target-risk", 0.1, "--policy", tmp_path / "policy.json")
-    without = [{key: value for key, value in row.items() if key != "confidence"} for row in lines()]
+    without = lines(confidence=lambda i: None)
     assert run(monkeypatch, "calibrate", write(tmp_path / "without.jsonl", without), *asked) == 2
     assert (
         'expected a "confidence" in every line, on whose scale a policy cuts'
@@ -330,16 +330,9 @@ def test_every_group_has_a_threshold_of_its_own(
         == 0
     )
     calibration = read_calibration(evaluator)
-    cuts = {
-        group: calibration.threshold_for(group) for group in ("a", "b", "tiny", "unknown", None)
-    }
-    assert [cut.releases if cut else None for cut in cuts.values()] == [
-        True,
-        True,
-        False,
-        None,
-        None,
-    ]
+    thresholds = [calibration.threshold_for(group) for group in ("a", "b", "tiny", "unknown", None)]
+    releases = [threshold.releases if threshold else None for threshold in thresholds]
+    assert releases == [True, True, False, None, None]
     assert calibration.threshold == 1.0
     assert "tiny: no threshold keeps wrong answers at 10 %" in capsys.readouterr().out
     policy = tmp_path / "policy.json"
@@ -385,7 +378,6 @@ def test_costs_choose_the_cheapest_threshold(
             "expected a target risk, a target coverage, costs, or a target risk with costs, found none",
         ),
         (("--target-risk", 1.5), "target risk: expected a share between 0 and 1, found 1.5"),
-        (("--target-risk", 0.1, "--delta", 0), "delta: expected a share between 0 and 1, found 0"),
         (
             ("--target-coverage", 0),
             "target coverage: expected a share above 0 and up to 1, found 0",
@@ -395,7 +387,6 @@ def test_costs_choose_the_cheapest_threshold(
             ("--band", "review"),
             "band: expected a name and a number like review=0.2, found 'review'",
         ),
-        (("--band", "=0.2"), "band: expected a name and a number like review=0.2, found '=0.2'"),
         (
             ("--band", "review=high"),
             "band: expected a name and a number like review=0.2, found 'review=high'",
@@ -415,10 +406,6 @@ def test_costs_choose_the_cheapest_threshold(
         ),
         (
             ("--cost", "wrong=5,abstain=-1"),
-            "cost: expected costs of 0 or more like abstain=1,wrong=1",
-        ),
-        (
-            ("--cost", "wrong=5,abstain=inf"),
             "cost: expected costs of 0 or more like abstain=1,wrong=1",
         ),
         (
@@ -442,7 +429,7 @@ def test_bad_options_are_one_line_and_exit_code_2(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """What was expected, what was found, and nothing else."""
+    """The error tells what was expected and what was found, and nothing else."""
     assert run(monkeypatch, "calibrate", scored, *options) == 2
     error = capsys.readouterr().err
     assert said in error
@@ -627,7 +614,7 @@ def test_a_monitor_that_cannot_start_is_one_line_and_exit_code_2(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """What is missing is said, and no file is made."""
+    """The error tells what is missing, and no file is made."""
     monkeypatch.chdir(scored.parent)
     assert run(monkeypatch, "monitor", "state.json", *options) == 2
     error = capsys.readouterr().err

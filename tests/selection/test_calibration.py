@@ -74,7 +74,7 @@ def test_a_group_has_its_own_threshold_or_the_common_one() -> None:
 
 
 def test_a_group_s_threshold_is_no_other_s() -> None:
-    """Where only one group has a threshold, nobody else's answers are released."""
+    """If only one group has a threshold, nobody else's answers are released."""
     calibration = _calibration(ACCEPT.model_copy(update={"group": "tax"}))
     assert calibration.threshold_for("law") is None
     assert (calibration.threshold, calibration.guarantee) == (1.0, None)
@@ -93,29 +93,20 @@ def test_a_name_and_group_have_one_threshold() -> None:
     [
         ({"confidence": 1.0}, "expected no selection score where nothing is released, found 0.05"),
         ({"confidence": 1.1}, "less than or equal to 1"),
-        ({"confidence": math.nan}, "less than or equal to 1|greater than or equal to 0"),
         ({"selection_score": math.inf}, "finite number"),
         ({"objective": "luck"}, "'risk', 'coverage', 'cost' or 'accuracy'"),
-        ({"coverage": -0.1}, "greater than or equal to 0"),
         ({"extra": 1}, "Extra inputs are not permitted"),
     ],
 )
 def test_an_impossible_threshold_is_refused(change: dict[str, Any], said: str) -> None:
-    """When it is made, and so also when it is read."""
+    """A threshold is checked when it is made, and so also when it is read."""
     with pytest.raises(ValidationError, match=said):
         Threshold.model_validate(ACCEPT.model_dump() | change)
 
 
 @pytest.mark.parametrize(
     "change",
-    [
-        {"target_risk": 0.0},
-        {"target_risk": 1.0},
-        {"delta": 0.0},
-        {"delta": 1.0},
-        {"n": 0},
-        {"family": 0},
-    ],
+    [{"target_risk": 0.0}, {"target_risk": 1.0}, {"delta": 0.0}, {"n": 0}, {"family": 0}],
 )
 def test_an_impossible_promise_is_refused(change: dict[str, Any]) -> None:
     """Risk and δ lie between 0 and 1, and a promise rests on answers."""
@@ -134,9 +125,7 @@ def test_a_promise_is_one_plain_sentence() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("delta", "shown"), [(0.05, "95 %"), (0.07, "93 %"), (0.001, "99.9 %"), (1e-6, "99.9999 %")]
-)
+@pytest.mark.parametrize(("delta", "shown"), [(0.07, "93 %"), (1e-6, "99.9999 %")])
 def test_a_probability_is_not_rounded_up(delta: float, shown: str) -> None:
     """No promise is made certain by its wording."""
     assert (

@@ -67,7 +67,7 @@ def test_without_ties_the_mean_risk_is_aurc() -> None:
 
 
 def test_risk_agrees_with_scikit_learn() -> None:
-    """The selective accuracy of a cut is the precision of releasing: scikit-learn has it at every threshold."""
+    """The selective accuracy of a threshold is the precision of releasing: scikit-learn has it at every threshold."""
     rng = np.random.default_rng(3)
     correct = rng.random(500) < 0.6
     scores = np.round(rng.normal(size=500) + correct, 1)
@@ -81,7 +81,7 @@ def test_risk_agrees_with_scikit_learn() -> None:
     ("coverage", "risk"), [(0.2, 0.0), (0.41, 0.25), (0.6, 0.25), (0.8, 0.25), (1.0, 0.4)]
 )
 def test_risk_at_a_coverage(coverage: float, risk: float) -> None:
-    """A coverage between two cuts takes the next larger one: at least that share is released."""
+    """A coverage between two thresholds takes the next larger one: at least that share is released."""
     assert risk_at_coverage(SCORES, CORRECT, coverage) == risk
 
 
@@ -89,7 +89,7 @@ def test_risk_at_a_coverage(coverage: float, risk: float) -> None:
     ("risk", "coverage"), [(0.0, 0.4), (0.24, 0.4), (0.25, 0.8), (0.4, 1.0), (1.0, 1.0)]
 )
 def test_coverage_at_a_risk(risk: float, coverage: float) -> None:
-    """A risk that a cut just meets is met."""
+    """A risk that a threshold just meets is met."""
     assert coverage_at_risk(SCORES, CORRECT, risk) == coverage
 
 
@@ -103,17 +103,21 @@ def test_no_coverage_meets_an_impossible_risk() -> None:
     assert coverage_at_risk([0.3, 0.2], [0, 0], 0.5) == 0.0
 
 
+def _labels_from(least_score: float, answers: Answers) -> list[bool]:
+    return [right for score, right in answers if score >= least_score]
+
+
 @given(ANSWERS, SHARE)
 def test_points_on_the_curve_are_their_definitions(answers: Answers, share: float) -> None:
     """Over every threshold: the fewest released that are enough, and the most released that are good enough."""
     scores, correct = zip(*answers, strict=True)
     n = len(answers)
-    cuts = [[right for score, right in answers if score >= cut] for cut in scores]
-    enough = min((kept for kept in cuts if len(kept) >= share * n), key=len)
+    released_at = [_labels_from(least, answers) for least in scores]
+    enough = min((kept for kept in released_at if len(kept) >= share * n), key=len)
     assert risk_at_coverage(scores, correct, share) == pytest.approx(
         enough.count(False) / len(enough), abs=1e-12
     )
-    good = [len(kept) for kept in cuts if kept.count(False) / len(kept) <= share]
+    good = [len(kept) for kept in released_at if kept.count(False) / len(kept) <= share]
     assert coverage_at_risk(scores, correct, share) == max(good, default=0) / n
 
 

@@ -12,9 +12,9 @@ import pytest
 from aspire_guard.errors import DatasetError
 from aspire_guard.selection.scored_answers import (
     ScoredAnswers,
+    find_warnings,
     read_scored,
     read_selection_scores,
-    warnings,
 )
 
 
@@ -86,10 +86,6 @@ def test_what_is_optional_may_be_left_out(tmp_path: Path) -> None:
             'expected "selection_score" to hold a finite number, found no such key',
         ),
         ('{"id": "b", "selection_score": NaN, "correct": true}', "found the number NaN"),
-        (
-            '{"id": "b", "selection_score": -Infinity, "correct": true}',
-            "found the number -Infinity",
-        ),
         ('{"id": "b", "selection_score": 1e999, "correct": true}', "found the number Infinity"),
         (_line("b") | {"selection_score": True}, "found the boolean true"),
         (_line("b") | {"selection_score": "-0.5"}, "found the string '-0.5'"),
@@ -97,10 +93,6 @@ def test_what_is_optional_may_be_left_out(tmp_path: Path) -> None:
         (
             {"id": "b", "selection_score": -1.0},
             'expected "correct" to hold true or false, found no such key',
-        ),
-        (
-            _line("b") | {"correct": None},
-            'expected "correct" to hold true or false, found null; label the answer',
         ),
         (
             _line("b") | {"correct": 1},
@@ -111,12 +103,7 @@ def test_what_is_optional_may_be_left_out(tmp_path: Path) -> None:
             _line("b", group="x"),
             'expected "group" in all lines or in none, found one, unlike the first line',
         ),
-        (
-            _line("b", cost=1),
-            'expected "cost" in all lines or in none, found one, unlike the first line',
-        ),
         ("[]", "expected a JSON object, found a list"),
-        ("{", "expected a JSON object, found '{'"),
     ],
 )
 def test_a_bad_line_is_named(line: dict[str, Any] | str, said: str, tmp_path: Path) -> None:
@@ -154,7 +141,7 @@ def test_a_bad_line_is_named(line: dict[str, Any] | str, said: str, tmp_path: Pa
 def test_groups_and_costs_are_complete_and_sound(
     first: dict[str, Any], second: dict[str, Any], said: str, tmp_path: Path
 ) -> None:
-    """Where the first line has one, every line has one."""
+    """If the first line has one, every line has one."""
     path = _write(tmp_path, _line("a", **first), _line("b", **second))
     with pytest.raises(DatasetError) as error:
         read_scored(path)
@@ -173,7 +160,7 @@ def test_no_file_and_an_empty_one_are_named(read: Any, tmp_path: Path) -> None:
 
 
 def test_scores_are_read_without_labels(tmp_path: Path) -> None:
-    """What `score` writes of a day's answers has no labels and may repeat an id."""
+    """The lines that `score` writes of a day's answers have no labels and may repeat an id."""
     lines = [{"id": "a", "selection_score": score} for score in (-1.5, -0.25, 0)]
     assert read_selection_scores(_write(tmp_path, *lines)).tolist() == [-1.5, -0.25, 0.0]
     with pytest.raises(
@@ -184,8 +171,8 @@ def test_scores_are_read_without_labels(tmp_path: Path) -> None:
 
 def test_good_answers_bring_no_warning() -> None:
     """Two hundred right and wrong answers with different scores, of an evaluator trained on something else."""
-    assert warnings(_answers()) == []
-    assert warnings(_answers(), {"datasets": ["handbook:train", "squad_train.jsonl"]}) == []
+    assert find_warnings(_answers()) == []
+    assert find_warnings(_answers(), {"datasets": ["handbook:train", "squad_train.jsonl"]}) == []
 
 
 @pytest.mark.parametrize(
@@ -208,7 +195,7 @@ def test_good_answers_bring_no_warning() -> None:
 )
 def test_answers_that_tell_little_bring_a_warning(answers: ScoredAnswers, said: str) -> None:
     """Few, all alike in label, or all alike in score: calibration goes on, with one sentence about it."""
-    [warning] = warnings(answers)
+    [warning] = find_warnings(answers)
     assert warning.startswith(said)
 
 
@@ -229,7 +216,7 @@ def test_answers_that_the_evaluator_was_trained_on_bring_a_warning(
 ) -> None:
     """The id tells (`<dataset>/<id>`, or `<file>-<line>` where a record had none), or the file's name."""
     answers = _answers(source=source, ids=(name, *(f"q{i}" for i in range(199))))
-    found = warnings(answers, {"datasets": [dataset, dataset]})
+    found = find_warnings(answers, {"datasets": [dataset, dataset]})
     said = f"expected answers that the evaluator was not trained on, found {matches} that seem to come from its dataset"
     assert [warning.startswith(f"{said} {dataset};") for warning in found] == (
         [True] if matches else []

@@ -1,17 +1,15 @@
 """Calibrators: from a selection score to the probability that the answer is right, order kept.
 
-Every calibrator is a frozen model of JSON numbers that gives the same confidences after a reload.
+Every calibrator is a frozen model of JSON numbers that gives the same confidences after a reload. `Calibrator` is the
+base of all, and `AnyCalibrator` the union of the kinds that a file can hold, told apart by their `method`.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from pydantic import Field
-
-from aspire_guard.selection.calibrators.base import HIGHEST_CONFIDENCE, ScoreCalibrator
+from aspire_guard.selection.calibrators.base import HIGHEST_CONFIDENCE, Calibrator
 from aspire_guard.selection.calibrators.fit import (
     METHODS,
+    AnyCalibrator,
     FittedCalibrator,
     Losses,
     Method,
@@ -23,19 +21,14 @@ from aspire_guard.selection.calibrators.monotone import IsotonicCalibrator, Venn
 __all__ = [
     "HIGHEST_CONFIDENCE",
     "METHODS",
+    "AnyCalibrator",
     "Calibrator",
     "FittedCalibrator",
     "IsotonicCalibrator",
     "Losses",
     "Method",
     "PlattCalibrator",
-    "ScoreCalibrator",
     "TemperatureCalibrator",
     "VennAbersCalibrator",
     "fit_calibrator",
-]
-
-Calibrator = Annotated[
-    PlattCalibrator | IsotonicCalibrator | TemperatureCalibrator | VennAbersCalibrator,
-    Field(discriminator="method"),
 ]

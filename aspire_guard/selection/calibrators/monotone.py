@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from pydantic import Field, model_validator
 
 from aspire_guard.selection.arrays import Numbers
-from aspire_guard.selection.calibrators.base import HIGHEST_CONFIDENCE, ScoreCalibrator
+from aspire_guard.selection.calibrators.base import HIGHEST_CONFIDENCE, Calibrator
 
 _ORDER_WEIGHT = 1e-6
 
@@ -17,7 +17,7 @@ _Knots = tuple[Annotated[float, Field(allow_inf_nan=False)], ...]
 _Probabilities = tuple[Annotated[float, Field(ge=0, le=1)], ...]
 
 
-class IsotonicCalibrator(ScoreCalibrator):
+class IsotonicCalibrator(Calibrator):
     """Isotonic regression: straight lines between knots, level beyond the first and the last.
 
     Attributes:
@@ -39,22 +39,22 @@ class IsotonicCalibrator(ScoreCalibrator):
         return self
 
     def confidences(self, scores: ArrayLike) -> Numbers:
-        """The probabilities of being right, in [0, 1), of selection scores `(n,)`. NaN stays NaN."""
-        score, knots, values = (
-            np.asarray(scores, dtype=np.float64),
-            np.array(self.knots),
-            np.array(self.values),
-        )
-        after = np.searchsorted(knots, score, side="right")
-        left, right = np.maximum(after - 1, 0), np.minimum(after, len(knots) - 1)
+        """Return the probabilities of being right, in [0, 1), of selection scores `(n,)`. NaN stays NaN."""
+        score = np.asarray(scores, dtype=np.float64)
+        knots, values = np.array(self.knots), np.array(self.values)
+        # The places of the knots on either side of each score, `(n,)`; beyond the ends both are the last knot there.
+        next_knot = np.searchsorted(knots, score, side="right")
+        left = np.maximum(next_knot - 1, 0)
+        right = np.minimum(next_knot, len(knots) - 1)
         gap = knots[right] - knots[left]
         share = np.divide(score - knots[left], gap, out=np.zeros_like(score), where=gap > 0)
+        rise = values[right] - values[left]
         # Rounding could carry the end of one line an ulp above the start of the next.
-        level = np.minimum(values[left] + share * (values[right] - values[left]), values[right])
-        return _in_order(level, score)
+        level = np.minimum(values[left] + share * rise, values[right])
+        return _break_plateaus(level, score)
 
 
-class VennAbersCalibrator(ScoreCalibrator):
+class VennAbersCalibrator(Calibrator):
     """Inductive Venn–Abers: isotonic regression with the new answer counted once as wrong and once as right.
 
     The two results p0 ≤ p1 hold a probability that is calibrated whatever the data (Vovk, Petej and Fedorova,
@@ -76,33 +76,34 @@ class VennAbersCalibrator(ScoreCalibrator):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        for knots, values in ((self.lower_knots, self.lower), (self.upper_knots, self.upper)):
+        steps = ((self.lower_knots, self.lower), (self.upper_knots, self.upper))
+        for knots, values in steps:
             if len(values) != len(knots) + 1:
                 raise ValueError(
                     f"expected one value more than knots, found {len(values)} and {len(knots)}"
                 )
             _check_order(knots, values)
-        # Both are steps: where p0 has just risen and p1 not yet, they are closest.
+        # Both are step functions: they are closest right after p0 has risen and before p1 does.
         p0, p1 = self._bounds(np.array([-np.inf, *self.lower_knots]))
         if (p0 > p1).any():
             raise ValueError("expected p0 ≤ p1 everywhere, found a score where it is above")
         return self
 
     def interval(self, selection_score: float) -> tuple[float, float]:
-        """p0 and p1: the probability of being right if this answer is counted as wrong, and as right."""
+        """Return p0 and p1: the probability of being right if this answer is counted as wrong, and as right."""
         p0, p1 = self._bounds(np.array([selection_score]))
         return float(p0[0]), float(p1[0])
 
     def confidences(self, scores: ArrayLike) -> Numbers:
-        """The probabilities of being right, in [0, 1), of selection scores `(n,)`. NaN stays NaN."""
+        """Return the probabilities of being right, in [0, 1), of selection scores `(n,)`. NaN stays NaN."""
         score = np.asarray(scores, dtype=np.float64)
         p0, p1 = self._bounds(score)
-        return _in_order(p1 / (1 - p0 + p1), score)
+        return _break_plateaus(p1 / (1 - p0 + p1), score)
 
     def _bounds(self, score: Numbers) -> tuple[Numbers, Numbers]:
-        p0 = np.array(self.lower)[np.searchsorted(np.array(self.lower_knots), score, side="right")]
-        p1 = np.array(self.upper)[np.searchsorted(np.array(self.upper_knots), score, side="left")]
-        return p0, p1
+        p0_step = np.searchsorted(np.array(self.lower_knots), score, side="right")
+        p1_step = np.searchsorted(np.array(self.upper_knots), score, side="left")
+        return np.array(self.lower)[p0_step], np.array(self.upper)[p1_step]
 
 
 def _check_order(knots: tuple[float, ...], values: tuple[float, ...]) -> None:
@@ -112,13 +113,12 @@ def _check_order(knots: tuple[float, ...], values: tuple[float, ...]) -> None:
         raise ValueError("expected values that never fall, found one below the one before")
 
 
-def _in_order(level: Numbers, score: Numbers) -> Numbers:
-    """The level with a trace of the score mixed in, kept below 1.
+def _break_plateaus(level: Numbers, score: Numbers) -> Numbers:
+    """Return the level with a trace of the score mixed in, kept below 1.
 
-    On a plateau answers with different scores would tie, and a threshold that was tested for the better ones would
-    release the worse ones too. So a millionth of the confidence is (1 + g / (1 + |g|)) / 2, which only ever rises.
+    On a plateau, answers with different scores would tie, and a threshold that was tested for the better ones would
+    also release the worse ones. So a millionth of the confidence is (1 + g / (1 + |g|)) / 2, which only ever rises.
     """
     squashed = np.sign(score) * (1 - 1 / (1 + np.abs(score)))
-    return np.minimum(
-        (1 - _ORDER_WEIGHT) * level + _ORDER_WEIGHT * (1 + squashed) / 2, HIGHEST_CONFIDENCE
-    )
+    confidence = (1 - _ORDER_WEIGHT) * level + _ORDER_WEIGHT * (1 + squashed) / 2
+    return np.minimum(confidence, HIGHEST_CONFIDENCE)

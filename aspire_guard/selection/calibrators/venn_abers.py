@@ -5,7 +5,7 @@ regression gives it p0(s) and p1(s). Both are step functions of s that step at c
 
 In the cumulative sum diagram, P_i = (number, number of right ones) of answers up to the i-th different score, isotonic
 regression is the slope of the greatest convex minorant. The new right answer of score c_i moves the points left of it
-by (−1, −1); going from one score to the next moves one point more, so the minorant is fixed rather than made anew.
+by (−1, −1). From one score to the next one more point moves, so the minorant is updated instead of computed anew.
 """
 
 from __future__ import annotations
@@ -24,21 +24,29 @@ _Point = tuple[int, int]
 
 
 class _Steps(NamedTuple):
-    """`values[i]` up to and including `knots[i]`, the last one above all knots."""
+    """A step function: `values[i]` up to and including `knots[i]`, the last value above all knots."""
 
     knots: Numbers
     values: Numbers
 
 
+class _Line(NamedTuple):
+    """A stretch of the minorant: the points (x, y) with width · y − height · x = offset."""
+
+    width: int
+    height: int
+    offset: int
+
+
 def fit_venn_abers(score: Numbers, right: Labels) -> VennAbersCalibrator:
     """Fit on scores and labels `(n,)`, n ≥ 1.
 
-    Where p0 or p1 has more than 1,000 steps, values that agree to a thousandth are merged, p0's to the lowest and
+    If p0 or p1 has more than 1,000 steps, values that agree to a thousandth are merged, p0's to the lowest and
     p1's to the highest of them: the interval can only grow, by less than 0.001 at either end.
     """
-    upper = _thinned(_p1_steps(score, right))
+    upper = _merge_steps(_compute_p1(score, right))
     # Turned round, wrong answers are the right ones of the mirrored scores.
-    mirrored = _thinned(_p1_steps(-score, ~right))
+    mirrored = _merge_steps(_compute_p1(-score, ~right))
     return VennAbersCalibrator(
         lower_knots=tuple((-mirrored.knots[::-1]).tolist()),
         lower=tuple((1 - mirrored.values[::-1]).tolist()),
@@ -47,60 +55,67 @@ def fit_venn_abers(score: Numbers, right: Labels) -> VennAbersCalibrator:
     )
 
 
-def _thinned(steps: _Steps) -> _Steps:
+def _merge_steps(steps: _Steps) -> _Steps:
     if len(steps.knots) <= _MAX_KNOTS:
         return steps
-    keep = np.flatnonzero(np.diff(np.floor(_MAX_KNOTS * steps.values)))
-    return _Steps(steps.knots[keep], steps.values[np.append(keep, len(steps.knots))])
+    thousandth = np.floor(_MAX_KNOTS * steps.values)
+    last = np.flatnonzero(np.diff(thousandth))
+    return _Steps(steps.knots[last], steps.values[np.append(last, len(steps.knots))])
 
 
-def _p1_steps(score: Numbers, right: Labels) -> _Steps:
-    """p1 as a function of the score."""
+def _compute_p1(score: Numbers, right: Labels) -> _Steps:
+    """Return p1 as a function of the score."""
     knots, block, size = np.unique(score, return_inverse=True, return_counts=True)
     n_right = np.bincount(block, weights=right).astype(np.int64)
-    corners = _corners(size, n_right)
-    # Whole numbers of Python: exact, and faster one by one than numpy's.
-    points = zip((np.cumsum(size) - 1).tolist(), (np.cumsum(n_right) - 1).tolist(), strict=True)
+    # The points of the diagram, moved by (−1, −1). Python's integers are exact, and faster one by one than numpy's.
+    xs = (np.cumsum(size) - 1).tolist()
+    ys = (np.cumsum(n_right) - 1).tolist()
+    corners = _find_corners(size, n_right)
+    line = _leftmost_line(corners)
     ends, slopes = [], []
-    width, height, offset = _line(corners)
-    for i, (x, y) in enumerate(points):
-        # The point of this score, moved by (-1, -1), lies on the minorant or above it: p1 goes on as it is.
-        if width * y - height * x >= offset:
+    for place, (x, y) in enumerate(zip(xs, ys, strict=True)):
+        # The moved point of this score lies on the minorant or above it: p1 goes on as it is.
+        if line.width * y - line.height * x >= line.offset:
             continue
-        ends.append(i)
-        slopes.append(height / width)
-        _mend(corners, (x, y))
+        ends.append(place)
+        slopes.append(line.height / line.width)
+        _move_leftmost_corner(corners, (x, y))
         if len(corners) > 1:
-            width, height, offset = _line(corners)
+            line = _leftmost_line(corners)
     # Above all scores the new right answer stands alone.
-    if not ends or ends[-1] < len(knots) - 1:
-        ends.append(len(knots) - 1)
-        slopes.append(height / width)
+    last = len(knots) - 1
+    if not ends or ends[-1] < last:
+        ends.append(last)
+        slopes.append(line.height / line.width)
     values = np.append(slopes, 1.0)
     steps = np.flatnonzero(np.diff(values) > 0)
-    return _Steps(knots[np.array(ends)][steps], np.append(values[steps], 1.0))
+    step_knots = knots[np.array(ends)][steps]
+    return _Steps(step_knots, np.append(values[steps], 1.0))
 
 
-def _line(corners: list[_Point]) -> tuple[int, int, int]:
-    """The leftmost stretch of the minorant: (width, height, offset), width · y − height · x = offset on it."""
-    (left, low), (right, high) = corners[-1], corners[-2]
-    return right - left, high - low, (right - left) * low - (high - low) * left
+def _leftmost_line(corners: list[_Point]) -> _Line:
+    left_x, left_y = corners[-1]
+    right_x, right_y = corners[-2]
+    width, height = right_x - left_x, right_y - left_y
+    return _Line(width, height, width * left_y - height * left_x)
 
 
-def _corners(size: NDArray[np.int64], n_right: NDArray[np.int64]) -> list[_Point]:
-    """Corners of the greatest convex minorant of (−1, −1), P_0, P_1, …, the leftmost last."""
+def _find_corners(size: NDArray[np.int64], n_right: NDArray[np.int64]) -> list[_Point]:
+    """Return the corners of the greatest convex minorant of (−1, −1), P_0, P_1, …, the leftmost last."""
     from sklearn.isotonic import isotonic_regression
 
     weight = np.concatenate([[1], size])
     total = np.concatenate([[1], n_right])
     level = isotonic_regression(total / weight, sample_weight=weight)
     last = np.flatnonzero(np.append(np.diff(level) > 0, True))
-    x, y = np.cumsum(weight)[last] - 1, np.cumsum(total)[last] - 1
-    return [(-1, -1), *zip(x.tolist(), y.tolist(), strict=True)][::-1]
+    x = np.cumsum(weight)[last] - 1
+    y = np.cumsum(total)[last] - 1
+    from_left = [(-1, -1), *zip(x.tolist(), y.tolist(), strict=True)]
+    return from_left[::-1]
 
 
-def _mend(corners: list[_Point], point: _Point) -> None:
-    """Put the point in the place of the leftmost corner, and take out those that are no corners any more."""
+def _move_leftmost_corner(corners: list[_Point], point: _Point) -> None:
+    """Replace the leftmost corner by the point, and remove the corners that are no corners any more."""
     corners.pop()
     while len(corners) > 1 and not _turns_left(point, corners[-1], corners[-2]):
         corners.pop()

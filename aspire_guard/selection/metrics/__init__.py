@@ -1,10 +1,10 @@
-"""Metrics of selective prediction: how well a score ranks right answers above wrong ones, and what a cut on it buys.
+"""Metrics of selective prediction: how well a score ranks right answers above wrong ones, and what a threshold buys.
 
-Everywhere `scores` are selection scores, shape `(n,)`, higher where the answer is more likely right, and `correct`
-tells of each answer whether it is right, shape `(n,)`, booleans or 0 and 1. Answers that tie have no order of
+Everywhere `scores` are selection scores, shape `(n,)`, higher if the answer is more likely right, and `correct`
+tells whether each answer is right, shape `(n,)`, booleans or 0 and 1. Answers that tie have no order of
 their own: no result depends on the order in which they are given.
 
-Conventions: coverage is the share of answers that are released, selective risk the share of wrong ones among these.
+Conventions: coverage is the share of answers that are released, selective risk the share of wrong answers among them.
 AUACC is the mean over n of the accuracy of the n highest-scored answers, AURC = 1 − AUACC, and E-AURC is AURC minus
 the least that any score could have at that error rate.
 """

@@ -1,4 +1,4 @@
-"""Scored and labelled answers, checked: what every metric takes."""
+"""Checks of scores and labels, the arguments of every metric."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def as_pair(scores: ArrayLike, correct: ArrayLike) -> tuple[Numbers, Labels]:
     """Return both as arrays of equal length `(n,)`, n ≥ 1, without NaN.
 
     Raises:
-        InputError: they are something else.
+        InputError: they are anything else.
     """
     right = as_correct(correct)
     try:
@@ -39,7 +39,7 @@ def as_probabilities(confidence: ArrayLike, correct: ArrayLike) -> tuple[Numbers
     """Return both as arrays of equal length `(n,)`, n ≥ 1, the first within [0, 1].
 
     Raises:
-        InputError: they are something else.
+        InputError: they are anything else.
     """
     probability, right = as_pair(confidence, correct)
     outside = probability[(probability < 0) | (probability > 1)]
@@ -54,7 +54,7 @@ def as_correct(correct: ArrayLike) -> Labels:
     """Return labels `(n,)`, n ≥ 1, as booleans.
 
     Raises:
-        InputError: they are none.
+        InputError: they are no booleans.
     """
     right = np.asarray(correct)
     if right.ndim != 1 or right.size == 0:

@@ -1,4 +1,4 @@
-"""How far a metric could have come out otherwise with other questions."""
+"""Bootstrap intervals: the range in which a metric could have come out with other questions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Interval(NamedTuple):
     """A metric, or a difference of two, with its bootstrap interval.
 
     Attributes:
-        value: what it is on the data itself.
+        value: the value on the data itself.
         low: the lower end of the interval.
         high: the upper end of the interval.
     """
@@ -43,8 +43,8 @@ def bootstrap_interval(
 ) -> Interval:
     """Return a metric with its percentile bootstrap interval, resampling questions with replacement.
 
-    A resample on which the metric is undefined (it raises InputError or gives NaN, as AUROC does where
-    all drawn answers are right) is drawn again, so the interval rests on exactly `resamples` values.
+    A resample on which the metric is undefined (it raises InputError or gives NaN, as AUROC does if all drawn answers
+    are right) is drawn again, so the interval rests on exactly `resamples` values.
     Equal seeds draw equal questions, so scores of the same answers are compared on the same resamples.
 
     Args:
@@ -72,17 +72,17 @@ def bootstrap_difference(
     seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
-    """Return how far `metric` is higher for `first` than for `second`, with its paired bootstrap interval.
+    """Return how much higher `metric` is for `first` than for `second`, with the paired bootstrap interval.
 
-    Every resample draws the same questions for both, so what makes a question hard for both cancels out. A resample
-    on which either is undefined is drawn again.
+    Every resample draws the same questions for both, so that the difficulty of a question for both cancels out. A
+    resample on which either is undefined is drawn again.
 
     Args:
         metric: a function of scores and correct, e.g. `auroc`.
         first: scores and labels of answers, one a question.
         second: scores and labels of other answers to the same questions in the same order, or the same answers
             with another score.
-        questions: which question each answer is to, where a question has several: they are drawn together.
+        questions: the question of each answer, if a question has several answers: they are drawn together.
         resamples: how many resamples the interval rests on, at least 1.
         seed: of the draws.
         level: the share of resamples inside the interval, in (0, 1).
@@ -98,8 +98,8 @@ def bootstrap_difference(
         )
 
     def difference(index: Counts) -> float:
-        one, other = (metric(score[index], right[index]) for score, right in pairs)
-        return one - other
+        of_first, of_second = (metric(score[index], right[index]) for score, right in pairs)
+        return of_first - of_second
 
     return _interval(difference, sizes[0], resamples, seed, level, questions)
 
@@ -112,7 +112,7 @@ def _interval(
     level: float,
     questions: Sequence[Hashable] | None = None,
 ) -> Interval:
-    """The statistic of all `n` answers, and the quantiles of it over resamples, given as indices of answers."""
+    """Return the statistic of all `n` answers, and its quantiles over resamples, given as indices of answers."""
     if resamples < 1 or not 0 < level < 1:
         found = f"resamples={resamples}, level={level}"
         raise InputError(
@@ -120,26 +120,26 @@ def _interval(
         )
     value = statistic(np.arange(n))
     rng = np.random.default_rng(seed)
-    draw = _drawing(range(n) if questions is None else questions, rng)
-    drawn = [_defined_resample(statistic, draw) for _ in range(resamples)]
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    draw = _make_draw(range(n) if questions is None else questions, rng)
+    values = [_draw_until_defined(statistic, draw) for _ in range(resamples)]
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(value), float(low), float(high))
 
 
-def _drawing(questions: Sequence[Hashable], rng: np.random.Generator) -> Callable[[], Counts]:
-    """Draws as many questions as there are, and gives the indices of their answers."""
-    answers: dict[Hashable, list[int]] = {}
+def _make_draw(questions: Sequence[Hashable], rng: np.random.Generator) -> Callable[[], Counts]:
+    """Return a function that draws as many questions as there are, and returns the indices of their answers."""
+    places: dict[Hashable, list[int]] = {}
     for place, question in enumerate(questions):
-        answers.setdefault(question, []).append(place)
-    n = len(answers)
+        places.setdefault(question, []).append(place)
+    n = len(places)
     if n == len(questions):
         return lambda: rng.integers(n, size=n)
-    groups = [np.array(group) for group in answers.values()]
-    return lambda: np.concatenate([groups[i] for i in rng.integers(n, size=n)])
+    answers_of = [np.array(answers) for answers in places.values()]
+    return lambda: np.concatenate([answers_of[drawn] for drawn in rng.integers(n, size=n)])
 
 
-def _defined_resample(statistic: Callable[[Counts], float], draw: Callable[[], Counts]) -> float:
-    """Return the statistic of the first resample where it is defined."""
+def _draw_until_defined(statistic: Callable[[Counts], float], draw: Callable[[], Counts]) -> float:
+    """Return the statistic of the first resample on which it is defined."""
     for _ in range(_MAX_DRAWS):
         try:
             value = statistic(draw())

@@ -1,4 +1,4 @@
-"""Risk against coverage: what every possible cut on a score buys."""
+"""Risk against coverage, for every possible threshold on a score."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from aspire_guard.selection.metrics.answers import as_pair
 
 
 class RiskCoverageCurve(NamedTuple):
-    """Every cut that releases something, from the highest score down; ties are released together.
+    """Every threshold that releases something, from the highest score down; ties are released together.
 
     Attributes:
-        scores: the least score that each cut releases, `(k,)`, falling.
-        released: how many answers that are, `(k,)`, rising to n.
-        wrong: how many of them are wrong, `(k,)`.
+        scores: the least score that each threshold releases, `(k,)`, falling.
+        released: the number of answers that each threshold releases, `(k,)`, rising to n.
+        wrong: the number of wrong answers among them, `(k,)`.
     """
 
     scores: Numbers
@@ -27,19 +27,19 @@ class RiskCoverageCurve(NamedTuple):
 
     @property
     def coverage(self) -> Numbers:
-        """The share of the answers that each cut releases, `(k,)`, in (0, 1]."""
+        """The share of the answers that each threshold releases, `(k,)`, in (0, 1]."""
         coverage: Numbers = self.released / self.released[-1]
         return coverage
 
     @property
     def risk(self) -> Numbers:
-        """The selective risk of each cut, `(k,)`: the share of wrong answers among the released ones."""
+        """The selective risk of each threshold, `(k,)`: the share of wrong answers among the released ones."""
         risk: Numbers = self.wrong / self.released
         return risk
 
 
 def risk_coverage_curve(scores: ArrayLike, correct: ArrayLike) -> RiskCoverageCurve:
-    """Return coverage and selective risk of every cut between two different scores.
+    """Return coverage and selective risk of every threshold between two different scores.
 
     Raises:
         InputError: empty, unequal lengths or NaN.
@@ -53,7 +53,7 @@ def risk_coverage_curve(scores: ArrayLike, correct: ArrayLike) -> RiskCoverageCu
 
 
 def risk_at_coverage(scores: ArrayLike, correct: ArrayLike, coverage: float) -> float:
-    """Return the selective risk of the highest cut that releases at least this share of the answers.
+    """Return the selective risk of the highest threshold that releases at least this share of the answers.
 
     Raises:
         InputError: bad answers, or a coverage outside (0, 1].
@@ -67,7 +67,7 @@ def risk_at_coverage(scores: ArrayLike, correct: ArrayLike, coverage: float) -> 
 
 
 def coverage_at_risk(scores: ArrayLike, correct: ArrayLike, risk: float) -> float:
-    """Return the largest coverage, of any cut, at which the selective risk is at most this; 0 where there is none.
+    """Return the largest coverage of a threshold whose selective risk is at most this, or 0 if there is none.
 
     Raises:
         InputError: bad answers, or a risk outside [0, 1].

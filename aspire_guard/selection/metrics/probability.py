@@ -1,4 +1,4 @@
-"""How well confidences are calibrated: of the answers given 0.8, are 80 % right?"""
+"""Calibration error of confidences: of the answers given 0.8, are 80 % right?"""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ReliabilityBin(NamedTuple):
     Attributes:
         low: their lowest confidence.
         high: their highest confidence.
-        n: how many they are, at least 1.
+        n: the number of these answers, at least 1.
         confidence: their mean confidence.
         accuracy: the share of right ones among them.
     """
@@ -32,7 +32,7 @@ class ReliabilityBin(NamedTuple):
 
 
 def brier(confidence: ArrayLike, correct: ArrayLike) -> float:
-    """Return the mean squared distance of confidence from what came true (1 right, 0 wrong), in [0, 1].
+    """Return the mean squared distance of the confidence from the outcome (1 right, 0 wrong), in [0, 1].
 
     Raises:
         InputError: empty, unequal lengths, or no probabilities.
@@ -44,16 +44,15 @@ def brier(confidence: ArrayLike, correct: ArrayLike) -> float:
 def ece(confidence: ArrayLike, correct: ArrayLike, *, bins: int = _BINS) -> float:
     """Return the expected calibration error over bins of equal mass: the mean |mean confidence − accuracy|, in [0, 1].
 
-    Each bin of `reliability_bins` counts with its number of answers. Small samples have an error above 0 even where
+    Each bin of `reliability_bins` counts with its number of answers. Small samples have an error above 0 even if
     confidences are perfect, the more so the more bins.
 
     Raises:
         InputError: empty, unequal lengths, no probabilities, or no bins.
     """
     rows = reliability_bins(confidence, correct, bins=bins)
-    return sum(row.n * abs(row.confidence - row.accuracy) for row in rows) / sum(
-        row.n for row in rows
-    )
+    n = sum(row.n for row in rows)
+    return sum(row.n * abs(row.confidence - row.accuracy) for row in rows) / n
 
 
 def reliability_bins(
@@ -62,7 +61,7 @@ def reliability_bins(
     """Return up to `bins` groups of equally many answers, lowest confidence first.
 
     Answers that tie stay together, in the bin where the middle of their ranks lies, so bins can differ in size,
-    and there are fewer of them where many answers tie.
+    and there are fewer bins if many answers tie.
 
     Raises:
         InputError: empty, unequal lengths, no probabilities, or no bins.
@@ -78,14 +77,6 @@ def reliability_bins(
     n_right = np.add.reduceat(np.bincount(block, weights=right), first)
     total = np.add.reduceat(value * size, first)
     last = np.append(first[1:], value.size) - 1
-    return [
-        ReliabilityBin(*row)
-        for row in zip(
-            value[first].tolist(),
-            value[last].tolist(),
-            n.tolist(),
-            (total / n).tolist(),
-            (n_right / n).tolist(),
-            strict=True,
-        )
-    ]
+    columns = (value[first], value[last], n, total / n, n_right / n)
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    return [ReliabilityBin(*row) for row in rows]

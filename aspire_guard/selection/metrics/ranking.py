@@ -1,4 +1,4 @@
-"""How well a score ranks right answers above wrong ones, in one number."""
+"""Single numbers for the quality of a ranking of right answers above wrong ones."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from aspire_guard.selection.metrics.answers import as_correct, as_pair
 
 
 class OperatingPoint(NamedTuple):
-    """What one threshold buys.
+    """Coverage and accuracy at one threshold.
 
     Attributes:
         coverage: the share of questions that are answered, in [0, 1].
-        accuracy: the selective accuracy, the share of right answers among those; None where none is answered.
+        accuracy: the selective accuracy, the share of right answers among those, or None if no question is answered.
     """
 
     coverage: float
@@ -27,7 +27,7 @@ def accuracy(correct: ArrayLike) -> float:
     """Return the share of right answers, in [0, 1].
 
     Raises:
-        InputError: `correct` is empty or holds something else than booleans.
+        InputError: `correct` is empty or holds anything but booleans.
     """
     return float(as_correct(correct).mean())
 
@@ -57,7 +57,7 @@ def auroc(scores: ArrayLike, correct: ArrayLike) -> float:
 def auacc(scores: ArrayLike, correct: ArrayLike) -> float:
     """Return the area under the accuracy-coverage curve: the mean over n of the accuracy of the n highest-scored.
 
-    Answers that tie have no order, so a cut through a block of ties takes the accuracy expected under a
+    Answers that tie have no order, so a list that ends inside a block of ties takes the accuracy expected under a
     random order: each answer of the block counts with the block's mean, which makes the result exact.
 
     Raises:

@@ -1,11 +1,12 @@
 """Evidence that a threshold's promise no longer holds, which may be looked at after every answer.
 
-Both kinds are e-processes: numbers that start at 1, may be multiplied up by bets against the promise, and whose
-expectation stays at most 1 at every moment while the promise holds. By Ville's inequality such a number ever
-reaches 1/δ with probability at most δ, however often it is looked at and whenever one stops.
+Both kinds of evidence are e-processes: numbers that start at 1, may be multiplied up by bets against the promise, and
+have an expectation of at most 1 at every moment while the promise holds. By Ville's inequality, the probability that
+such a number ever reaches 1/δ is at most δ, however often it is looked at and whenever one stops.
 
-Each bets with several strengths, and begins to bet anew at every observation (with the weight 1/(t(t+1)) of all
-it owns at the t-th), so that a change after a long good time is found without the good time counting against it.
+Each e-process bets with several strengths, and begins to bet anew at every observation (with the weight 1/(t(t+1)) of
+all its capital at the t-th observation). So a change after a long good time is found without the good time counting
+against it.
 """
 
 from __future__ import annotations
@@ -14,23 +15,25 @@ import math
 from collections.abc import Iterator
 from functools import cached_property
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from aspire_guard.errors import InputError
-from aspire_guard.selection.arrays import Numbers
+from aspire_guard.selection.arrays import Labels, Numbers
 from aspire_guard.selection.metrics import Interval
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Capital = tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...]
+Edge = tuple[float, Annotated[float, Field(ge=0, lt=1)]]
 
-# Log odds ratios: a bet of strength λ pays best where the odds of a wrong answer are e^λ times the promised ones.
+# Log odds ratios: a bet of strength λ pays best if the odds of a wrong answer are e^λ times the promised odds.
 _ODDS_RATIOS = np.geomspace(0.01, 6.0, 40)
 # A bet of strength θ multiplies the density of a score at rank u by exp(θ·shape(u)), up to a constant.
 _TILTS = np.array([-4.0, -2.0, -1.0, -0.5, -0.25, 0.25, 0.5, 1.0, 2.0, 4.0])
+_SHAPES = 2
 _BINS = 20
 _AT_ONCE = 4096
 # Any bound keeps the expectation from growing, and this one keeps the numbers finite.
@@ -47,7 +50,7 @@ class _Evidence(BaseModel):
 
     @property
     def e_value(self) -> float:
-        """The evidence against the promise now: what the bets have made, and what has not been bet yet; 1 at first."""
+        """The evidence against the promise now: the capital of the bets, and what has not been bet yet; 1 at first."""
         return _e_value(np.array(self.capital), self.n)
 
 
@@ -60,9 +63,9 @@ class ErrorEvidence(_Evidence):
 
     Attributes:
         target_risk: r, the promised share of wrong answers among the released ones, in (0, 1).
-        n: labels so far.
-        wrong: how many of them said "wrong".
-        capital: of each bet.
+        n: the number of labels so far.
+        wrong: the number of labels that said "wrong".
+        capital: the capital of each bet.
         peak: the highest evidence so far.
     """
 
@@ -71,18 +74,19 @@ class ErrorEvidence(_Evidence):
     capital: Capital = (0.0,) * len(_ODDS_RATIOS)
 
     @model_validator(mode="after")
-    def _possible(self) -> ErrorEvidence:
+    def _check(self) -> Self:
         if self.wrong > self.n or len(self.capital) != len(_ODDS_RATIOS):
             raise ValueError(f"{self.wrong} wrong of {self.n} labels, {len(self.capital)} bets")
         return self
 
-    def after(self, correct: ArrayLike) -> ErrorEvidence:
-        """The evidence after more labels of released answers, `(k,)` booleans, in the order they came."""
-        wrong = ~_labels(correct)
-        odds = np.exp(_ODDS_RATIOS)
-        if_right = 1 / (1 - self.target_risk + self.target_risk * odds)
-        factors = (np.where(chunk[:, None], odds * if_right, if_right) for chunk in _chunks(wrong))
-        capital, peak = _bet(np.array(self.capital), self.peak, self.n, factors)
+    def add_labels(self, correct: ArrayLike) -> Self:
+        """Return the evidence after more labels of released answers, `(k,)` booleans, in the order they came.
+
+        Raises:
+            InputError: the labels are no booleans.
+        """
+        wrong = ~_check_labels(correct)
+        capital, peak = _bet(np.array(self.capital), self.peak, self.n, self._factors(wrong))
         return self.model_copy(
             update={
                 "n": self.n + len(wrong),
@@ -93,14 +97,14 @@ class ErrorEvidence(_Evidence):
         )
 
     def interval(self, delta: float) -> Interval | None:
-        """The share of wrong labels, between bounds on the risk averaged over all labels so far.
+        """Return the share of wrong labels, between bounds on the risk averaged over all labels so far.
 
         With probability at least 1 − δ the bounds hold after every label at once, also while the risk changes: for
         each λ, exp(λ·wrong − Σ log(1 − p_i + p_i·e^λ)) is a martingale, and the logarithm is concave in the risk p_i
         of the i-th answer, so that the mean risk in place of all p_i makes it no larger.
 
         Returns:
-            value, low and high in [0, 1]; None before the first label.
+            Value, low and high in [0, 1], or None before the first label.
         """
         if not self.n:
             return None
@@ -108,75 +112,83 @@ class ErrorEvidence(_Evidence):
         high = 1 - _least_mean(self.n, self.n - self.wrong, delta / 2)
         return Interval(self.wrong / self.n, low, high)
 
+    def _factors(self, wrong: Labels) -> Iterator[Numbers]:
+        """Yield the factors by which labels multiply the capital of each bet, chunks of `(k, bets)`."""
+        odds = np.exp(_ODDS_RATIOS)
+        if_right = 1 / (1 - self.target_risk + self.target_risk * odds)
+        if_wrong = odds * if_right
+        for chunk in _split(wrong):
+            yield np.where(chunk[:, None], if_wrong, if_right)
+
 
 class ShiftEvidence(_Evidence):
     """Evidence that new selection scores are not drawn as the calibration scores were; needs no labels.
 
     A conformal test martingale on ranks (Vovk et al., COPA 2021). Some of the calibration scores cut the line into
-    bins; while old and new scores are exchangeable, a new one falls into bin j with probability
+    bins. While old and new scores are exchangeable, a new score falls into bin j with probability
     (gaps_j + counts_j) / (all gaps + n), where the gaps are those between neighbouring calibration scores. That holds
     exactly and at every size of the calibration sample, since these chances already average over its draw. The bets
-    are on scores that sink or rise, gather or scatter; what changes neither is not found.
+    are on scores that sink or rise, gather or scatter. A change that does neither is not found.
 
     Attributes:
         edges: between neighbouring bins: a calibration score, and a number in [0, 1) that orders it among equal ones.
-        gaps: of each bin; one gap more than there are calibration scores in all.
-        counts: new scores in each bin.
-        n: new scores so far.
-        capital: of each bet.
+        gaps: the number of gaps in each bin; one more than there are calibration scores in all.
+        counts: the number of new scores in each bin.
+        n: the number of new scores so far.
+        capital: the capital of each bet.
         peak: the highest evidence so far.
     """
 
-    edges: tuple[tuple[float, Annotated[float, Field(ge=0, lt=1)]], ...]
+    edges: tuple[Edge, ...]
     gaps: tuple[Annotated[int, Field(ge=1)], ...]
     counts: tuple[Annotated[int, Field(ge=0)], ...]
-    capital: Capital = (0.0,) * (2 * len(_TILTS))
+    capital: Capital = (0.0,) * (_SHAPES * len(_TILTS))
 
     @model_validator(mode="after")
-    def _possible(self) -> ShiftEvidence:
-        bins = {len(self.edges) + 1, len(self.gaps), len(self.counts)}
-        ordered = all(low < high for low, high in pairwise(self.edges))
-        if (
-            len(bins) > 1
-            or sum(self.counts) != self.n
-            or not ordered
-            or len(self.capital) != 2 * len(_TILTS)
-        ):
+    def _check(self) -> Self:
+        has_bins = len(self.edges) + 1 == len(self.gaps) == len(self.counts)
+        is_ordered = all(low < high for low, high in pairwise(self.edges))
+        has_bets = len(self.capital) == _SHAPES * len(_TILTS)
+        if not (has_bins and is_ordered and has_bets) or sum(self.counts) != self.n:
             raise ValueError(f"{self.n} scores in {len(self.counts)} bins, {len(self.edges)} edges")
         return self
 
     @classmethod
-    def against(cls, calibration_scores: ArrayLike) -> ShiftEvidence:
-        """No evidence yet; the calibration scores, `(m,)`, are what new ones will be compared with.
+    def from_calibration(cls, calibration_scores: ArrayLike) -> Self:
+        """Return no evidence yet; new scores will be compared with the calibration scores, `(m,)`.
 
         Raises:
-            InputError: there are none, or one is not finite.
+            InputError: there are no scores, or a score is not finite.
         """
-        score = _scores(calibration_scores)
+        score = _check_scores(calibration_scores)
         if not score.size or np.isinf(score).any():
             found = "an infinite one" if score.size else "none"
             raise InputError(
                 f"calibration scores: expected finite numbers, found {found}; give the calibration answers"
             )
-        order = np.random.default_rng(_TIES_SEED).random(score.size)
-        ranked = np.lexsort((order, score))
-        bins = min(_BINS, score.size + 1)
+        tie_order = np.random.default_rng(_TIES_SEED).random(score.size)
+        ranked = np.lexsort((tie_order, score))
+        n_gaps = score.size + 1
+        n_bins = min(_BINS, n_gaps)
         # The k-th lowest score closes the k-th gap.
-        ranks = [round(j * (score.size + 1) / bins) for j in range(bins + 1)]
-        cuts = [ranked[rank - 1] for rank in ranks[1:-1]]
+        last_gaps = [round(place * n_gaps / n_bins) for place in range(n_bins + 1)]
+        edges = []
+        for last_gap in last_gaps[1:-1]:
+            answer = ranked[last_gap - 1]
+            edges.append((float(score[answer]), float(tie_order[answer])))
         return cls(
-            edges=tuple((float(score[i]), float(order[i])) for i in cuts),
-            gaps=tuple(high - low for low, high in pairwise(ranks)),
-            counts=(0,) * bins,
+            edges=tuple(edges),
+            gaps=tuple(high - low for low, high in pairwise(last_gaps)),
+            counts=(0,) * n_bins,
         )
 
-    def after(self, scores: ArrayLike) -> ShiftEvidence:
-        """The evidence after more selection scores, `(k,)`, released or not, in the order they came.
+    def add_scores(self, scores: ArrayLike) -> Self:
+        """Return the evidence after more selection scores, `(k,)`, released or not, in the order they came.
 
         Raises:
             InputError: a score is NaN.
         """
-        bins = self._bins(_scores(scores))
+        bins = self._find_bins(_check_scores(scores))
         capital, peak = _bet(np.array(self.capital), self.peak, self.n, self._factors(bins))
         counts = np.array(self.counts) + np.bincount(bins, minlength=len(self.counts))
         return self.model_copy(
@@ -191,7 +203,9 @@ class ShiftEvidence(_Evidence):
     @property
     def mean_rank(self) -> float | None:
         """The mean rank of the new scores among the calibration scores, in (0, 1): about ½ without a shift."""
-        return float(np.array(self.counts) @ self._positions / self.n) if self.n else None
+        if not self.n:
+            return None
+        return float(np.array(self.counts) @ self._positions / self.n)
 
     @cached_property
     def _positions(self) -> Numbers:
@@ -200,41 +214,53 @@ class ShiftEvidence(_Evidence):
         positions: Numbers = (np.cumsum(gaps) - gaps / 2) / gaps.sum()
         return positions
 
-    def _bins(self, score: Numbers) -> NDArray[np.intp]:
-        # As many draws as there were scores before: the same numbers however the scores are cut into batches.
-        order = np.random.Generator(np.random.PCG64(_TIES_SEED + 1).advance(self.n)).random(
-            score.size
-        )
+    def _find_bins(self, score: Numbers) -> NDArray[np.intp]:
+        # As many draws were made as there were scores before: the numbers don't depend on how the scores are cut into
+        # batches.
+        generator = np.random.PCG64(_TIES_SEED + 1).advance(self.n)
+        tie_order = np.random.Generator(generator).random(score.size)
         edge, edge_order = np.array(self.edges).reshape(-1, 2).T
         bins = np.searchsorted(edge, score, side="left")
         tied = np.flatnonzero(np.isin(score, edge))
-        for chunk in _chunks(tied):
-            same = score[chunk, None] == edge
-            bins[chunk] += (same & (order[chunk, None] > edge_order)).sum(axis=1)
+        for rows in _split(tied):
+            # A score that equals edges lies above those that chance puts below it, `(k, edges)`.
+            is_tied = score[rows, None] == edge
+            is_above = tie_order[rows, None] > edge_order
+            bins[rows] += (is_tied & is_above).sum(axis=1)
         return bins
 
     def _factors(self, bins: NDArray[np.intp]) -> Iterator[Numbers]:
-        """What each score does to each bet, `(k, bets)`: its density against the mean density under exchangeability."""
-        rank = self._positions
-        shapes = np.stack([2 * rank - 1, 6 * rank**2 - 6 * rank + 1])
-        density = (
-            np.exp(np.multiply.outer(shapes, _TILTS)).transpose(1, 0, 2).reshape(len(rank), -1)
-        )
-        seen, total = (
-            (np.array(self.gaps) + np.array(self.counts)) @ density,
-            sum(self.gaps) + self.n,
-        )
-        for chunk in _chunks(bins):
+        """Yield the factors by which scores multiply the capital of each bet, chunks of `(k, bets)`.
+
+        A factor is the density that the bet gives to the score's bin, over its mean under exchangeability.
+        """
+        density = self._tilted_densities()
+        # Summed over the gaps and all scores so far, whose bins a new score falls into with equal chances: `(bets,)`.
+        density_sum = (np.array(self.gaps) + np.array(self.counts)) @ density
+        total = sum(self.gaps) + self.n
+        for chunk in _split(bins):
             gains = density[chunk]
-            sums = np.cumsum(np.vstack([seen, gains]), axis=0)
-            yield gains * (total + np.arange(len(chunk)))[:, None] / sums[:-1]
-            seen, total = sums[-1], total + len(chunk)
+            # Row i: the sum before the i-th score of the chunk; the last row is the sum after all of them.
+            sums = np.cumsum(np.vstack([density_sum, gains]), axis=0)
+            totals = total + np.arange(len(chunk))
+            yield gains * totals[:, None] / sums[:-1]
+            density_sum = sums[-1]
+            total += len(chunk)
+
+    def _tilted_densities(self) -> Numbers:
+        """Return the density of each bet in each bin, up to a constant, `(bins, bets)`."""
+        rank = self._positions
+        rise, scatter = 2 * rank - 1, 6 * rank**2 - 6 * rank + 1
+        shapes = np.stack([rise, scatter])  # (shapes, bins)
+        tilted = np.exp(np.multiply.outer(shapes, _TILTS))  # (shapes, bins, tilts)
+        densities: Numbers = tilted.transpose(1, 0, 2).reshape(len(rank), -1)
+        return densities
 
 
 def _bet(
     capital: Numbers, peak: float, n: int, factors: Iterator[Numbers]
 ) -> tuple[Numbers, float]:
-    """The capital of each bet after more observations, and the highest evidence on the way."""
+    """Return the capital of each bet after more observations, and the highest evidence on the way."""
     for chunk in factors:
         for factor in chunk:
             n += 1
@@ -247,20 +273,20 @@ def _e_value(capital: Numbers, n: int) -> float:
     return float(capital.sum()) / len(capital) + 1 / (n + 1)
 
 
-def _least_mean(n: int, ones: int, delta: float) -> float:
-    """The least mean of n chances that `ones` ones do not contradict at level δ, time-uniformly."""
+def _least_mean(n: int, hits: int, delta: float) -> float:
+    """Return the least mean of n chances that this number of hits does not contradict at level δ, time-uniformly."""
     from scipy.optimize import brentq
 
     def excess(mean: float) -> float:
-        powers = _ODDS_RATIOS * ones - n * np.log1p(mean * np.expm1(_ODDS_RATIOS))
+        powers = _ODDS_RATIOS * hits - n * np.log1p(mean * np.expm1(_ODDS_RATIOS))
         # By hand: SciPy's logsumexp takes ten times as long on so few numbers.
         highest = powers.max()
         return float(highest + np.log(np.exp(powers - highest).mean())) + math.log(delta)
 
-    return float(brentq(excess, 0.0, ones / n)) if excess(0.0) > 0 else 0.0
+    return float(brentq(excess, 0.0, hits / n)) if excess(0.0) > 0 else 0.0
 
 
-def _labels(correct: ArrayLike) -> NDArray[np.bool_]:
+def _check_labels(correct: ArrayLike) -> Labels:
     right = np.asarray(correct)
     if right.ndim != 1 or (right.size and right.dtype != np.bool_):
         found = f"{right.dtype} of shape {right.shape}"
@@ -270,7 +296,7 @@ def _labels(correct: ArrayLike) -> NDArray[np.bool_]:
     return right.astype(np.bool_)
 
 
-def _scores(scores: ArrayLike) -> Numbers:
+def _check_scores(scores: ArrayLike) -> Numbers:
     try:
         score = np.asarray(scores, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -278,12 +304,13 @@ def _scores(scores: ArrayLike) -> Numbers:
             f"scores: expected numbers, found: {error}; pass selection scores"
         ) from error
     if score.ndim != 1 or np.isnan(score).any():
-        found = f"shape {score.shape}" if score.ndim != 1 else f"{int(np.isnan(score).sum())} NaN"
+        found = f"{int(np.isnan(score).sum())} NaN" if score.ndim == 1 else f"shape {score.shape}"
         raise InputError(
             f"scores: expected a list of numbers, found {found}; leave out answers without a score"
         )
     return score
 
 
-def _chunks(values: NDArray[Any]) -> Iterator[NDArray[Any]]:
+def _split(values: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Yield chunks of the values that are small enough to work on at once."""
     return (values[start : start + _AT_ONCE] for start in range(0, len(values), _AT_ONCE))

@@ -1,4 +1,4 @@
-"""Says when a threshold's promise no longer holds: from reviewers' labels, and from the scores alone."""
+"""The monitor of a threshold's promise: it watches reviewers' labels, and the scores alone."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _WARN = 4.0
 
 
 class MonitorRecord(BaseModel):
-    """All that a monitor knows, as it is saved.
+    """The knowledge of a monitor, as it is saved.
 
     Attributes:
-        delta: δ, the most probable a false alarm may be, ever, in (0, 0.2].
-        errors: from labels.
-        shift: from scores.
-        batches: the names of the batches so far that had one.
+        delta: δ, the largest probability that there is ever a false alarm, in (0, 0.2].
+        errors: the evidence from labels.
+        shift: the evidence from scores.
+        batches: the names of the named batches so far.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,26 +47,24 @@ class MonitorRecord(BaseModel):
         """`alarm` once either evidence has ever reached 2/δ; `warn` while either is at a quarter of that; else `ok`."""
         if max(self.errors.peak, self.shift.peak) >= self.alarm_at:
             return "alarm"
-        return (
-            "warn"
-            if max(self.errors.e_value, self.shift.e_value) >= self.alarm_at / _WARN
-            else "ok"
-        )
+        if max(self.errors.e_value, self.shift.e_value) >= self.alarm_at / _WARN:
+            return "warn"
+        return "ok"
 
 
 class RiskMonitor:
-    """Watches released answers: is the share of wrong ones still at most what was promised?
+    """A watch on released answers: is the share of wrong answers still at most what was promised?
 
-    Two tests run side by side, each at level δ/2 (see `e_processes`): reviewers' labels of
-    released answers against the promised risk, and new selection scores against those of the calibration answers.
-    While the promise holds and the scores have not shifted, the chance that the monitor ever raises the alarm is at
-    most δ, however often it is asked. An alarm stays: calibrate on new answers and start a new monitor.
+    Two tests run side by side, each at level δ/2 (see `e_processes`): reviewers' labels of released answers against
+    the promised risk, and new selection scores against those of the calibration answers. While the promise holds and
+    the scores have not shifted, the chance that the monitor ever raises the alarm is at most δ, however often it is
+    asked. An alarm stays: calibrate on new answers and start a new monitor.
 
     Threads may share a monitor; a file belongs to one process.
 
     Args:
-        record: what it knows; see `start` and `load`.
-        path: where it is saved after every observation; None keeps it in memory.
+        record: the knowledge so far; see `start` and `load`.
+        path: the file to save to after every observation, or None to stay in memory.
     """
 
     def __init__(self, record: MonitorRecord, path: Path | None = None) -> None:
@@ -82,7 +80,7 @@ class RiskMonitor:
         delta: float = 0.05,
         path: Path | None = None,
     ) -> RiskMonitor:
-        """A monitor that has seen nothing yet; saved at once where there is a path.
+        """Start a monitor that has seen nothing yet; it is saved at once if there is a path.
 
         Args:
             calibration_scores: the selection scores of all answers that the threshold was calibrated on, `(n,)`.
@@ -102,17 +100,18 @@ class RiskMonitor:
             raise InputError(
                 f"{path}: expected a new file for the monitor, found one; load it, or choose another name"
             )
-        errors, shift = (
-            ErrorEvidence(target_risk=target_risk),
-            ShiftEvidence.against(calibration_scores),
+        record = MonitorRecord(
+            delta=delta,
+            errors=ErrorEvidence(target_risk=target_risk),
+            shift=ShiftEvidence.from_calibration(calibration_scores),
         )
-        monitor = cls(MonitorRecord(delta=delta, errors=errors, shift=shift), path)
-        monitor._save(monitor._record)
+        monitor = cls(record, path)
+        monitor._save(record)
         return monitor
 
     @classmethod
     def load(cls, path: Path) -> RiskMonitor:
-        """Go on where the monitor saved at `path` stopped.
+        """Load the monitor saved at `path`, to go on from there.
 
         Raises:
             InputError: there is no such file, or it holds no monitor.
@@ -133,27 +132,25 @@ class RiskMonitor:
     def observe_labels(self, correct: ArrayLike, *, batch: str | None = None) -> bool:
         """Count reviewers' labels, `(k,)` booleans, in the order they came.
 
-        They must be labels of released answers, drawn for review at random: not only of those that users complain
+        They must be labels of released answers, drawn for review at random: not only of answers that users complain
         about.
 
         Args:
             correct: whether each answer is right.
-            batch: a name of these labels; a batch whose name was seen before changes nothing, so that a call that is
+            batch: a name for these labels. A batch whose name was counted before changes nothing, so a call that is
                 repeated after a kill counts nothing twice.
 
         Returns:
-            Whether they were counted.
+            True if they were counted.
 
         Raises:
             InputError: the labels are no booleans.
         """
         with self._lock:
-            if self._seen(batch):
+            if self._has_counted(batch):
                 return False
-            self._keep(
-                self._record.model_copy(update={"errors": self._record.errors.after(correct)}),
-                batch,
-            )
+            errors = self._record.errors.add_labels(correct)
+            self._store(self._record.model_copy(update={"errors": errors}), batch)
             return True
 
     def observe_scores(self, scores: ArrayLike, *, batch: str | None = None) -> bool:
@@ -164,22 +161,21 @@ class RiskMonitor:
             batch: as for `observe_labels`.
 
         Returns:
-            Whether they were counted.
+            True if they were counted.
 
         Raises:
             InputError: a score is NaN.
         """
         with self._lock:
-            if self._seen(batch):
+            if self._has_counted(batch):
                 return False
-            self._keep(
-                self._record.model_copy(update={"shift": self._record.shift.after(scores)}), batch
-            )
+            shift = self._record.shift.add_scores(scores)
+            self._store(self._record.model_copy(update={"shift": shift}), batch)
             return True
 
     @property
     def record(self) -> MonitorRecord:
-        """All it knows, at this moment."""
+        """The knowledge at this moment."""
         return self._record
 
     @property
@@ -187,24 +183,27 @@ class RiskMonitor:
         """`ok`, `warn` or `alarm`; an alarm stays, a warning may pass."""
         return self._record.state
 
-    def alarmed(self) -> bool:
-        """Whether the alarm was raised: a condition for a routing policy."""
+    def is_alarmed(self) -> bool:
+        """Tell whether the alarm was raised."""
         return self.state == "alarm"
 
     def explain(self) -> str:
-        """The state and what it rests on, a line each."""
+        """Return the state and the evidence behind it, a line each."""
         record = self._record
-        return "\n".join(
-            [f"{record.state}: {_summary(record)}", _labels_line(record), _scores_line(record)]
+        lines = (
+            f"{record.state}: {_summarize(record)}",
+            _describe_labels(record),
+            _describe_scores(record),
         )
+        return "\n".join(lines)
 
-    def _seen(self, batch: str | None) -> bool:
+    def _has_counted(self, batch: str | None) -> bool:
         return batch is not None and batch in self._record.batches
 
-    def _keep(self, record: MonitorRecord, batch: str | None) -> None:
+    def _store(self, record: MonitorRecord, batch: str | None) -> None:
         if batch is not None:
             record = record.model_copy(update={"batches": (*record.batches, batch)})
-        # Saved before it counts: what a caller has seen is never ahead of the file.
+        # Saved before it counts: a caller never sees a state that is not in the file.
         self._save(record)
         self._record = record
 
@@ -220,23 +219,20 @@ class RiskMonitor:
             ) from error
 
 
-def _summary(record: MonitorRecord) -> str:
-    alarmed = [
-        what
-        for what, evidence in (
-            ("more released answers are wrong than was promised", record.errors),
-            ("the scores are not those that were calibrated on", record.shift),
-        )
-        if evidence.peak >= record.alarm_at
-    ]
-    if alarmed:
-        return f"{' and '.join(alarmed)}; the guarantee no longer holds, calibrate on new answers"
+def _summarize(record: MonitorRecord) -> str:
+    alarms = []
+    if record.errors.peak >= record.alarm_at:
+        alarms.append("more released answers are wrong than was promised")
+    if record.shift.peak >= record.alarm_at:
+        alarms.append("the scores are not those that were calibrated on")
+    if alarms:
+        return f"{' and '.join(alarms)}; the guarantee no longer holds, calibrate on new answers"
     if record.state == "warn":
         return "some evidence that the guarantee no longer holds; label more released answers"
     return "nothing speaks against the guarantee"
 
 
-def _labels_line(record: MonitorRecord) -> str:
+def _describe_labels(record: MonitorRecord) -> str:
     errors = record.errors
     interval = errors.interval(record.delta)
     if interval is None:
@@ -244,19 +240,19 @@ def _labels_line(record: MonitorRecord) -> str:
     return (
         f"labels: {errors.wrong:,} of {errors.n:,} released answers wrong ({interval.value:.1%}), promised at most "
         f"{errors.target_risk:.1%}; their mean risk is between {interval.low:.1%} and {interval.high:.1%} "
-        f"({1 - record.delta:.0%}, at every moment); {_evidence(errors, record)}"
+        f"({1 - record.delta:.0%}, at every moment); {_describe_evidence(errors, record)}"
     )
 
 
-def _scores_line(record: MonitorRecord) -> str:
+def _describe_scores(record: MonitorRecord) -> str:
     shift = record.shift
     if shift.mean_rank is None:
         return "scores: none yet"
     return (
         f"scores: {shift.n:,}, on average above {shift.mean_rank:.0%} of the calibration scores (50 % without a "
-        f"shift); {_evidence(shift, record)}"
+        f"shift); {_describe_evidence(shift, record)}"
     )
 
 
-def _evidence(evidence: ErrorEvidence | ShiftEvidence, record: MonitorRecord) -> str:
+def _describe_evidence(evidence: ErrorEvidence | ShiftEvidence, record: MonitorRecord) -> str:
     return f"evidence {evidence.e_value:.3g}, at most {evidence.peak:.3g} so far, alarm at {record.alarm_at:.3g}"

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from aspire_guard.errors import InputError
 from aspire_guard.selection.arrays import Labels
 from aspire_guard.selection.calibration import Calibration, Threshold
-from aspire_guard.selection.calibrators import fit_calibrator
+from aspire_guard.selection.calibrators import Calibrator, fit_calibrator
 from aspire_guard.selection.metrics import Interval, brier, ece, reliability_bins
 from aspire_guard.selection.report import figures, tables
 from aspire_guard.selection.report.error_examples import (
@@ -25,9 +25,8 @@ from aspire_guard.selection.report.error_examples import (
     find_worst_mistakes,
 )
 from aspire_guard.selection.report.reliability_data import Confidences, compare_confidences
-from aspire_guard.selection.risk_control.candidate_thresholds import Calibrator
-from aspire_guard.selection.risk_control.thresholds import NoThreshold, choose_bands
-from aspire_guard.selection.scored_answers import ScoredAnswers, warnings
+from aspire_guard.selection.risk_control.thresholds import UnmetTarget, choose_bands
+from aspire_guard.selection.scored_answers import ScoredAnswers, find_warnings
 
 TARGET_RISKS = (0.3, 0.2, 0.1, 0.05)
 
@@ -78,7 +77,7 @@ def write_report(
         calibration=calibration,
         date=date,
         confidence_level=f"{100 * (1 - delta):.4g}\u00a0%",
-        warnings=warnings(answers, evaluator["provenance"] if evaluator else None),
+        warnings=find_warnings(answers, evaluator["provenance"] if evaluator else None),
         target_rows=tables.make_target_rows(thresholds, calibration, test),
         evaluator_rows=tables.make_evaluator_rows(calibration, test),
         score_rows=tables.make_score_rows(figures.collect_scores(answers), answers.correct),
@@ -110,7 +109,7 @@ def _check_disjoint(answers: ScoredAnswers, test: ScoredAnswers) -> None:
 
 def _choose_target_thresholds(
     answers: ScoredAnswers, calibration: Calibration, date: str, delta: float
-) -> dict[str, Threshold | NoThreshold]:
+) -> dict[str, Threshold | UnmetTarget]:
     """Choose a threshold for each target risk. All promises hold together."""
     chosen = _choose_thresholds(answers, calibration.calibrator, date, delta)
     if all(isinstance(threshold, Threshold) for threshold in chosen.values()):
@@ -119,14 +118,14 @@ def _choose_target_thresholds(
     # The evaluator's own confidences may be off on these answers, so the advice comes from fitted confidences.
     fitted = fit_calibrator(answers.selection_score, answers.correct).calibrator
     for name, advice in _choose_thresholds(answers, fitted, date, delta).items():
-        if isinstance(chosen[name], NoThreshold) and isinstance(advice, NoThreshold):
+        if isinstance(chosen[name], UnmetTarget) and isinstance(advice, UnmetTarget):
             chosen[name] = advice
     return chosen
 
 
 def _choose_thresholds(
     answers: ScoredAnswers, calibrator: Calibrator, date: str, delta: float
-) -> dict[str, Threshold | NoThreshold]:
+) -> dict[str, Threshold | UnmetTarget]:
     targets = {f"risk\u00a0≤\u00a0{100 * risk:g}\u00a0%": risk for risk in TARGET_RISKS}
     return choose_bands(
         answers.selection_score,

@@ -12,7 +12,7 @@ from aspire_guard.selection.arrays import Labels, Numbers
 from aspire_guard.selection.calibration import Calibration, Threshold
 from aspire_guard.selection.metrics import Interval, Metric, auacc, auroc, bootstrap_interval
 from aspire_guard.selection.report.figures import SCORE_NAMES, clopper_pearson
-from aspire_guard.selection.risk_control.thresholds import NoThreshold
+from aspire_guard.selection.risk_control.thresholds import UnmetTarget
 from aspire_guard.selection.scored_answers import ScoredAnswers
 
 # The bootstrap would take too long on more answers.
@@ -85,14 +85,14 @@ class ScoreRow(NamedTuple):
 
 
 def make_target_rows(
-    thresholds: Mapping[str, Threshold | NoThreshold],
+    thresholds: Mapping[str, Threshold | UnmetTarget],
     calibration: Calibration,
     test: ScoredAnswers | None,
 ) -> list[ThresholdRow]:
     """Return a row for each target risk."""
     rows = []
     for name, threshold in thresholds.items():
-        if isinstance(threshold, NoThreshold):
+        if isinstance(threshold, UnmetTarget):
             rows.append(ThresholdRow(name, None, threshold.sentence, None))
             continue
         outcome = None

@@ -1,7 +1,7 @@
-"""The cuts that labelled answers offer, on the selection score and on the confidence at once.
+"""The candidate thresholds that labelled answers offer, on the selection score and on the confidence at once.
 
-Everything is tested on the selection score, whose order no label has touched; the chosen cut is then carried over to
-the confidence, which the guard compares.
+All tests are made on the selection score, whose order no label has touched. The chosen threshold is then carried over
+to the confidence, which the guard compares.
 """
 
 from __future__ import annotations
@@ -10,45 +10,38 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, Field
 
 from aspire_guard.selection.arrays import Counts, Numbers
-from aspire_guard.selection.calibration import Guarantee, Threshold
+from aspire_guard.selection.calibration import Guarantee, Objective, Threshold
+from aspire_guard.selection.calibrators import Calibrator
 from aspire_guard.selection.risk_control.fixed_sequence import (
     METHOD,
-    any_certified,
-    certified_runs,
+    find_certified_runs,
+    has_certified_rank,
     rank_answers,
 )
 
-ThresholdObjective = Literal["risk", "coverage", "cost"]
-
-_STEPS = 1000  # a risk that can be promised is looked for to a tenth of a percent
+_STEPS = 1000  # the least risk that can be promised is searched to a tenth of a percent
 _LEAST_ADVICE = 0.1
+_LEAST_RISK = 1e-12
 
 
-class Calibrator(Protocol):
-    """A calibrator: never gives a higher score a lower confidence."""
-
-    def confidences(self, scores: ArrayLike) -> Numbers:
-        """The confidences of selection scores `(n,)`, in [0, 1)."""
-
-
-class NoThreshold(BaseModel):
-    """No cut keeps the risk at or below the target with the confidence asked for.
+class UnmetTarget(BaseModel):
+    """A target that no threshold meets: none keeps the risk at or below it with the probability asked for.
 
     Attributes:
         name: the band that stays closed.
-        group: the group without a threshold; None: no group was asked for.
-        target_risk: what was asked for.
+        group: the group without a threshold, or None if no group was asked for.
+        target_risk: the risk that was asked for.
         delta: the probability with which the promise may fail, of this threshold and those asked for with it.
-        best_risk: the least target risk, in steps of 0.001, for which these answers give a threshold; 1: none does.
-        best_coverage: the share of these answers that it would release.
-        more_needed: roughly how many more answers like these would do; None where no number would, as far as the
+        best_risk: the least target risk, in steps of 0.001, for which these answers give a threshold, or 1 if there is
+            no such risk.
+        best_coverage: the share of these answers that such a threshold would release.
+        more_needed: roughly how many more answers like these would do, or None if no number would, as far as the
             confidences tell.
     """
 
@@ -64,18 +57,16 @@ class NoThreshold(BaseModel):
 
     @property
     def sentence(self) -> str:
-        """What was found instead of a threshold, in one sentence."""
-        best = (
-            f"the least that could have been promised is {100 * self.best_risk:.4g} %, "
-            f"at a coverage of {100 * self.best_coverage:.3g} %"
-            if self.best_coverage
-            else "no share could have been promised"
-        )
-        more = (
-            "more answers like these would not change that"
-            if self.more_needed is None
-            else f"about {self.more_needed:,} more labelled answers like these should do"
-        )
+        """The finding in one sentence: no threshold, the best promise there is, and the answers that are missing."""
+        best = "no share could have been promised"
+        if self.best_coverage:
+            best = (
+                f"the least that could have been promised is {100 * self.best_risk:.4g} %, "
+                f"at a coverage of {100 * self.best_coverage:.3g} %"
+            )
+        more = "more answers like these would not change that"
+        if self.more_needed is not None:
+            more = f"about {self.more_needed:,} more labelled answers like these should do"
         return (
             f"no threshold keeps wrong answers at {100 * self.target_risk:.4g} % of the released ones or fewer with "
             f"probability {100 * (1 - self.delta):.4g} %; {best}; {more}"
@@ -84,7 +75,15 @@ class NoThreshold(BaseModel):
 
 @dataclass(frozen=True)
 class RiskTarget:
-    """What is asked of a cut: a risk of at most `target_risk`, which may fail with δ for the whole family together."""
+    """The demand on a threshold: a risk of at most `target_risk`.
+
+    Attributes:
+        target_risk: the largest share of wrong answers among the released ones, in (0, 1).
+        delta: δ, the probability that the promises of the whole family fail, in (0, 1).
+        family: the number of thresholds that share δ.
+        name: the band that the threshold opens.
+        group: the group that the threshold is for, or None if it is for all answers.
+    """
 
     target_risk: float
     delta: float
@@ -93,19 +92,24 @@ class RiskTarget:
     group: str | None = None
 
     @property
-    def share(self) -> float:
-        """The part of δ that is this promise's own."""
+    def own_delta(self) -> float:
+        """The part of δ that belongs to this target."""
         return self.delta / self.family
 
 
 class CandidateThresholds:
-    """Labelled answers, ranked by score, and the ranks after which a threshold on the confidence can cut.
+    """Labelled answers, ranked by score, and the ranks after which a threshold on the confidence can lie.
 
     Args:
         scores: selection scores, `(n,)`, finite.
         correct: whether each answer is right, `(n,)`.
-        calibrator: from score to confidence.
+        calibrator: maps scores to confidences.
         date: written into guarantees.
+
+    Attributes:
+        ranked: the answers from the highest score down.
+        confidence: of the ranked answers, `(n,)`, falling.
+        ranks: the ranks after which a candidate threshold lies, rising; the last one is n.
 
     Raises:
         InputError: empty, unequal lengths, or a score that is not finite.
@@ -114,51 +118,33 @@ class CandidateThresholds:
     def __init__(
         self, scores: ArrayLike, correct: ArrayLike, calibrator: Calibrator, date: str
     ) -> None:
-        self.ranked, self.date = rank_answers(scores, correct), date
+        self.date = date
+        self.ranked = rank_answers(scores, correct)
         self.n = len(self.ranked.score)
         self.confidence = calibrator.confidences(self.ranked.score)
         # Two scores can share a confidence: on a flat line, or within a float's last digit.
-        parted = np.append(self.confidence[:-1] > self.confidence[1:], True)
-        self.usable: Counts = np.flatnonzero(parted & self.ranked.is_cut) + 1
+        is_parted = np.append(self.confidence[:-1] > self.confidence[1:], True)
+        self.ranks: Counts = np.flatnonzero(is_parted & self.ranked.is_candidate) + 1
 
-    def certified(self, promise: RiskTarget) -> Counts:
-        """The usable ranks that keep the promise, rising."""
-        runs = certified_runs(self.ranked, promise.target_risk, promise.share)
-        kept = np.zeros(len(self.usable), dtype=bool)
+    def find_certified(self, target: RiskTarget) -> Counts:
+        """Return the ranks whose candidate thresholds meet the target, rising."""
+        runs = find_certified_runs(self.ranked, target.target_risk, target.own_delta)
+        is_certified = np.zeros(len(self.ranks), dtype=bool)
         for run in runs:
-            kept |= (self.usable >= run.first) & (self.usable <= run.last)
-        return self.usable[kept]
+            is_certified |= (self.ranks >= run.first) & (self.ranks <= run.last)
+        return self.ranks[is_certified]
 
-    def promised(self, rank: int, promise: RiskTarget) -> Threshold:
-        """The threshold after a certified rank."""
-        return self.at(
-            rank, "risk", promise.target_risk, name=promise.name, group=promise.group
-        ).model_copy(
-            update={"risk_bound": promise.target_risk, "guarantee": self.guarantee(promise, METHOD)}
-        )
-
-    def guarantee(self, promise: RiskTarget, method: str) -> Guarantee:
-        """The promise, as it is saved."""
-        return Guarantee(
-            target_risk=promise.target_risk,
-            delta=promise.delta,
-            n=self.n,
-            family=promise.family,
-            method=method,
-            date=self.date,
-        )
-
-    def at(
+    def make_threshold(
         self,
         rank: int,
-        objective: ThresholdObjective,
+        objective: Objective,
         target: float,
         *,
         name: str = "accept",
         group: str | None = None,
     ) -> Threshold:
-        """The threshold after a usable rank, without a promise; after rank 0 nothing is released."""
-        confidence, score = self._place(rank)
+        """Return the threshold after one of the ranks, without a promise; after rank 0 nothing is released."""
+        confidence, score = self._place_above_next(rank)
         return Threshold(
             name=name,
             group=group,
@@ -170,34 +156,56 @@ class CandidateThresholds:
             risk=float(self.ranked.wrong[rank - 1] / rank) if rank else None,
         )
 
-    def nothing(self, promise: RiskTarget) -> NoThreshold:
-        """What could have been promised in place of a promise that no cut keeps."""
-        best = least_promised(
-            promise.target_risk,
-            lambda risk: any_certified(self.ranked, self.usable, risk, promise.share),
+    def make_promised_threshold(self, rank: int, target: RiskTarget) -> Threshold:
+        """Return the threshold after a certified rank, with its promise."""
+        threshold = self.make_threshold(
+            rank, "risk", target.target_risk, name=target.name, group=target.group
         )
-        rank = np.arange(1, self.n + 1)
-        return NoThreshold(
-            name=promise.name,
-            group=promise.group,
-            target_risk=promise.target_risk,
-            delta=promise.delta,
-            best_risk=best,
-            best_coverage=self.certified(RiskTarget(best, promise.share))[-1] / self.n
-            if best < 1
-            else 0.0,
-            # As often wrong as the confidences say: the observed errors are few by luck at some cut.
-            more_needed=more_needed(
-                np.cumsum(1 - self.confidence) / rank,
-                rank,
-                self.n,
-                promise.target_risk,
-                promise.share,
-            ),
+        return self.add_promise(threshold, target, METHOD)
+
+    def add_promise(self, threshold: Threshold, target: RiskTarget, method: str) -> Threshold:
+        """Return the threshold with the target as its promise; `method` names the test behind it."""
+        guarantee = Guarantee(
+            target_risk=target.target_risk,
+            delta=target.delta,
+            n=self.n,
+            family=target.family,
+            method=method,
+            date=self.date,
+        )
+        return threshold.model_copy(
+            update={"risk_bound": target.target_risk, "guarantee": guarantee}
         )
 
-    def _place(self, rank: int) -> tuple[float, float | None]:
-        """The least confidence and the least score that are released: anything above the first answer left out."""
+    def explain_unmet(self, target: RiskTarget) -> UnmetTarget:
+        """Tell what could have been promised in place of a target that no candidate meets."""
+        best_risk = find_least_promisable_risk(
+            target.target_risk,
+            lambda risk: has_certified_rank(self.ranked, self.ranks, risk, target.own_delta),
+        )
+        best_coverage = 0.0
+        if best_risk < 1:
+            best_rank = self.find_certified(RiskTarget(best_risk, target.own_delta))[-1]
+            best_coverage = best_rank / self.n
+        released = np.arange(1, self.n + 1)
+        # Answers are taken to be wrong as often as the confidences say: the observed errors are few by luck at some
+        # candidate.
+        expected_risk = np.cumsum(1 - self.confidence) / released
+        more_needed = estimate_answers_needed(
+            expected_risk, released, self.n, target.target_risk, target.own_delta
+        )
+        return UnmetTarget(
+            name=target.name,
+            group=target.group,
+            target_risk=target.target_risk,
+            delta=target.delta,
+            best_risk=best_risk,
+            best_coverage=best_coverage,
+            more_needed=more_needed,
+        )
+
+    def _place_above_next(self, rank: int) -> tuple[float, float | None]:
+        """Return the least confidence and the least score released: anything above the first answer left out."""
         if rank == 0:
             return 1.0, None
         if rank == self.n:
@@ -208,38 +216,55 @@ class CandidateThresholds:
         )
 
 
-def least_promised(target_risk: float, found: Callable[[float], bool]) -> float:
-    """A risk above the target, in steps of 0.001, for which something is `found`, and nothing a step below; 1: nothing.
+def find_least_promisable_risk(target_risk: float, is_met: Callable[[float], bool]) -> float:
+    """Return a risk above the target, in steps of 0.001, that is met while a step below is not; 1 if there is none.
 
-    By bisection. The tests start elsewhere for every risk, so that now and then one passes for a lower risk yet.
+    By bisection. The tests start elsewhere for every risk, so that now and then one passes for an even lower risk.
+
+    Args:
+        target_risk: a risk that is not met.
+        is_met: tells whether a risk can be promised.
     """
     low, high = math.floor(target_risk * _STEPS), _STEPS
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if found(middle / _STEPS) else (middle, high)
+        if is_met(middle / _STEPS):
+            high = middle
+        else:
+            low = middle
     return high / _STEPS
 
 
-def more_needed(
+def estimate_answers_needed(
     risk: Numbers, released: Numbers | Counts, n: int, target_risk: float, delta: float
 ) -> int | None:
-    """Roughly how many answers are missing, where of n answers a cut releases so many with such a risk, `(cuts,)`.
+    """Return roughly how many answers are missing until one of some candidates meets the target.
 
     m released answers with a share r of wrong ones pass from about m·KL(r, target) = log(1 / δ) on: Chernoff's bound.
-    None where every risk is above the target.
+
+    Args:
+        risk: the risk of each candidate, `(k,)`.
+        released: how many of the n answers each candidate releases, `(k,)`.
+        n: the number of answers there are.
+        target_risk: in (0, 1).
+        delta: δ, in (0, 1).
+
+    Returns:
+        The number of further answers, to two digits, or None if every risk is above the target.
     """
-    hopeful = (risk < target_risk) & (released > 0)
-    if not hopeful.any():
+    is_hopeful = (risk < target_risk) & (released > 0)
+    if not is_hopeful.any():
         return None
-    risk, share = np.maximum(risk[hopeful], 1e-12), released[hopeful] / n
-    divergence = risk * np.log(risk / target_risk) + (1 - risk) * np.log(
-        (1 - risk) / (1 - target_risk)
-    )
-    enough = float((math.log(1 / delta) / divergence / share).min())
-    return _rounded(max(enough - n, _LEAST_ADVICE * n, 1.0))
+    risk = np.maximum(risk[is_hopeful], _LEAST_RISK)
+    coverage = released[is_hopeful] / n
+    wrong_part = risk * np.log(risk / target_risk)
+    right_part = (1 - risk) * np.log((1 - risk) / (1 - target_risk))
+    divergence = wrong_part + right_part
+    enough = float((math.log(1 / delta) / divergence / coverage).min())
+    return _round_up(max(enough - n, _LEAST_ADVICE * n, 1.0))
 
 
-def _rounded(count: float) -> int:
-    """Up to two digits: more would pretend to know."""
+def _round_up(count: float) -> int:
+    """Round up to two digits: more digits would pretend to know."""
     step = int(10 ** max(math.floor(math.log10(count)) - 1, 0))
     return math.ceil(count / step) * step

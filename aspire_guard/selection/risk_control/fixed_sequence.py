@@ -1,34 +1,36 @@
-"""Which cuts on a selection score keep the share of wrong answers below a target, with a stated probability.
+"""Fixed sequences of tests: which thresholds on a selection score keep the share of wrong answers below a target.
 
-Answers are ranked from the highest score down. R(c) is the selective risk of a cut c: the probability that an answer
-above it is wrong. A cut right after rank m, at the score of the (m + 1)-th answer, is tested with the m answers above:
+Answers are ranked from the highest score down. A candidate threshold lies right after a rank m, at the score of the
+(m + 1)-th answer, and R is its selective risk: the probability that an answer above it is wrong. It is tested with the
+m answers above:
 
     Given the (m + 1)-th score, these m answers are independent draws from the law of all answers above it. So the
     wrong ones among them are Binomial(m, R), and P(Binomial(m, target) ≤ wrong) is an exact p-value of "R > target".
 
-**Many cuts, one δ** (Learn then Test, Angelopoulos et al. 2021). A run starts at a rank that depends on n, the target
-and δ alone and tests every further rank at its share of δ, until a test fails. All cuts it passed are certified
-together, whatever the shape of the scores: R may rise and fall as it likes. An error needs the first bad cut that a run
-meets to be passed, and this has probability δ at most. Since the cuts themselves depend on the scores, that takes an
-argument. Break ties at random, and let R(x) run over the places x of that order, where it has no jumps. The places
-where R is above the target form stretches, and at both ends of each R equals the target (or the stretch begins at the
-top). So within each of them, and within each stretch between two of them, an average answer is wrong with exactly the
-probability `target`. Which stretch holds the first bad place that is met depends only on how many answers fell into
-each; given these numbers, the m answers above it are wrong at the target or more often, Binomial, and the test passes
-with probability δ at most. Several runs share δ (Bonferroni).
+**Many candidates, one δ** (Learn then Test, Angelopoulos et al. 2021). A run starts at a rank that depends on n, the
+target and δ alone and tests every further rank at its share of δ, until a test fails. All candidates that it passed are
+certified together, whatever the shape of the scores: R may rise and fall as it likes. For an error, the run has to pass
+the first bad candidate that it meets, and the probability of that is δ at most. Since the candidates themselves depend
+on the scores, this takes an argument. Break ties at random, and let R(x) run over the places x of that order, where it
+has no jumps. The places where R is above the target form stretches, and at both ends of each R equals the target (or
+the stretch begins at the top). So within each of them, and within each stretch between two of them, an average answer
+is wrong with exactly the probability `target`. The stretch that holds the first bad place met depends only on how many
+answers fell into each. Given these numbers, the m answers above that place are wrong at the target or more often,
+Binomial, and the test passes with probability δ at most. Several runs share δ (Bonferroni).
 
-**Ties.** The guard can't part answers with equal scores, so a cut is offered only between two different scores. Inside
-a block of ties the tests go on, in a random order, but only the cut after the whole block is used. It may be bad
+**Ties.** The guard can't part answers with equal scores, so a candidate lies only between two different scores. Inside
+a block of ties the tests go on, in a random order, but only the candidate after the whole block is used. It may be bad
 although the places of the answers on either side of it are good: it lies in a bad stretch without answers, and the
 argument holds as before. A run that misses such a stretch tells one thing more: the next answer below is not of the
 block in which the stretch ends. Within that block R falls through the target, so its answers are better than the
-target; without them errors are more frequent, and the test is safer still.
+target. Without them errors are more frequent, and the test is safer still.
 
-**Starts.** A run may start at its rank r, or at the last cut up to rank r, which a heavy block of ties does not blur.
-If that cut is bad, it is the first that is met, and given it the answers above are independent draws. If it is good, it
-lies in a good stretch, and all that is known beyond the numbers is that at most r answers lie above that stretch (with
-the block in which the stretch begins). R is at most the target there and the target at the stretch's end, so answers
-within the stretch are wrong more often than those above it, and few above mean more errors: the test is safer again.
+**Starts.** A run may start at its rank r, or at the last candidate up to rank r, which a heavy block of ties does not
+blur. If that candidate is bad, it is the first that is met, and given it the answers above are independent draws. If it
+is good, it lies in a good stretch, and all that is known beyond the numbers is that at most r answers lie above that
+stretch (with the block in which the stretch begins). R is at most the target there and equals the target at the
+stretch's end, so answers within the stretch are wrong more often than those above it, and few above mean more errors:
+the test is safer again.
 """
 
 from __future__ import annotations
@@ -49,8 +51,8 @@ from aspire_guard.selection.metrics.answers import as_pair
 METHOD = "fixed sequences of exact binomial tests"
 
 # A single start has to be early, to find the few answers that a weak score is sure of, and late, not to trip over an
-# early mistake. So there are several, each with its share of δ; the first is the likeliest to matter. Chosen for
-# coverage in simulations, of scores from sharp to weak and of heavy ties; any choice that sees no labels is valid.
+# early mistake. So there are several, each with its share of δ; the first is the likeliest to matter. They were chosen
+# for coverage in simulations, of scores from sharp to weak and of heavy ties. Any choice that sees no labels is valid.
 _FIRST_SHARE = 0.7
 _LATER_STARTS = tuple(int(8 * 1.2**step) for step in range(100))
 _LATEST_START = 0.75
@@ -64,24 +66,30 @@ class RankedAnswers(NamedTuple):
     Attributes:
         score: selection scores, `(n,)`, falling.
         wrong: how many of the best m answers are wrong, `(n,)`, for m from 1 to n.
-        is_cut: whether a threshold can part the best m answers from the rest, `(n,)`: not inside a block of ties.
+        is_candidate: whether a threshold can part the best m answers from the rest, `(n,)`: not inside a block of ties.
     """
 
     score: Numbers
     wrong: Counts
-    is_cut: Labels
+    is_candidate: Labels
 
 
 class Start(NamedTuple):
-    """Where a run starts: at a rank, or at the last cut up to there; and its share of δ."""
+    """The start of a run.
+
+    Attributes:
+        rank: the rank where it starts.
+        share: its share of δ.
+        at_candidate: whether it starts at the last candidate up to the rank instead.
+    """
 
     rank: int
     share: float
-    at_cut: bool
+    at_candidate: bool
 
 
 class Run(NamedTuple):
-    """Ranks that one sequence of tests passed, both inclusive; every cut right after one of them is certified."""
+    """Ranks that one sequence of tests passed, both ends inclusive; the candidate after each of them is certified."""
 
     first: int
     last: int
@@ -94,35 +102,44 @@ def rank_answers(scores: ArrayLike, correct: ArrayLike) -> RankedAnswers:
         InputError: empty, unequal lengths, or a score that is not finite.
     """
     score, right = as_pair(scores, correct)
-    if not np.isfinite(score).all():
-        found = f"{score[~np.isfinite(score)][0]}"
+    is_finite = np.isfinite(score)
+    if not is_finite.all():
         raise InputError(
-            f"scores: expected finite numbers, found {found}; leave these answers out or score them again"
+            f"scores: expected finite numbers, found {score[~is_finite][0]}; leave these answers out or score them "
+            "again"
         )
     order = np.argsort(-score)
     ranked, wrong = score[order], ~right[order]
-    is_cut = np.append(ranked[:-1] > ranked[1:], True)
-    if not is_cut.all():
-        # Labels order the ties first, so that the order of the input is forgotten, and then chance does. A fixed seed
-        # would give every draw of the answers the same luck.
-        wrong = wrong[np.lexsort((wrong, -ranked))]
-        seed = int.from_bytes(sha256(ranked.tobytes() + wrong.tobytes()).digest())
-        wrong = wrong[np.lexsort((np.random.default_rng(seed).random(len(wrong)), -ranked))]
-    return RankedAnswers(ranked, np.cumsum(wrong), is_cut)
+    is_candidate = np.append(ranked[:-1] > ranked[1:], True)
+    if not is_candidate.all():
+        wrong = _shuffle_ties(ranked, wrong)
+    return RankedAnswers(ranked, np.cumsum(wrong), is_candidate)
 
 
-def certified_runs(ranked: RankedAnswers, target_risk: float, delta: float) -> list[Run]:
-    """The ranks after which a cut keeps the risk at or below the target.
+def _shuffle_ties(ranked: Numbers, wrong: Labels) -> Labels:
+    """Put answers of equal score into an order that neither the file nor the labels know."""
+    # Labels order the ties first, so that the order of the input is forgotten, and then chance does. A fixed seed
+    # would give every draw of the answers the same luck.
+    sorted_wrong = wrong[np.lexsort((wrong, -ranked))]
+    digest = sha256(ranked.tobytes() + sorted_wrong.tobytes()).digest()
+    chance = np.random.default_rng(int.from_bytes(digest)).random(len(sorted_wrong))
+    shuffled: Labels = sorted_wrong[np.lexsort((chance, -ranked))]
+    return shuffled
 
-    With probability 1 − δ over the draw of the answers, this holds of all cuts right after these ranks at once, so
-    any of them may be chosen, after seeing the labels too.
+
+def find_certified_runs(ranked: RankedAnswers, target_risk: float, delta: float) -> list[Run]:
+    """Return the ranks after which a threshold keeps the risk at or below the target.
+
+    With probability 1 − δ over the draw of the answers, this holds of all candidates right after these ranks at once,
+    so any of them may be chosen, after seeing the labels too.
 
     Args:
         ranked: the answers.
         target_risk: the largest risk, in (0, 1).
         delta: δ, in (0, 1).
     """
-    n, blocks = len(ranked.score), dict[int, Numbers]()
+    n = len(ranked.score)
+    blocks: dict[int, Numbers] = {}
 
     def p_values(block: int) -> Numbers:
         # Runs share them, and of a million ranks few are reached.
@@ -131,120 +148,146 @@ def certified_runs(ranked: RankedAnswers, target_risk: float, delta: float) -> l
             blocks[block] = binomial_p_value(ranked.wrong[ranks - 1], ranks, target_risk)
         return blocks[block]
 
-    begun = [(_first(ranked, start), start.share) for start in starts(n, target_risk, delta)]
-    runs = [_run(p_values, n, first, share) for first, share in begun if first]
-    return [run for run in runs if run.last >= run.first]
-
-
-def starts(n: int, target_risk: float, delta: float) -> list[Start]:
-    """Where runs start, in rising order; empty where n answers can't be enough.
-
-    At the first rank where so many wrong answers pass: 0 (1 where data is plenty), 8, 9, 11, and so on. Of the later
-    ones each other starts at a cut, from halfway to where one more would pass: the cut may lie a little before.
-    """
-    first = 1 if n >= _PLENTY * fewest_released(0, target_risk, delta) else 0
-    later = list(
-        takewhile(
-            lambda wrong: fewest_released(wrong, target_risk, delta) <= _LATEST_START * n,
-            _LATER_STARTS,
-        )
-    )
-    share = delta * (_FIRST_SHARE if later else 1.0)
-    found = [Start(fewest_released(first, target_risk, share), share, at_cut=False)]
-    for place, wrong in enumerate(later):
-        share = delta * (1 - _FIRST_SHARE) / len(later)
-        rank, at_cut = fewest_released(wrong, target_risk, share), place % 2 == 1
-        if at_cut:
-            rank = (rank + fewest_released(wrong + 1, target_risk, share)) // 2
-        found.append(Start(rank, share, at_cut))
-    return [start for start in found if start.rank <= n]
-
-
-def any_certified(ranked: RankedAnswers, usable: Counts, target_risk: float, delta: float) -> bool:
-    """Whether a run reaches a usable cut (ranks, rising, the last one n): cheaper than all of `certified_runs`."""
-    for start in starts(len(ranked.score), target_risk, delta):
-        first = _first(ranked, start)
+    runs = []
+    for start in plan_starts(n, target_risk, delta):
+        first = _find_first_rank(ranked, start)
         if not first:
             continue
-        ranks = np.arange(first, usable[np.searchsorted(usable, first)] + 1)
-        if (binomial_p_value(ranked.wrong[ranks - 1], ranks, target_risk) <= start.share).all():
+        run = _test_until_failure(p_values, n, first, start.share)
+        if run.last >= run.first:
+            runs.append(run)
+    return runs
+
+
+def plan_starts(n: int, target_risk: float, delta: float) -> list[Start]:
+    """Return the starts of runs, in rising order; an empty list if n answers can't be enough.
+
+    A run starts at the first rank where a number of wrong answers passes: 0 (1 if data is plenty), 8, 9, 11, and so on.
+    Every second one of the later runs starts at a candidate, from halfway to the rank where one more wrong answer would
+    pass, since that candidate may lie a little before.
+    """
+    has_plenty = n >= _PLENTY * find_fewest_released(0, target_risk, delta)
+    latest = _LATEST_START * n
+
+    def is_early(wrong: int) -> bool:
+        return find_fewest_released(wrong, target_risk, delta) <= latest
+
+    later = list(takewhile(is_early, _LATER_STARTS))
+    first_share = delta * (_FIRST_SHARE if later else 1.0)
+    first_rank = find_fewest_released(1 if has_plenty else 0, target_risk, first_share)
+    starts = [Start(first_rank, first_share, at_candidate=False)]
+    for place, wrong in enumerate(later):
+        share = delta * (1 - _FIRST_SHARE) / len(later)
+        rank = find_fewest_released(wrong, target_risk, share)
+        at_candidate = place % 2 == 1
+        if at_candidate:
+            rank = (rank + find_fewest_released(wrong + 1, target_risk, share)) // 2
+        starts.append(Start(rank, share, at_candidate))
+    return [start for start in starts if start.rank <= n]
+
+
+def has_certified_rank(
+    ranked: RankedAnswers, candidate_ranks: Counts, target_risk: float, delta: float
+) -> bool:
+    """Tell whether a run reaches a candidate (ranks, rising, the last one n), faster than `find_certified_runs`."""
+    for start in plan_starts(len(ranked.score), target_risk, delta):
+        first = _find_first_rank(ranked, start)
+        if not first:
+            continue
+        next_candidate = candidate_ranks[np.searchsorted(candidate_ranks, first)]
+        ranks = np.arange(first, next_candidate + 1)
+        p_value = binomial_p_value(ranked.wrong[ranks - 1], ranks, target_risk)
+        if (p_value <= start.share).all():
             return True
     return False
 
 
-def bounded_cut(
-    ranked: RankedAnswers, usable: Counts, least: int, delta: float
+def choose_bounded_rank(
+    ranked: RankedAnswers, candidate_ranks: Counts, least: int, delta: float
 ) -> tuple[int, float]:
-    """The first usable cut (ranks, rising, the last one n) after `least` answers or more, and a bound on its risk.
+    """Return the first candidate rank after `least` answers or more, and an upper bound on its risk.
 
-    The bound is at most δ likely to fail: the cut is chosen among ranks that are fixed beforehand, each with its
-    share of δ. Half belongs to `least` itself; the others, ever further apart, are for a block of ties at that rank.
+    The bound fails with probability δ at most: the candidate is chosen among ranks that are fixed beforehand, each with
+    its share of δ. Half belongs to `least` itself. The other ranks, ever further apart, are for a block of ties at
+    `least`.
+
+    Args:
+        ranked: the answers.
+        candidate_ranks: the ranks to choose from, rising, the last one n.
+        least: the number of answers to release at least.
+        delta: δ, in (0, 1).
     """
     n = len(ranked.score)
-    ranks = np.unique(np.minimum(least - 1 + 2 ** np.arange(n.bit_length() + 1), n))
-    cuts = np.append(0, np.flatnonzero(ranked.is_cut) + 1)
-    for rank in ranks.tolist():
-        place = int(cuts[np.searchsorted(cuts, rank, side="right") - 1])
-        if place >= least and place == usable[np.searchsorted(usable, place)]:
-            share = (
-                delta
-                if len(ranks) == 1
-                else delta / 2
-                if rank == least
-                else delta / 2 / (len(ranks) - 1)
-            )
-            return place, float(risk_upper_bound(ranked.wrong[place - 1], place, share))
-    raise AssertionError("the cut after all answers is always usable")
+    fixed_ranks = np.unique(np.minimum(least - 1 + 2 ** np.arange(n.bit_length() + 1), n))
+    parted_ranks = np.append(0, np.flatnonzero(ranked.is_candidate) + 1)
+    for fixed_rank in fixed_ranks.tolist():
+        rank = int(parted_ranks[np.searchsorted(parted_ranks, fixed_rank, side="right") - 1])
+        if rank < least or rank != candidate_ranks[np.searchsorted(candidate_ranks, rank)]:
+            continue
+        if len(fixed_ranks) == 1:
+            share = delta
+        elif fixed_rank == least:
+            share = delta / 2
+        else:
+            share = delta / 2 / (len(fixed_ranks) - 1)
+        return rank, float(risk_upper_bound(ranked.wrong[rank - 1], rank, share))
+    raise AssertionError("the rank after all answers is always a candidate")
 
 
 def binomial_p_value(wrong: ArrayLike, released: ArrayLike, target_risk: float) -> Numbers:
-    """P(Binomial(released, target) ≤ wrong): the exact p-value of "the risk is above the target"."""
+    """Return P(Binomial(released, target) ≤ wrong): the exact p-value of "the risk is above the target"."""
     from scipy.special import bdtr
 
-    return np.asarray(
-        bdtr(np.asarray(wrong, float), np.asarray(released, np.int64), target_risk), np.float64
-    )
+    n_wrong = np.asarray(wrong, float)
+    n_released = np.asarray(released, np.int64)
+    return np.asarray(bdtr(n_wrong, n_released, target_risk), np.float64)
 
 
 def risk_upper_bound(wrong: ArrayLike, released: ArrayLike, delta: float) -> Numbers:
-    """The Clopper–Pearson bound: the risk is at most this with probability 1 − δ, at a cut chosen without the labels.
+    """Return the Clopper–Pearson bound: the risk of a threshold chosen without the labels is at most this.
 
-    Of the best of many cuts it is no bound; `certified_runs` is for that.
+    The bound holds with probability 1 − δ. It is no bound on the risk of the best of many candidates; use
+    `find_certified_runs` for that.
     """
     from scipy.special import betaincinv
 
-    k, m = np.asarray(wrong, float), np.asarray(released, float)
-    return np.where(k < m, betaincinv(k + 1, np.maximum(m - k, 1), 1 - delta), 1.0)
+    n_wrong, n_released = np.asarray(wrong, float), np.asarray(released, float)
+    n_right = np.maximum(n_released - n_wrong, 1)
+    bound = betaincinv(n_wrong + 1, n_right, 1 - delta)
+    return np.where(n_wrong < n_released, bound, 1.0)
 
 
 @lru_cache(maxsize=4096)
-def fewest_released(wrong: int, target_risk: float, delta: float) -> int:
-    """The least number of released answers at which so many wrong ones still pass the test."""
+def find_fewest_released(wrong: int, target_risk: float, delta: float) -> int:
+    """Return the least number of released answers at which this number of wrong ones still passes the test."""
     low, high = wrong, wrong + 1
     while binomial_p_value(wrong, high, target_risk) > delta:
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (
-            (low, middle)
-            if binomial_p_value(wrong, middle, target_risk) <= delta
-            else (middle, high)
-        )
+        if binomial_p_value(wrong, middle, target_risk) <= delta:
+            high = middle
+        else:
+            low = middle
     return high
 
 
-def _first(ranked: RankedAnswers, start: Start) -> int:
-    """The first rank that a run tests; 0 where it is to start at a cut and there is none before."""
-    if not start.at_cut:
+def _find_first_rank(ranked: RankedAnswers, start: Start) -> int:
+    """Return the first rank that a run tests, or 0 if it is to start at a candidate and there is none before."""
+    if not start.at_candidate:
         return start.rank
-    return start.rank - int(np.argmax(np.append(ranked.is_cut[: start.rank][::-1], True)))
+    # From the start's rank upwards to the top, which counts as a candidate.
+    is_candidate_above = np.append(ranked.is_candidate[: start.rank][::-1], True)
+    return start.rank - int(np.argmax(is_candidate_above))
 
 
-def _run(p_values: Callable[[int], Numbers], n: int, first: int, share: float) -> Run:
-    """Test rank after rank, whose p-values come in blocks, until one fails."""
+def _test_until_failure(
+    p_values: Callable[[int], Numbers], n: int, first: int, share: float
+) -> Run:
+    """Test rank after rank, with p-values that come in blocks, until a test fails."""
     for block in range((first - 1) // _BLOCK, (n - 1) // _BLOCK + 1):
         begin = max(first - 1 - block * _BLOCK, 0)
-        failed = p_values(block)[begin:] > share
-        if failed.any():
-            return Run(first, block * _BLOCK + begin + int(np.argmax(failed)))
+        has_failed = p_values(block)[begin:] > share
+        if has_failed.any():
+            return Run(first, block * _BLOCK + begin + int(np.argmax(has_failed)))
     return Run(first, n)

@@ -1,35 +1,30 @@
-"""Policies of two stages on a grid of cuts, what each does to two halves of the records, and which of them pass."""
+"""Policies of two stages on a grid of thresholds, their outcomes on two halves of the records, and the tests."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from aspire_guard.errors import InputError
 from aspire_guard.selection.arrays import Counts, Labels, Numbers
-from aspire_guard.selection.risk_control.candidate_thresholds import Calibrator
 from aspire_guard.selection.risk_control.fixed_sequence import binomial_p_value
 from aspire_guard.selection.risk_control.thresholds import Costs
-
-STAGES = ("answer", "fallback")
+from aspire_guard.selection.staged_answers import STAGES
 
 _GRID = 24
 _SPLIT_SEED = 0
 
 
 class StagedCosts(Costs):
-    """What each outcome costs, in any one unit; a right answer costs nothing.
+    """The cost of each outcome, in any one unit; a right answer costs nothing.
 
     Attributes:
         wrong: a wrong answer that is released.
         abstain: a question that is left unanswered.
         fallback: asking the fallback.
-        review: asking a reviewer, whose answer is taken to be right; None: there is none.
+        review: asking a reviewer, whose answer is taken to be right, or None if there is no reviewer.
     """
 
     fallback: float = Field(ge=0, allow_inf_nan=False)
@@ -37,146 +32,135 @@ class StagedCosts(Costs):
 
     @property
     def otherwise(self) -> Literal["review", "abstain"]:
-        """What becomes of a question without a released answer: at one price each, the cheaper is always better."""
+        """The fate of a question without a released answer: prices are fixed, so the cheaper is always better."""
         return "review" if self.review is not None and self.review <= self.abstain else "abstain"
 
     @property
     def otherwise_cost(self) -> float:
-        """What that costs."""
+        """The cost of a question without a released answer."""
         return self.abstain if self.review is None else min(self.review, self.abstain)
 
 
-@dataclass(frozen=True, eq=False)
-class StagedAnswers:
-    """Questions with the answers of both stages, `(n, 2)` each: the columns are the answer and the fallback.
-
-    Attributes:
-        selection_score: finite, higher where the answer is more likely right.
-        correct: whether each answer is right.
-
-    Raises:
-        InputError: other shapes, or a score that is not finite.
-    """
-
-    selection_score: Numbers
-    correct: Labels
-
-    def __post_init__(self) -> None:
-        shapes = self.selection_score.shape, self.correct.shape
-        if shapes != ((len(self), len(STAGES)),) * 2 or not np.isfinite(self.selection_score).all():
-            found = (
-                f"shapes {shapes[0]} and {shapes[1]}"
-                if shapes[0] != shapes[1]
-                else f"{shapes[0]}, or not finite"
-            )
-            raise InputError(
-                f"staged answers: expected finite scores and labels, (n, 2) each, found {found}; fix them"
-            )
-
-    def __len__(self) -> int:
-        return len(self.correct)
-
-
 class Outcomes(NamedTuple):
-    """What each policy of the grid does to one half of the records, `(policies,)` each."""
+    """The outcomes of each policy of the grid on one half of the records, `(policies,)` each."""
 
     n: int
     released: Counts
     wrong: Counts
     asked: Counts
 
-    def costs(self, costs: StagedCosts) -> Numbers:
-        """The mean cost of a question."""
-        left = self.n - self.released
+    def mean_costs(self, costs: StagedCosts) -> Numbers:
+        """Return the mean cost of a question under each policy, `(policies,)`."""
+        unanswered = self.n - self.released
         total: Numbers = (
-            costs.wrong * self.wrong + costs.fallback * self.asked + costs.otherwise_cost * left
+            costs.wrong * self.wrong
+            + costs.fallback * self.asked
+            + costs.otherwise_cost * unanswered
         )
         return total / self.n
 
 
 class PolicyGrid:
-    """All policies with cuts at quantiles of the proposing half, and what each does to both halves."""
+    """All policies with thresholds at quantiles of the proposing half, and their outcomes on both halves.
 
-    def __init__(self, staged: StagedAnswers, calibrators: Mapping[str, Calibrator]) -> None:
-        confidence = np.column_stack(
-            [
-                calibrators[stage].confidences(staged.selection_score[:, i])
-                for i, stage in enumerate(STAGES)
-            ]
-        )
-        order = np.random.default_rng(_SPLIT_SEED).permutation(len(staged))
+    Args:
+        confidence: of the answers of both stages, `(n, 2)`, in [0, 1).
+        correct: whether each of them is right, `(n, 2)`.
+
+    Attributes:
+        proposing: the outcomes on the half of the records that proposes policies.
+        testing: the outcomes on the half that tests them.
+    """
+
+    def __init__(self, confidence: Numbers, correct: Labels) -> None:
+        order = np.random.default_rng(_SPLIT_SEED).permutation(len(correct))
         proposing, testing = np.array_split(order, 2)
-        self._cuts = [_falling_cuts(confidence[proposing, stage]) for stage in range(len(STAGES))]
-        accept, fallback, second = (
-            axis.ravel()
-            for axis in np.meshgrid(
-                *(np.arange(len(self._cuts[stage])) for stage in (0, 0, 1)), indexing="ij"
-            )
-        )
-        kept = fallback >= accept
-        self._places = accept[kept], fallback[kept], second[kept]
-        self.proposing = self._outcomes(confidence[proposing], staged.correct[proposing])
-        self.testing = self._outcomes(confidence[testing], staged.correct[testing])
+        # One array a stage, `(k,)` each, falling.
+        self._thresholds = [
+            _grid_thresholds(confidence[proposing, column]) for column in range(len(STAGES))
+        ]
+        self._places = self._combine_places()
+        self.proposing = self._count_outcomes(confidence[proposing], correct[proposing])
+        self.testing = self._count_outcomes(confidence[testing], correct[testing])
 
-    def certified(self, costs: StagedCosts, target_risk: float, delta: float) -> Counts:
-        """The policies that pass, from the safest to the cheapest."""
-        front = self._front(costs, target_risk)
+    def find_certified(self, costs: StagedCosts, target_risk: float, delta: float) -> Counts:
+        """Return the places of the policies that pass, from the safest to the cheapest."""
+        front = self._find_pareto_front(costs, target_risk)
         p_value = binomial_p_value(
             self.testing.wrong[front], self.testing.released[front], target_risk
         )
-        failed = np.append(p_value > delta, True)
-        passed: Counts = front[: int(np.argmax(failed))]
+        has_failed = np.append(p_value > delta, True)
+        passed: Counts = front[: int(np.argmax(has_failed))]
         return passed
 
-    def cuts_of(self, policy: int) -> tuple[float, float, float]:
-        """The least confidences that accept the answer, ask the fallback, and accept its answer."""
-        accept, fallback, second = (int(axis[policy]) for axis in self._places)
+    def thresholds_of(self, policy: int) -> tuple[float, float, float]:
+        """Return the least confidences that accept the answer, ask the fallback, and accept the fallback's answer."""
+        accept, fallback, accept_fallback = (int(places[policy]) for places in self._places)
+        of_answer, of_fallback = self._thresholds
         return (
-            float(self._cuts[0][accept]),
-            float(self._cuts[0][fallback]),
-            float(self._cuts[1][second]),
+            float(of_answer[accept]),
+            float(of_answer[fallback]),
+            float(of_fallback[accept_fallback]),
         )
 
-    def _front(self, costs: StagedCosts, target_risk: float) -> Counts:
-        """The policies that no other beats in both risk and cost on the proposing half, the safest first."""
+    def _combine_places(self) -> tuple[Counts, Counts, Counts]:
+        """Return the places of each policy's thresholds: accept, fallback, accept_fallback, `(policies,)` each."""
+        of_answer, of_fallback = (np.arange(len(thresholds)) for thresholds in self._thresholds)
+        axes = np.meshgrid(of_answer, of_answer, of_fallback, indexing="ij")
+        accept, fallback, accept_fallback = (axis.ravel() for axis in axes)
+        # Thresholds fall with their places: the fallback is asked below the answers that are accepted.
+        is_policy = fallback >= accept
+        return accept[is_policy], fallback[is_policy], accept_fallback[is_policy]
+
+    def _find_pareto_front(self, costs: StagedCosts, target_risk: float) -> Counts:
+        """Return the policies that no other beats in both risk and cost on the proposing half, the safest first."""
         p_value = binomial_p_value(self.proposing.wrong, self.proposing.released, target_risk)
-        cost = self.proposing.costs(costs)
+        cost = self.proposing.mean_costs(costs)
         order = np.lexsort((cost, p_value))
-        least = np.minimum.accumulate(cost[order])
-        better = np.append(True, least[1:] < least[:-1])
-        front: Counts = order[better & (self.proposing.released[order] > 0)]
+        least_so_far = np.minimum.accumulate(cost[order])
+        is_cheaper = np.append(True, least_so_far[1:] < least_so_far[:-1])
+        releases = self.proposing.released[order] > 0
+        front: Counts = order[is_cheaper & releases]
         return front
 
-    def _outcomes(self, confidence: Numbers, correct: Labels) -> Outcomes:
-        # place[i]: of the falling cuts the first that this confidence reaches.
-        place = [
-            np.searchsorted(-cuts, -confidence[:, stage]) for stage, cuts in enumerate(self._cuts)
+    def _count_outcomes(self, confidence: Numbers, correct: Labels) -> Outcomes:
+        """Count the outcomes of every policy at once, from tables of how many answers reach which thresholds."""
+        n_answer, n_fallback = (len(thresholds) for thresholds in self._thresholds)
+        # The place of the first of the falling thresholds that each confidence reaches, `(n,)` a stage.
+        first_reached = [
+            np.searchsorted(-thresholds, -confidence[:, column])
+            for column, thresholds in enumerate(self._thresholds)
         ]
-        shape = (len(self._cuts[0]), len(self._cuts[1]))
-        cell = np.ravel_multi_index((place[0], place[1]), shape)
+        cell = np.ravel_multi_index((first_reached[0], first_reached[1]), (n_answer, n_fallback))
 
-        def up_to(weights: NDArray[Any]) -> Counts:
-            """How many answers reach the first cut i and the second cut j, `(i, j)`."""
-            table = np.bincount(cell, weights=weights, minlength=shape[0] * shape[1]).reshape(shape)
+        def count_reaching(weights: NDArray[Any]) -> Counts:
+            """Count the questions that reach threshold i with the answer and j with the fallback's, `(i, j)`."""
+            counts = np.bincount(cell, weights=weights, minlength=n_answer * n_fallback)
+            table = counts.reshape(n_answer, n_fallback)
             reached: Counts = np.rint(table.cumsum(0).cumsum(1)).astype(np.int64)
             return reached
 
-        both, answer_wrong, fallback_wrong = map(
-            up_to, (np.ones(len(correct)), ~correct[:, 0], ~correct[:, 1])
+        reaching = count_reaching(np.ones(len(correct)))
+        answer_wrong = count_reaching(~correct[:, 0])
+        fallback_wrong = count_reaching(~correct[:, 1])
+        accept, fallback, accept_fallback = self._places
+        # Every fallback's answer reaches the last threshold, 0.
+        answers = reaching[:, -1]
+        released_by_fallback = (
+            reaching[fallback, accept_fallback] - reaching[accept, accept_fallback]
         )
-        accept, fallback, second = self._places
-        answered = both[:, -1]
+        wrong_by_fallback = (
+            fallback_wrong[fallback, accept_fallback] - fallback_wrong[accept, accept_fallback]
+        )
         return Outcomes(
             n=len(correct),
-            released=answered[accept] + both[fallback, second] - both[accept, second],
-            wrong=answer_wrong[accept, -1]
-            + fallback_wrong[fallback, second]
-            - fallback_wrong[accept, second],
-            asked=answered[fallback] - answered[accept],
+            released=answers[accept] + released_by_fallback,
+            wrong=answer_wrong[accept, -1] + wrong_by_fallback,
+            asked=answers[fallback] - answers[accept],
         )
 
 
-def _falling_cuts(confidence: Numbers) -> Numbers:
-    """1, which no confidence reaches, quantiles, and 0, which all reach."""
+def _grid_thresholds(confidence: Numbers) -> Numbers:
+    """Return 1, which no confidence reaches, quantiles, and 0, which every confidence reaches."""
     quantiles = np.quantile(confidence, np.arange(1, _GRID) / _GRID, method="inverted_cdf")
     return np.unique([0.0, *quantiles, 1.0])[::-1]

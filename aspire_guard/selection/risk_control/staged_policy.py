@@ -1,50 +1,31 @@
-"""Several stages together: release the answer, try the fallback, ask a reviewer or abstain, at the least cost.
+"""Two stages together: release the answer, try the fallback, ask a reviewer or abstain, at the least cost.
 
-Calibration records hold the answers of both stages, whether or not the second would have been asked for:
-
-    {"id": "q1", "stages": {"answer": {"selection_score": -0.31, "correct": false},
-                            "fallback": {"selection_score": -0.12, "correct": true}}}
-
-The promise is about all that is released, by either stage together. One half of the records proposes policies: of
-every combination of cuts from a grid, those that no other beats in both risk and cost, from the safest to the cheapest
-("Pareto testing", Laufer-Goldshtein et al. 2023). The other half tests them in this order by the exact binomial
-p-value, each at the whole of δ, until one fails (fixed sequence). For that half the policies are fixed beforehand, so
-of all policies that pass none exceeds the target, with probability 1 − δ.
+The promise is about everything that is released, by both stages together. One half of the records proposes policies:
+of every combination of thresholds from a grid it keeps those that no other combination beats in both risk and cost,
+from the safest to the cheapest ("Pareto testing", Laufer-Goldshtein et al. 2023). The other half tests them in this
+order by the exact binomial p-value, each at the whole of δ, until one fails (fixed sequence). For that half the
+policies are fixed beforehand. So, with probability 1 − δ, no policy that passes exceeds the target.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, Field
 
 from aspire_guard.errors import InputError
-from aspire_guard.jsonl import (
-    describe_json,
-    make_line_error,
-    parse_id,
-    read_numbered_objects,
-    shorten,
-)
+from aspire_guard.selection.arrays import Labels, Numbers
 from aspire_guard.selection.calibration import Guarantee
+from aspire_guard.selection.calibrators import HIGHEST_CONFIDENCE
 from aspire_guard.selection.risk_control.candidate_thresholds import (
-    Calibrator,
-    NoThreshold,
-    least_promised,
-    more_needed,
+    UnmetTarget,
+    estimate_answers_needed,
+    find_least_promisable_risk,
 )
-from aspire_guard.selection.risk_control.policy_grid import (
-    STAGES,
-    PolicyGrid,
-    StagedAnswers,
-    StagedCosts,
-)
-
-__all__ = ["StagedAnswers", "StagedCosts", "StagedPolicy", "choose_staged_policy", "read_staged"]
+from aspire_guard.selection.risk_control.policy_grid import PolicyGrid, StagedCosts
+from aspire_guard.selection.staged_answers import STAGES
 
 METHOD = "Pareto testing: half of the records proposes, exact binomial tests in fixed sequence on the other half"
 
@@ -53,15 +34,15 @@ class StagedPolicy(BaseModel):
     """The cheapest policy found that keeps its promise.
 
     Attributes:
-        accept: the least confidence of an answer that is released, in [0, 1]; 1 releases none.
+        accept: the least confidence of an answer that is released, in [0, 1]; 1 releases no answer.
         fallback: the least confidence of an answer below `accept` for which the fallback is asked.
-        accept_fallback: the least confidence of the fallback's answer that is released.
-        otherwise: what becomes of all other questions.
-        coverage: the share of questions that are answered, on the testing half, as all figures here.
+        accept_fallback: the least confidence of the fallback's answer that is released; 1 releases no such answer.
+        otherwise: the fate of all other questions.
+        coverage: the share of questions that are answered. This and all other figures are those of the testing half.
         asked: the share of questions for which the fallback is asked.
-        risk: the share of wrong answers among the released ones; None where none is released.
+        risk: the share of wrong answers among the released ones, or None if nothing is released.
         cost: the mean cost of a question.
-        guarantee: what it promises; None where nothing is released.
+        guarantee: the promise, or None if nothing is released.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -77,97 +58,98 @@ class StagedPolicy(BaseModel):
     guarantee: Guarantee | None
 
     def after_answer(self, confidence: float) -> Literal["accept", "fallback", "review", "abstain"]:
-        """What to do with an answer of this confidence."""
+        """Tell what to do with an answer of this confidence."""
         if confidence >= self.accept:
             return "accept"
         return "fallback" if confidence >= self.fallback else self.otherwise
 
     def after_fallback(self, confidence: float) -> Literal["accept", "review", "abstain"]:
-        """What to do with the fallback's answer of this confidence."""
+        """Tell what to do with an answer of the fallback of this confidence."""
         return "accept" if confidence >= self.accept_fallback else self.otherwise
 
 
-def read_staged(path: Path) -> StagedAnswers:
-    """Read calibration records with the answers of both stages.
-
-    Raises:
-        DatasetError: the file is missing, unreadable or empty; or a line lacks a stage, its finite `selection_score`
-            or its boolean `correct`, or repeats an id.
-    """
-    lines: dict[str, int] = {}
-    rows = []
-    for number, value in read_numbered_objects(path):
-        name = parse_id(path, number, value)
-        if lines.setdefault(name, number) != number:
-            found = f"the id {shorten(name)} of line {lines[name]} again"
-            raise make_line_error(
-                path, number, "an id of its own", found, "rename one, or drop the repeated line"
-            )
-        rows.append([_stage(path, number, value, stage) for stage in STAGES])
-    values = np.array(rows, dtype=np.float64)
-    return StagedAnswers(values[:, :, 0], values[:, :, 1].astype(bool))
-
-
 def choose_staged_policy(
-    staged: StagedAnswers,
+    confidences: ArrayLike,
+    correct: ArrayLike,
     *,
-    calibrators: Mapping[str, Calibrator],
     costs: StagedCosts,
     target_risk: float,
     date: str,
     delta: float = 0.05,
-) -> StagedPolicy | NoThreshold:
-    """The cheapest policy such that, with probability 1 − δ, at most this share of all released answers is wrong.
+) -> StagedPolicy | UnmetTarget:
+    """Choose the cheapest policy that keeps the share of wrong answers among all released ones at the target or below.
+
+    The promise holds with probability 1 − δ over the draw of the records.
 
     Args:
-        staged: the calibration records.
-        calibrators: of the stages "answer" and "fallback". They may be fitted on the same records: a calibrator that
-            only ever rises changes no answer's place.
-        costs: what each outcome costs.
+        confidences: of both stages' answers, `(n, 2)`, in [0, 1]: the numbers that the guard will compare with the
+            thresholds, so those of the evaluator that it will use. The evaluator's calibrator may have been fitted on
+            these very records: a calibrator that only ever rises changes no answer's place.
+        correct: whether each of these answers is right, `(n, 2)`.
+        costs: the costs of the outcomes.
         target_risk: in (0, 1).
         date: written into the guarantee.
         delta: δ, in (0, 1).
 
     Raises:
-        InputError: fewer than two records, a stage without a calibrator, or a target or δ outside (0, 1).
+        InputError: fewer than two records, other shapes, confidences outside [0, 1], or a target or δ outside (0, 1).
     """
-    if (
-        len(staged) < 2
-        or set(calibrators) != set(STAGES)
-        or not 0 < target_risk < 1
-        or not 0 < delta < 1
-    ):
-        found = f"{len(staged)} records, calibrators of {sorted(calibrators)}, target risk {target_risk:g}, δ {delta:g}"
+    confidence, right = _check_answers(confidences, correct)
+    if not 0 < target_risk < 1 or not 0 < delta < 1:
         raise InputError(
-            "staged policy: expected two records or more, calibrators of answer and fallback, a target risk and a δ "
-            f"between 0 and 1, found {found}; fix that"
+            "staged policy: expected a target risk and a δ between 0 and 1, found "
+            f"{target_risk:g} and {delta:g}; pass shares, e.g. 0.05"
         )
-    grid = PolicyGrid(staged, calibrators)
-    certified = grid.certified(costs, target_risk, delta)
+    grid = PolicyGrid(confidence, right)
+    certified = grid.find_certified(costs, target_risk, delta)
     if not len(certified):
-        return _nothing(grid, costs, target_risk, delta)
-    cost = grid.proposing.costs(costs)[certified]
-    if cost.min() >= costs.otherwise_cost:
-        return _releasing_nothing(costs)
-    best = int(certified[cost.argmin()])
-    accept, fallback, accept_fallback = grid.cuts_of(best)
+        return _explain_unmet(grid, costs, target_risk, delta)
+    proposed_cost = grid.proposing.mean_costs(costs)[certified]
+    if proposed_cost.min() >= costs.otherwise_cost:
+        return _release_nothing(costs)
+    best = int(certified[proposed_cost.argmin()])
+    guarantee = Guarantee(
+        target_risk=target_risk, delta=delta, n=len(right), method=METHOD, date=date
+    )
+    return _describe_policy(grid, best, costs, guarantee)
+
+
+def _check_answers(confidences: ArrayLike, correct: ArrayLike) -> tuple[Numbers, Labels]:
+    confidence = np.asarray(confidences, dtype=np.float64)
+    right = np.asarray(correct, dtype=np.bool_)
+    n = len(right)
+    is_paired = confidence.shape == right.shape == (n, len(STAGES))
+    if not is_paired or n < 2 or not ((confidence >= 0) & (confidence <= 1)).all():
+        found = f"shapes {confidence.shape} and {right.shape}"
+        if is_paired and n >= 2:
+            found = "one outside"
+        raise InputError(
+            "staged policy: expected confidences in [0, 1] and labels of two records or more, (n, 2) each, "
+            f"found {found}; fix them"
+        )
+    # A threshold of 1 releases nothing, so a confidence of 1 must not reach it.
+    return np.minimum(confidence, HIGHEST_CONFIDENCE), right
+
+
+def _describe_policy(
+    grid: PolicyGrid, place: int, costs: StagedCosts, guarantee: Guarantee
+) -> StagedPolicy:
+    accept, fallback, accept_fallback = grid.thresholds_of(place)
     tested = grid.testing
     return StagedPolicy(
         accept=accept,
         fallback=fallback,
         accept_fallback=accept_fallback,
         otherwise=costs.otherwise,
-        coverage=float(tested.released[best] / tested.n),
-        asked=float(tested.asked[best] / tested.n),
-        risk=float(tested.wrong[best] / tested.released[best]),
-        cost=float(tested.costs(costs)[best]),
-        guarantee=Guarantee(
-            target_risk=target_risk, delta=delta, n=len(staged), method=METHOD, date=date
-        ),
+        coverage=float(tested.released[place] / tested.n),
+        asked=float(tested.asked[place] / tested.n),
+        risk=float(tested.wrong[place] / tested.released[place]),
+        cost=float(tested.mean_costs(costs)[place]),
+        guarantee=guarantee,
     )
 
 
-def _releasing_nothing(costs: StagedCosts) -> StagedPolicy:
+def _release_nothing(costs: StagedCosts) -> StagedPolicy:
     return StagedPolicy(
         accept=1.0,
         fallback=1.0,
@@ -181,48 +163,26 @@ def _releasing_nothing(costs: StagedCosts) -> StagedPolicy:
     )
 
 
-def _nothing(grid: PolicyGrid, costs: StagedCosts, target_risk: float, delta: float) -> NoThreshold:
-    """What could have been promised instead."""
-    best = least_promised(target_risk, lambda risk: len(grid.certified(costs, risk, delta)) > 0)
-    coverage = 0.0
-    if best < 1:
-        coverage = float(
-            (grid.testing.released[grid.certified(costs, best, delta)] / grid.testing.n).max()
-        )
+def _explain_unmet(
+    grid: PolicyGrid, costs: StagedCosts, target_risk: float, delta: float
+) -> UnmetTarget:
+    """Tell what could have been promised instead."""
+    best_risk = find_least_promisable_risk(
+        target_risk, lambda risk: len(grid.find_certified(costs, risk, delta)) > 0
+    )
+    best_coverage = 0.0
+    if best_risk < 1:
+        certified = grid.find_certified(costs, best_risk, delta)
+        best_coverage = float((grid.testing.released[certified] / grid.testing.n).max())
     released = grid.proposing.released + grid.testing.released
+    wrong = grid.proposing.wrong + grid.testing.wrong
     # Laplace's rule, against policies that were right a few times by luck.
-    risk = (grid.proposing.wrong + grid.testing.wrong + 1) / (released + 2)
-    missing = more_needed(risk, released / 2, grid.proposing.n + grid.testing.n, target_risk, delta)
-    return NoThreshold(
+    risk = (wrong + 1) / (released + 2)
+    n = grid.proposing.n + grid.testing.n
+    return UnmetTarget(
         target_risk=target_risk,
         delta=delta,
-        best_risk=best,
-        best_coverage=coverage,
-        more_needed=missing,
+        best_risk=best_risk,
+        best_coverage=best_coverage,
+        more_needed=estimate_answers_needed(risk, released / 2, n, target_risk, delta),
     )
-
-
-def _stage(path: Path, number: int, value: dict[str, Any], stage: str) -> tuple[float, bool]:
-    stages = value.get("stages")
-    answer = stages.get(stage) if isinstance(stages, dict) else None
-    if not isinstance(answer, dict):
-        found = (
-            describe_json(stages)
-            if not isinstance(stages, dict)
-            else f"no object {shorten(stage)} in it"
-        )
-        raise make_line_error(
-            path, number, '"stages" to hold "answer" and "fallback"', found, "add both answers"
-        )
-    score, right = answer.get("selection_score"), answer.get("correct")
-    if (
-        isinstance(score, bool)
-        or not isinstance(score, int | float)
-        or not abs(score) <= sys.float_info.max
-    ):
-        what = f'"selection_score" of "{stage}" to hold a finite number'
-        raise make_line_error(path, number, what, describe_json(score), "score the answer again")
-    if not isinstance(right, bool):
-        what = f'"correct" of "{stage}" to hold true or false'
-        raise make_line_error(path, number, what, describe_json(right), "label the answer")
-    return float(score), right

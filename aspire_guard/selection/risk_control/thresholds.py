@@ -1,7 +1,7 @@
-"""From which confidence on answers may be released: for a target risk, a target coverage or the least cost.
+"""The confidence from which answers may be released: for a target risk, a target coverage or the least cost.
 
-`guarantee` holds the statistics. A promise about the risk holds with probability 1 − δ over the draw of the labelled
-answers, for all thresholds that one call gives.
+`fixed_sequence` holds the statistics. A promise about the risk holds with probability 1 − δ over the draw of the
+labelled answers, for all thresholds that one call gives.
 """
 
 from __future__ import annotations
@@ -16,23 +16,27 @@ from pydantic import BaseModel, ConfigDict, Field
 from aspire_guard.errors import InputError
 from aspire_guard.selection.arrays import Counts, Numbers
 from aspire_guard.selection.calibration import Threshold
+from aspire_guard.selection.calibrators import Calibrator
 from aspire_guard.selection.metrics.answers import as_pair
 from aspire_guard.selection.risk_control.candidate_thresholds import (
-    Calibrator,
     CandidateThresholds,
-    NoThreshold,
     RiskTarget,
+    UnmetTarget,
 )
-from aspire_guard.selection.risk_control.fixed_sequence import METHOD, bounded_cut, fewest_released
+from aspire_guard.selection.risk_control.fixed_sequence import (
+    METHOD,
+    choose_bounded_rank,
+    find_fewest_released,
+)
 
-__all__ = ["Costs", "NoThreshold", "choose_bands", "choose_group_thresholds", "choose_threshold"]
+__all__ = ["Costs", "UnmetTarget", "choose_bands", "choose_group_thresholds", "choose_threshold"]
 
 
 _BOUND = "Clopper–Pearson bound at a rank fixed beforehand"
 
 
 class Costs(BaseModel):
-    """What each outcome costs, in any one unit; a right answer costs nothing.
+    """The cost of each outcome, in any one unit; a right answer costs nothing.
 
     Attributes:
         wrong: a wrong answer that is released.
@@ -56,17 +60,18 @@ def choose_threshold(
     cost: Costs | None = None,
     wrong_costs: ArrayLike | None = None,
     delta: float = 0.05,
-) -> Threshold | NoThreshold:
-    """The confidence from which answers may be released, for one objective.
+) -> Threshold | UnmetTarget:
+    """Choose the confidence from which answers may be released, for one objective.
 
-    `target_risk`: the most answers, such that with probability 1 − δ at most this share of them is wrong. With `cost`
-    too: the least cost among the cuts that promise that. `target_coverage`: at least this share of these answers,
-    with the risk bound that goes with it. `cost` alone: the least mean cost on these answers, without a promise.
+    `target_risk`: release as many answers as possible, such that with probability 1 − δ at most this share of them is
+    wrong. With `cost` too: take the least cost among the thresholds that promise that. `target_coverage`: release at
+    least this share of these answers, with the risk bound that goes with it. `cost` alone: take the least mean cost on
+    these answers, without a promise.
 
     Args:
         scores: selection scores, `(n,)`, finite.
         correct: whether each answer is right, `(n,)`.
-        calibrator: carries the cut over to the confidence.
+        calibrator: carries the threshold over to the confidence.
         date: written into the guarantee.
         target_risk: in (0, 1).
         target_coverage: in (0, 1].
@@ -77,27 +82,29 @@ def choose_threshold(
     Raises:
         InputError: bad answers or targets, or another choice of objectives.
     """
-    asked = (target_risk is not None, target_coverage is not None, cost is not None)
-    if not any(asked) or (target_coverage is not None and sum(asked) > 1):
-        found = "none" if not any(asked) else "a target coverage and another"
+    n_objectives = sum(asked is not None for asked in (target_risk, target_coverage, cost))
+    if not n_objectives or (target_coverage is not None and n_objectives > 1):
+        found = "a target coverage and another" if n_objectives else "none"
         raise InputError(
             f"objective: expected a target risk, a target coverage, costs, or a target risk with costs, found {found}; "
             "give one of these"
         )
-    _share("delta", delta)
-    cuts = CandidateThresholds(scores, correct, calibrator, date)
+    _check_share("delta", delta)
+    candidates = CandidateThresholds(scores, correct, calibrator, date)
     if target_coverage is not None:
-        return _for_coverage(cuts, target_coverage, delta)
-    promise = None if target_risk is None else RiskTarget(_share("target risk", target_risk), delta)
-    ranks = cuts.usable if promise is None else cuts.certified(promise)
-    if promise is not None and not len(ranks):
-        return cuts.nothing(promise)
+        return _choose_for_coverage(candidates, target_coverage, delta)
+    target: RiskTarget | None = None
+    ranks = candidates.ranks
+    if target_risk is not None:
+        target = RiskTarget(_check_share("target risk", target_risk), delta)
+        ranks = candidates.find_certified(target)
+        if not len(ranks):
+            return candidates.explain_unmet(target)
     if cost is not None:
-        return _cheapest(
-            cuts, ranks, promise, _mean_costs(cuts, scores, correct, cost, wrong_costs)
-        )
-    assert promise is not None
-    return cuts.promised(int(ranks[-1]), promise)
+        mean_costs = _mean_costs(candidates, scores, correct, cost, wrong_costs)
+        return _choose_cheapest(candidates, ranks, target, mean_costs)
+    assert target is not None
+    return candidates.make_promised_threshold(int(ranks[-1]), target)
 
 
 def choose_bands(
@@ -108,8 +115,8 @@ def choose_bands(
     calibrator: Calibrator,
     date: str,
     delta: float = 0.05,
-) -> dict[str, Threshold | NoThreshold]:
-    """A threshold for each band of a routing policy, all promises holding at once with probability 1 − δ.
+) -> dict[str, Threshold | UnmetTarget]:
+    """Choose a threshold for each band of a routing policy, all promises holding at once with probability 1 − δ.
 
     A band's target is for all answers at or above its threshold, those of stricter bands included. Each band takes an
     equal share of δ, and what a stricter band found is good enough for every other.
@@ -118,7 +125,7 @@ def choose_bands(
         scores: selection scores, `(n,)`, finite.
         correct: whether each answer is right, `(n,)`.
         bands: target risk, in (0, 1), by name.
-        calibrator: carries the cuts over to the confidence.
+        calibrator: carries the thresholds over to the confidence.
         date: written into the guarantees.
         delta: δ of all bands together, in (0, 1).
 
@@ -129,18 +136,18 @@ def choose_bands(
         raise InputError(
             "bands: expected one or more, found none; name one with its target risk, e.g. accept=0.05"
         )
-    _share("delta", delta)
-    promises = [
-        RiskTarget(_share("target risk", target), delta, len(bands), name)
-        for name, target in bands.items()
+    _check_share("delta", delta)
+    targets = [
+        RiskTarget(_check_share("target risk", target_risk), delta, len(bands), name)
+        for name, target_risk in bands.items()
     ]
-    cuts = CandidateThresholds(scores, correct, calibrator, date)
-    found: dict[str, Threshold | NoThreshold] = {}
+    candidates = CandidateThresholds(scores, correct, calibrator, date)
+    chosen: dict[str, Threshold | UnmetTarget] = {}
     widest = 0
-    for promise in sorted(promises, key=lambda promise: promise.target_risk):
-        widest = int(max(cuts.certified(promise).max(initial=0), widest))
-        found[promise.name] = cuts.promised(widest, promise) if widest else cuts.nothing(promise)
-    return {name: found[name] for name in bands}
+    for target in sorted(targets, key=lambda target: target.target_risk):
+        widest = int(max(candidates.find_certified(target).max(initial=0), widest))
+        chosen[target.name] = _promise_or_explain(candidates, widest, target)
+    return {name: chosen[name] for name in bands}
 
 
 def choose_group_thresholds(
@@ -152,25 +159,25 @@ def choose_group_thresholds(
     calibrator: Calibrator,
     date: str,
     delta: float = 0.05,
-) -> dict[str, Threshold | NoThreshold]:
-    """A threshold for each group, by name, all promises holding at once with probability 1 − δ.
+) -> dict[str, Threshold | UnmetTarget]:
+    """Choose a threshold for each group, by name, all promises holding at once with probability 1 − δ.
 
-    Each group is judged on its own answers, with an equal share of δ; groups too small for any threshold take none.
+    Each group is judged on its own answers, with an equal share of δ. Groups too small for any threshold take no share.
 
     Args:
         scores: selection scores, `(n,)`, finite.
         correct: whether each answer is right, `(n,)`.
         groups: the group of each answer, `(n,)`.
         target_risk: in (0, 1), of every group.
-        calibrator: carries the cuts over to the confidence.
+        calibrator: carries the thresholds over to the confidence.
         date: written into the guarantees.
         delta: δ of all groups together, in (0, 1).
 
     Raises:
         InputError: bad answers or target, or another number of groups than of answers.
     """
-    _share("delta", delta)
-    _share("target risk", target_risk)
+    _check_share("delta", delta)
+    _check_share("target risk", target_risk)
     score, right = as_pair(scores, correct)
     group = np.asarray(groups)
     if group.shape != score.shape:
@@ -179,82 +186,97 @@ def choose_group_thresholds(
             f"groups: expected one an answer, found {shapes}; name the group of each answer"
         )
     names, member, sizes = np.unique(group, return_inverse=True, return_counts=True)
-    family = _large_enough(sizes, target_risk, delta)
-    rows = np.split(np.argsort(member, kind="stable"), np.cumsum(sizes)[:-1])
-    found: dict[str, Threshold | NoThreshold] = {}
+    sharing = _find_large_enough(sizes, target_risk, delta)
+    # The rows of each group, in the order of `names`.
+    rows_of_groups = np.split(np.argsort(member, kind="stable"), np.cumsum(sizes)[:-1])
+    chosen: dict[str, Threshold | UnmetTarget] = {}
     for place, name in enumerate(names.tolist()):
-        cuts = CandidateThresholds(score[rows[place]], right[rows[place]], calibrator, date)
-        promise = RiskTarget(target_risk, delta, max(len(family), 1), group=str(name))
-        widest = int(cuts.certified(promise).max(initial=0)) if place in family else 0
-        found[str(name)] = cuts.promised(widest, promise) if widest else cuts.nothing(promise)
-    return found
+        rows = rows_of_groups[place]
+        candidates = CandidateThresholds(score[rows], right[rows], calibrator, date)
+        target = RiskTarget(target_risk, delta, max(len(sharing), 1), group=str(name))
+        widest = 0
+        if place in sharing:
+            widest = int(candidates.find_certified(target).max(initial=0))
+        chosen[str(name)] = _promise_or_explain(candidates, widest, target)
+    return chosen
 
 
-def _for_coverage(cuts: CandidateThresholds, target: float, delta: float) -> Threshold:
-    if not 0 < target <= 1:
+def _promise_or_explain(
+    candidates: CandidateThresholds, rank: int, target: RiskTarget
+) -> Threshold | UnmetTarget:
+    """Return the threshold after a certified rank, or, for rank 0, the reason why there is none."""
+    if rank:
+        return candidates.make_promised_threshold(rank, target)
+    return candidates.explain_unmet(target)
+
+
+def _choose_for_coverage(
+    candidates: CandidateThresholds, target_coverage: float, delta: float
+) -> Threshold:
+    if not 0 < target_coverage <= 1:
         raise InputError(
-            f"target coverage: expected a share above 0 and up to 1, found {target:g}; pass e.g. 0.8"
+            f"target coverage: expected a share above 0 and up to 1, found {target_coverage:g}; pass e.g. 0.8"
         )
     # Rounding first: 0.07 · 100 is 7.000000000000001 to a float.
-    least = max(math.ceil(round(target * cuts.n, 6)), 1)
-    rank, bound = bounded_cut(cuts.ranked, cuts.usable, least, delta)
-    bound = math.ceil(1e4 * bound) / 1e4  # up, to a figure that can be read; still a bound
-    threshold = cuts.at(rank, "coverage", target)
+    least = max(math.ceil(round(target_coverage * candidates.n, 6)), 1)
+    rank, exact_bound = choose_bounded_rank(candidates.ranked, candidates.ranks, least, delta)
+    bound = math.ceil(1e4 * exact_bound) / 1e4  # up, to a figure that can be read; still a bound
+    threshold = candidates.make_threshold(rank, "coverage", target_coverage)
     if bound >= 1:
         return threshold
-    guarantee = cuts.guarantee(RiskTarget(bound, delta), _BOUND)
-    return threshold.model_copy(update={"risk_bound": bound, "guarantee": guarantee})
+    return candidates.add_promise(threshold, RiskTarget(bound, delta), _BOUND)
 
 
-def _cheapest(
-    cuts: CandidateThresholds, ranks: Counts, promise: RiskTarget | None, costs: Numbers
+def _choose_cheapest(
+    candidates: CandidateThresholds, ranks: Counts, target: RiskTarget | None, mean_costs: Numbers
 ) -> Threshold:
-    """The threshold of least mean cost after any of these ranks, or the one that releases nothing."""
+    """Return the threshold of least mean cost after any of these ranks, or the one that releases nothing."""
     ranks = np.append(ranks, 0)
-    # Of equally cheap ones that which releases most; rank 0 comes last.
-    cheapest = int(ranks[np.flatnonzero(costs[ranks] == costs[ranks].min())].max())
-    threshold = cuts.at(cheapest, "cost", float(costs[cheapest]))
-    if promise is None or not cheapest:
+    is_cheapest = mean_costs[ranks] == mean_costs[ranks].min()
+    # The one that releases most of those that cost the same.
+    cheapest = int(ranks[is_cheapest].max())
+    threshold = candidates.make_threshold(cheapest, "cost", float(mean_costs[cheapest]))
+    if target is None or not cheapest:
         return threshold
-    return threshold.model_copy(
-        update={"risk_bound": promise.target_risk, "guarantee": cuts.guarantee(promise, METHOD)}
-    )
+    return candidates.add_promise(threshold, target, METHOD)
 
 
 def _mean_costs(
-    cuts: CandidateThresholds,
+    candidates: CandidateThresholds,
     scores: ArrayLike,
     correct: ArrayLike,
     cost: Costs,
     wrong_costs: ArrayLike | None,
 ) -> Numbers:
-    """The mean cost of a question where the best m answers are released, `(n + 1,)`; right after every cut."""
+    """Return the mean cost of a question if the best m answers are released, `(n + 1,)`; valid after each candidate."""
     score, right = as_pair(scores, correct)
-    each = (
-        np.full(len(score), cost.wrong)
-        if wrong_costs is None
-        else np.asarray(wrong_costs, dtype=np.float64)
-    )
-    if each.shape != score.shape or not (np.isfinite(each) & (each >= 0)).all():
-        found = f"shape {each.shape}" if each.shape != score.shape else "one below 0 or not finite"
+    if wrong_costs is None:
+        cost_if_wrong = np.full(len(score), cost.wrong)
+    else:
+        cost_if_wrong = np.asarray(wrong_costs, dtype=np.float64)
+    has_shape = cost_if_wrong.shape == score.shape
+    if not has_shape or not (np.isfinite(cost_if_wrong) & (cost_if_wrong >= 0)).all():
+        found = "one below 0 or not finite" if has_shape else f"shape {cost_if_wrong.shape}"
         raise InputError(
             f"wrong_costs: expected one an answer, 0 or more, found {found}; pair them with the scores"
         )
-    paid = np.where(right, 0.0, each)[np.argsort(-score)]
-    total: Numbers = np.append(0.0, np.cumsum(paid)) + cost.abstain * np.arange(cuts.n, -1, -1)
-    return total / cuts.n
+    cost_if_released = np.where(right, 0.0, cost_if_wrong)[np.argsort(-score)]
+    of_released = np.append(0.0, np.cumsum(cost_if_released))
+    of_abstentions = cost.abstain * np.arange(candidates.n, -1, -1)
+    total: Numbers = of_released + of_abstentions
+    return total / candidates.n
 
 
-def _large_enough(sizes: Counts, target_risk: float, delta: float) -> set[int]:
-    """The places of the groups that share δ: as many of the largest as can each find a threshold with its share."""
+def _find_large_enough(sizes: Counts, target_risk: float, delta: float) -> set[int]:
+    """Return the places of the groups that share δ: the most, from the largest, that can each find a threshold."""
     largest = np.argsort(-sizes, kind="stable")
     for family in range(len(sizes), 0, -1):
-        if sizes[largest[family - 1]] >= fewest_released(0, target_risk, delta / family):
+        if sizes[largest[family - 1]] >= find_fewest_released(0, target_risk, delta / family):
             return set(largest[:family].tolist())
     return set()
 
 
-def _share(name: str, value: float) -> float:
+def _check_share(name: str, value: float) -> float:
     if not 0 < value < 1:
         raise InputError(
             f"{name}: expected a share between 0 and 1, found {value:g}; pass e.g. 0.05"

@@ -1,4 +1,4 @@
-"""Exact tests of a cut's risk, and runs of them that hold together on scores of every shape."""
+"""Exact tests of a threshold's risk, and runs of them that hold together on scores of every shape."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from aspire_guard.selection.risk_control.fixed_sequence import (
     RankedAnswers,
     Run,
     Start,
-    any_certified,
     binomial_p_value,
-    bounded_cut,
-    certified_runs,
-    fewest_released,
+    choose_bounded_rank,
+    find_certified_runs,
+    find_fewest_released,
+    has_certified_rank,
+    plan_starts,
     rank_answers,
     risk_upper_bound,
-    starts,
 )
 
 Law = tuple[list[float], list[float]]
@@ -38,7 +38,7 @@ ANSWERS = st.lists(
 )
 
 # Discrete laws, shares and error rates from the highest score down, whose risk goes just above and just below a target
-# of 0.2 from cut to cut: the cuts that miss it do so by next to nothing, between others that keep it.
+# of 0.2 from candidate to candidate: those that miss it do so by next to nothing, between others that keep it.
 TIED: list[Law] = [
     ([0.25, 0.14, 0.2, 0.14, 0.27], [0.2006, 0.199, 0.1993, 0.1986, 0.204]),
     ([0.5, 0.25, 0.25], [0.203, 0.19, 0.22]),
@@ -59,10 +59,14 @@ def _true_risk(law: Law, least_place: int) -> float:
     return float((shares * errors)[: least_place + 1].sum() / shares[: least_place + 1].sum())
 
 
-def _certified_cuts(ranked: RankedAnswers, target: float, delta: float) -> list[int]:
-    cuts = np.flatnonzero(ranked.is_cut) + 1
-    runs = certified_runs(ranked, target, delta)
-    return [cut for cut in cuts.tolist() if any(run.first <= cut <= run.last for run in runs)]
+def _is_in_runs(rank: int, runs: list[Run]) -> bool:
+    return any(run.first <= rank <= run.last for run in runs)
+
+
+def _certified_ranks(ranked: RankedAnswers, target: float, delta: float) -> list[int]:
+    ranks = np.flatnonzero(ranked.is_candidate) + 1
+    runs = find_certified_runs(ranked, target, delta)
+    return [rank for rank in ranks.tolist() if _is_in_runs(rank, runs)]
 
 
 def test_the_p_value_is_the_binomial_tail() -> None:
@@ -86,7 +90,7 @@ def test_the_p_value_agrees_with_scipys_distribution(wrong: int, right: int, tar
 def test_a_threshold_takes_so_many_right_answers(target: float, delta: float, fewest: int) -> None:
     """m answers without an error pass from log δ / log(1 − target) on."""
     assert (
-        fewest_released(0, target, delta)
+        find_fewest_released(0, target, delta)
         == fewest
         == math.ceil(math.log(delta) / math.log(1 - target))
     )
@@ -95,13 +99,13 @@ def test_a_threshold_takes_so_many_right_answers(target: float, delta: float, fe
 @given(st.integers(0, 30), RISKS, DELTAS)
 def test_one_answer_fewer_does_not_pass(wrong: int, target: float, delta: float) -> None:
     """The fewest answers that pass pass, and one fewer do not."""
-    fewest = fewest_released(wrong, target, delta)
+    fewest = find_fewest_released(wrong, target, delta)
     assert binomial_p_value(wrong, fewest, target) <= delta
     assert fewest - 1 == wrong or binomial_p_value(wrong, fewest - 1, target) > delta
 
 
 def test_clopper_and_pearson_by_hand() -> None:
-    """None wrong of ten: 1 − δ^(1/10); all wrong: 1."""
+    """Ten right answers: 1 − δ^(1/10); all wrong: 1."""
     assert risk_upper_bound(0, 10, 0.05) == pytest.approx(1 - 0.05**0.1, rel=1e-12)
     assert risk_upper_bound([10, 0], [10, 0], 0.05).tolist() == [1.0, 1.0]
 
@@ -129,27 +133,27 @@ def test_ranking_forgets_the_order_of_the_file(
 
 
 @given(ANSWERS)
-def test_a_cut_counts_the_answers_above_it(answers: list[tuple[float, bool]]) -> None:
-    """At every cut the wrong answers above are those with higher scores, and there is no cut inside a tie."""
+def test_a_candidate_counts_the_answers_above_it(answers: list[tuple[float, bool]]) -> None:
+    """At every candidate the wrong answers above are those with higher scores; inside a tie there is no candidate."""
     ranked = rank_answers([score for score, _ in answers], [right for _, right in answers])
     for rank in range(1, len(answers) + 1):
         least = ranked.score[rank - 1]
-        assert ranked.is_cut[rank - 1] == (rank == len(answers) or ranked.score[rank] < least)
-        if ranked.is_cut[rank - 1]:
+        assert ranked.is_candidate[rank - 1] == (rank == len(answers) or ranked.score[rank] < least)
+        if ranked.is_candidate[rank - 1]:
             assert ranked.wrong[rank - 1] == sum(
                 not right for score, right in answers if score >= least
             )
 
 
 def test_a_tie_is_in_an_order_that_labels_do_not_know() -> None:
-    """Of a thousand tied answers, half of them wrong, neither half comes first."""
+    """A thousand tied answers, half of them wrong, are mixed: neither half comes first."""
     ranked = rank_answers(np.zeros(1000), np.arange(1000) < 500)
     assert 200 < ranked.wrong[499] < 300
 
 
 @pytest.mark.parametrize("score", [math.inf, -math.inf])
 def test_an_infinite_score_is_no_score(score: float) -> None:
-    """Nothing lies above it, so nothing could be cut there."""
+    """Nothing lies above it, so no threshold could lie there."""
     with pytest.raises(InputError, match="expected finite numbers, found"):
         rank_answers([0.0, score], [True, False])
 
@@ -157,28 +161,32 @@ def test_an_infinite_score_is_no_score(score: float) -> None:
 @given(st.integers(1, 5000), RISKS, DELTAS)
 def test_runs_share_delta_among_ranks_that_exist(n: int, target: float, delta: float) -> None:
     """However many runs start, their shares make up δ at most; none starts where nothing could pass."""
-    begun = starts(n, target, delta)
+    begun = plan_starts(n, target, delta)
     assert sum(start.share for start in begun) <= delta * (1 + 1e-12)
     assert all(
         1 <= start.rank <= n and binomial_p_value(0, start.rank, target) <= start.share
         for start in begun
     )
-    assert bool(begun) == (n >= fewest_released(0, target, delta))
+    assert bool(begun) == (n >= find_fewest_released(0, target, delta))
 
 
 def test_with_few_answers_one_run_has_all_of_delta() -> None:
     """Nothing is set aside for runs that could not end."""
-    assert starts(100, 0.1, 0.1) == [Start(22, 0.1, at_cut=False)]
+    assert plan_starts(100, 0.1, 0.1) == [Start(22, 0.1, at_candidate=False)]
 
 
 def test_more_answers_start_more_runs() -> None:
-    """At n = 1,000 the first run may start with one error, a later one with eight, and the next at a cut."""
-    first, second, third = starts(1000, 0.1, 0.1)[:3]
+    """At n = 1,000 the first run may start with one error, a later one with eight, and the next at a candidate."""
+    first, second, third = plan_starts(1000, 0.1, 0.1)[:3]
     assert first.share == pytest.approx(0.07)
-    assert (first.rank, first.at_cut) == (fewest_released(1, 0.1, first.share), False)
-    assert (second.rank, second.at_cut) == (fewest_released(8, 0.1, second.share), False)
-    assert fewest_released(9, 0.1, third.share) < third.rank < fewest_released(10, 0.1, third.share)
-    assert third.at_cut
+    assert (first.rank, first.at_candidate) == (find_fewest_released(1, 0.1, first.share), False)
+    assert (second.rank, second.at_candidate) == (find_fewest_released(8, 0.1, second.share), False)
+    assert (
+        find_fewest_released(9, 0.1, third.share)
+        < third.rank
+        < find_fewest_released(10, 0.1, third.share)
+    )
+    assert third.at_candidate
 
 
 @settings(deadline=None)
@@ -188,7 +196,7 @@ def test_a_run_goes_on_until_a_test_fails(luck: list[int], target: float, delta:
     correct = [value > 1 for value in luck]
     ranked = rank_answers(-np.arange(len(luck), dtype=float), correct)
     expected = []
-    for first, share, _ in starts(len(luck), target, delta):
+    for first, share, _ in plan_starts(len(luck), target, delta):
         last = first - 1
         while (
             last < len(luck)
@@ -196,30 +204,32 @@ def test_a_run_goes_on_until_a_test_fails(luck: list[int], target: float, delta:
         ):
             last += 1
         expected += [Run(first, last)] if last >= first else []
-    assert certified_runs(ranked, target, delta) == expected
+    assert find_certified_runs(ranked, target, delta) == expected
 
 
 def test_a_run_crosses_the_blocks_in_which_it_is_computed() -> None:
     """Ten thousand right answers and a late crowd of wrong ones: the run ends where the binomial says, not before."""
     correct = np.arange(20_000) < 10_000
     ranked = rank_answers(-np.arange(20_000.0), correct)
-    run = certified_runs(ranked, 0.1, 0.1)[0]
-    share = starts(20_000, 0.1, 0.1)[0].share
+    run = find_certified_runs(ranked, 0.1, 0.1)[0]
+    share = plan_starts(20_000, 0.1, 0.1)[0].share
     assert run.last > 10_000
     assert binom.cdf(run.last - 10_000, run.last, 0.1) <= share
     assert binom.cdf(run.last + 1 - 10_000, run.last + 1, 0.1) > share
 
 
-def test_a_run_that_starts_at_a_cut_passes_over_the_rest_of_a_block() -> None:
-    """500 good answers with one score, and 500 wrong ones with another: only runs from the cut on can certify it.
+def test_a_run_that_starts_at_a_candidate_passes_over_the_rest_of_a_block() -> None:
+    """500 good answers with one score, and 500 wrong ones with another: only runs from the candidate on can certify it.
 
     Each run that starts at a rank within the second block, where most answers are wrong, fails at once.
     """
     ranked = rank_answers(np.repeat([1.0, 0.0], 500), np.arange(1000) < 480)
-    from_the_cut = [start for start in starts(1000, 0.1, 0.1) if start.at_cut and start.rank >= 600]
-    assert len(from_the_cut) >= 2
-    runs = certified_runs(ranked, 0.1, 0.1)
-    assert sum(run.first == 500 for run in runs) == len(from_the_cut)
+    from_the_candidate = [
+        start for start in plan_starts(1000, 0.1, 0.1) if start.at_candidate and start.rank >= 600
+    ]
+    assert len(from_the_candidate) >= 2
+    runs = find_certified_runs(ranked, 0.1, 0.1)
+    assert sum(run.first == 500 for run in runs) == len(from_the_candidate)
     assert not any(run.first > 550 for run in runs)
 
 
@@ -228,58 +238,58 @@ def test_a_run_that_starts_at_a_cut_passes_over_the_rest_of_a_block() -> None:
 def test_the_quick_question_has_the_same_answer(
     answers: list[tuple[float, bool]], target: float, delta: float
 ) -> None:
-    """Whether anything is certified is the same with and without looking for all of it."""
+    """The question is answered the same with and without looking for all certified ranks."""
     ranked = rank_answers([score for score, _ in answers], [right for _, right in answers])
-    cuts = np.flatnonzero(ranked.is_cut) + 1
-    assert any_certified(ranked, cuts, target, delta) == bool(
-        _certified_cuts(ranked, target, delta)
+    ranks = np.flatnonzero(ranked.is_candidate) + 1
+    assert has_certified_rank(ranked, ranks, target, delta) == bool(
+        _certified_ranks(ranked, target, delta)
     )
 
 
 @pytest.mark.parametrize("law", TIED)
 @pytest.mark.parametrize("n", [30, 200])
-def test_no_cut_of_a_tied_law_is_certified_in_error_too_often(law: Law, n: int) -> None:
-    """Of 1,000 draws at most δ, and three standard errors, certify any cut whose true risk is above the target."""
+def test_no_candidate_of_a_tied_law_is_certified_in_error_too_often(law: Law, n: int) -> None:
+    """A candidate above the target is certified in δ of 1,000 draws at most, and three standard errors."""
     target, delta, draws = 0.2, 0.2, 1000
     chance = np.random.default_rng(n)
     errors = 0
     for _ in range(draws):
         ranked = rank_answers(*_draw(law, chance, n))
-        certified = _certified_cuts(ranked, target, delta)
-        errors += any(_true_risk(law, int(-ranked.score[cut - 1])) > target for cut in certified)
+        certified = _certified_ranks(ranked, target, delta)
+        errors += any(_true_risk(law, int(-ranked.score[rank - 1])) > target for rank in certified)
     assert errors / draws <= delta + 3 * math.sqrt(delta * (1 - delta) / draws)
 
 
 def test_a_risk_a_hair_above_the_target_uses_delta_up_and_no_more() -> None:
-    """Scores that say nothing, errors at 0.2001: every certified cut is an error, and δ = 0.2 bounds them all at once.
+    """Scores that say nothing, errors at 0.2001: every certified candidate is an error, and δ bounds all at once.
 
-    The best of all cuts on their own p-values, which is what the runs guard against, errs twice as often.
+    The best of all candidates on their own p-values, which is what the runs guard against, errs twice as often.
     """
     target, delta, draws, n = 0.2, 0.2, 1000, 200
     chance = np.random.default_rng(7)
     errors = naive = 0
     for _ in range(draws):
         ranked = rank_answers(chance.random(n), chance.random(n) >= target + 1e-4)
-        errors += bool(certified_runs(ranked, target, delta))
+        errors += bool(find_certified_runs(ranked, target, delta))
         naive += bool((binomial_p_value(ranked.wrong, np.arange(1, n + 1), target) <= delta).any())
     limit = delta + 3 * math.sqrt(delta * (1 - delta) / draws)
     assert 0.1 < errors / draws <= limit
     assert naive / draws > 2 * delta
 
 
-def test_a_bounded_cut_without_ties_has_half_of_delta() -> None:
+def test_a_bounded_candidate_without_ties_has_half_of_delta() -> None:
     """Sixty of a hundred answers, ten of them wrong: Clopper–Pearson at δ/2, the rest being kept for ties."""
     ranked = rank_answers(-np.arange(100.0), [i % 6 != 0 for i in range(100)])
-    assert bounded_cut(ranked, np.arange(1, 101), 60, 0.1) == (
+    assert choose_bounded_rank(ranked, np.arange(1, 101), 60, 0.1) == (
         60,
         float(risk_upper_bound(10, 60, 0.05)),
     )
 
 
 def test_all_answers_need_no_ranks_to_choose_from() -> None:
-    """Where all are to be released there is one cut, with all of δ."""
+    """If all are to be released there is one candidate, with all of δ."""
     ranked = rank_answers(-np.arange(10.0), [True] * 9 + [False])
-    assert bounded_cut(ranked, np.arange(1, 11), 10, 0.1) == (
+    assert choose_bounded_rank(ranked, np.arange(1, 11), 10, 0.1) == (
         10,
         float(risk_upper_bound(1, 10, 0.1)),
     )
@@ -287,14 +297,16 @@ def test_all_answers_need_no_ranks_to_choose_from() -> None:
 
 @pytest.mark.parametrize("law", TIED)
 def test_the_bound_at_a_coverage_holds_with_ties(law: Law) -> None:
-    """Of 1,000 draws the risk bound of at least 60 % fails in δ at most, and three standard errors."""
+    """The risk bound of at least 60 % fails in δ of 1,000 draws at most, and three standard errors."""
     delta, draws, n = 0.2, 1000, 60
     chance = np.random.default_rng(3)
     failures = 0
     for _ in range(draws):
         ranked = rank_answers(*_draw(law, chance, n))
-        rank, bound = bounded_cut(ranked, np.flatnonzero(ranked.is_cut) + 1, 36, delta)
+        rank, bound = choose_bounded_rank(
+            ranked, np.flatnonzero(ranked.is_candidate) + 1, 36, delta
+        )
         assert rank >= 36
-        assert ranked.is_cut[rank - 1]
+        assert ranked.is_candidate[rank - 1]
         failures += _true_risk(law, int(-ranked.score[rank - 1])) > bound
     assert failures / draws <= delta + 3 * math.sqrt(delta * (1 - delta) / draws)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -13,17 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from aspire_guard.errors import DatasetError, InputError
+from aspire_guard.errors import InputError
 from aspire_guard.selection.calibrators import PlattCalibrator
-from aspire_guard.selection.risk_control.candidate_thresholds import NoThreshold
-from aspire_guard.selection.risk_control.policy_grid import PolicyGrid
-from aspire_guard.selection.risk_control.staged_policy import (
-    StagedAnswers,
-    StagedCosts,
-    StagedPolicy,
-    choose_staged_policy,
-    read_staged,
-)
+from aspire_guard.selection.risk_control.candidate_thresholds import UnmetTarget
+from aspire_guard.selection.risk_control.policy_grid import PolicyGrid, StagedCosts
+from aspire_guard.selection.risk_control.staged_policy import StagedPolicy, choose_staged_policy
 
 TODAY = "2024-01-31"
 PLATT = {
@@ -33,6 +25,24 @@ PLATT = {
 COSTS = StagedCosts(wrong=10.0, abstain=3.0, fallback=0.5, review=2.0)
 
 Numbers = NDArray[np.float64]
+
+
+class Records(NamedTuple):
+    """Scores and labels of both stages' answers, `(n, 2)` each."""
+
+    score: Numbers
+    correct: NDArray[np.bool_]
+
+    @property
+    def confidence(self) -> Numbers:
+        """The confidences of a calibrator a stage, `(n, 2)`."""
+        columns = zip(PLATT.values(), self.score.T, strict=True)
+        return np.column_stack([calibrator.confidences(scores) for calibrator, scores in columns])
+
+    def part(self, rows: Any) -> Records:
+        """Some of the records."""
+        return Records(self.score[rows], self.correct[rows])
+
 
 RECORDS = st.lists(
     st.tuples(
@@ -46,45 +56,37 @@ RECORDS = st.lists(
 )
 
 
-def _staged(records: list[tuple[float, bool, float, bool]]) -> StagedAnswers:
-    return StagedAnswers(
+def _staged(records: list[tuple[float, bool, float, bool]]) -> Records:
+    return Records(
         np.array([[row[0], row[2]] for row in records]),
         np.array([[row[1], row[3]] for row in records]),
     )
 
 
-def _draw(chance: np.random.Generator, n: int) -> StagedAnswers:
+def _draw(chance: np.random.Generator, n: int) -> Records:
     """Scores that are the log-odds of being right; the fallback is right more often."""
     scores = np.column_stack([chance.normal(1.0, 1.5, n), chance.normal(2.0, 1.5, n)])
-    return StagedAnswers(scores, chance.random((n, 2)) < 1 / (1 + np.exp(-scores)))
+    return Records(scores, chance.random((n, 2)) < 1 / (1 + np.exp(-scores)))
 
 
-def _choose(staged: StagedAnswers, **asked: Any) -> StagedPolicy | NoThreshold:
-    settings: dict[str, Any] = {"calibrators": PLATT, "costs": COSTS, "date": TODAY} | asked
-    return choose_staged_policy(staged, **settings)
+def _choose(records: Records, **asked: Any) -> StagedPolicy | UnmetTarget:
+    settings: dict[str, Any] = {"costs": COSTS, "date": TODAY} | asked
+    return choose_staged_policy(records.confidence, records.correct, **settings)
 
 
-def _found(policy: StagedPolicy | NoThreshold) -> StagedPolicy:
+def _found(policy: StagedPolicy | UnmetTarget) -> StagedPolicy:
     assert isinstance(policy, StagedPolicy)
     return policy
 
 
-def _confidences(staged: StagedAnswers) -> tuple[list[float], list[float]]:
-    answer, fallback = (
-        PLATT[stage].confidences(staged.selection_score[:, i]) for i, stage in enumerate(PLATT)
-    )
-    return answer.tolist(), fallback.tolist()
-
-
 def _outcome(
-    policy: StagedPolicy, staged: StagedAnswers, costs: StagedCosts
+    policy: StagedPolicy, records: Records, costs: StagedCosts
 ) -> tuple[float, float, float, float]:
     """Coverage, share asked, risk and mean cost, question by question as a guard would go."""
     released = wrong = asked = 0
     cost = 0.0
-    for answer, fallback, correct in zip(
-        *_confidences(staged), staged.correct.tolist(), strict=True
-    ):
+    rows = zip(records.confidence.tolist(), records.correct.tolist(), strict=True)
+    for (answer, fallback), correct in rows:
         step: str = policy.after_answer(answer)
         right = correct[0]
         if step == "fallback":
@@ -98,7 +100,7 @@ def _outcome(
             )
         else:
             cost += costs.review if step == "review" and costs.review is not None else costs.abstain
-    n = len(staged)
+    n = len(records.score)
     return released / n, asked / n, wrong / released if released else math.nan, cost / n
 
 
@@ -107,8 +109,7 @@ def test_the_figures_are_those_of_the_testing_half_gone_through_by_hand() -> Non
     staged = _draw(np.random.default_rng(0), 1000)
     policy = _found(_choose(staged, target_risk=0.1))
     half = np.array_split(np.random.default_rng(0).permutation(1000), 2)[1]
-    tested = StagedAnswers(staged.selection_score[half], staged.correct[half])
-    assert _outcome(policy, tested, COSTS) == pytest.approx(
+    assert _outcome(policy, staged.part(half), COSTS) == pytest.approx(
         (policy.coverage, policy.asked, policy.risk, policy.cost), abs=1e-12
     )
     assert policy.otherwise == "review"
@@ -135,11 +136,11 @@ def test_every_policy_of_the_grid_does_what_it_says(
 ) -> None:
     """Released, wrong and asked of any policy, counted question by question."""
     staged = _staged(records)
-    grid = PolicyGrid(staged, PLATT)
-    half = np.array_split(np.random.default_rng(0).permutation(len(staged)), 2)[0]
-    proposing = StagedAnswers(staged.selection_score[half], staged.correct[half])
+    grid = PolicyGrid(staged.confidence, staged.correct)
+    half = np.array_split(np.random.default_rng(0).permutation(len(staged.score)), 2)[0]
+    proposing = staged.part(half)
     place = random.randrange(len(grid.proposing.released))
-    accept, fallback, accept_fallback = grid.cuts_of(place)
+    accept, fallback, accept_fallback = grid.thresholds_of(place)
     policy = StagedPolicy(
         accept=accept,
         fallback=fallback,
@@ -152,18 +153,17 @@ def test_every_policy_of_the_grid_does_what_it_says(
         guarantee=None,
     )
     coverage, asked, risk, cost = _outcome(policy, proposing, COSTS)
-    n = len(proposing)
+    n = len(proposing.score)
     assert grid.proposing.released[place] == round(coverage * n)
     assert grid.proposing.asked[place] == round(asked * n)
-    assert grid.proposing.costs(COSTS)[place] == pytest.approx(cost, abs=1e-12)
+    assert grid.proposing.mean_costs(COSTS)[place] == pytest.approx(cost, abs=1e-12)
     assert coverage == 0 or grid.proposing.wrong[place] == round(risk * coverage * n)
 
 
-def _true_risk(policy: StagedPolicy, population: StagedAnswers) -> float:
+def _true_risk(policy: StagedPolicy, population: Records) -> float:
     """The probability that a released answer is wrong, over the scores of a large population."""
-    scores = population.selection_score
-    error = 1 / (1 + np.exp(scores))
-    answer, fallback = (PLATT[stage].confidences(scores[:, i]) for i, stage in enumerate(PLATT))
+    error = 1 / (1 + np.exp(population.score))
+    answer, fallback = population.confidence.T
     first = answer >= policy.accept
     second = ~first & (answer >= policy.fallback) & (fallback >= policy.accept_fallback)
     released = int(first.sum() + second.sum())
@@ -220,7 +220,7 @@ def test_a_risk_that_no_policy_keeps_is_said_to_be_out_of_reach() -> None:
     """With 100 records a risk of 0.01 can't be promised; a larger one could have been."""
     staged = _draw(np.random.default_rng(0), 100)
     missing = _choose(staged, target_risk=0.01)
-    assert isinstance(missing, NoThreshold)
+    assert isinstance(missing, UnmetTarget)
     assert 0.01 < missing.best_risk < 0.5
     assert missing.best_coverage > 0
     assert isinstance(_choose(staged, target_risk=missing.best_risk), StagedPolicy)
@@ -233,77 +233,27 @@ def test_a_target_outside_its_range_is_a_mistake(asked: dict[str, float]) -> Non
         _choose(_draw(np.random.default_rng(0), 10), **asked)
 
 
-def test_each_stage_needs_its_calibrator() -> None:
-    """One calibrator for two stages is a mistake."""
-    with pytest.raises(InputError, match=r"found 10 records, calibrators of \['answer'\]"):
-        _choose(
-            _draw(np.random.default_rng(0), 10),
-            target_risk=0.1,
-            calibrators={"answer": PLATT["answer"]},
-        )
-
-
 @pytest.mark.parametrize(
-    ("scores", "correct"),
-    [(np.zeros((3, 1)), np.ones((3, 1), bool)), (np.full((3, 2), np.nan), np.ones((3, 2), bool))],
-)
-def test_answers_of_other_shapes_are_a_mistake(scores: Numbers, correct: NDArray[np.bool_]) -> None:
-    """Two finite scores a record."""
-    with pytest.raises(InputError, match="expected finite scores and labels"):
-        StagedAnswers(scores, correct)
-
-
-def _line(**stages: Any) -> str:
-    return json.dumps({"id": "q1", "stages": stages})
-
-
-RIGHT = {"selection_score": -0.5, "correct": True}
-
-
-def test_records_are_read_by_stage(tmp_path: Path) -> None:
-    """Scores and labels of both answers, in the order of the file."""
-    path = tmp_path / "staged.jsonl"
-    path.write_text(
-        '{"id": "a", "stages": {"answer": {"selection_score": -1, "correct": false}, '
-        '"fallback": {"selection_score": -0.25, "correct": true}}}\n'
-        '{"id": "b", "stages": {"answer": {"selection_score": -2.5, "correct": true}, '
-        '"fallback": {"selection_score": 0.5, "correct": false}}}\n'
-    )
-    staged = read_staged(path)
-    assert staged.selection_score.tolist() == [[-1.0, -0.25], [-2.5, 0.5]]
-    assert staged.correct.tolist() == [[False, True], [True, False]]
-
-
-@pytest.mark.parametrize(
-    ("line", "said"),
+    ("confidences", "correct", "found"),
     [
-        (
-            _line(answer=RIGHT),
-            r'"stages" to hold "answer" and "fallback", found no object \'fallback\' in it',
-        ),
-        ('{"id": "q1"}', '"stages" to hold "answer" and "fallback", found null'),
-        (
-            _line(answer=RIGHT, fallback=RIGHT | {"selection_score": "high"}),
-            '"selection_score" of "fallback"',
-        ),
-        (
-            _line(answer=RIGHT, fallback=RIGHT | {"selection_score": True}),
-            '"selection_score" of "fallback"',
-        ),
-        (
-            _line(answer=RIGHT | {"correct": 1}, fallback=RIGHT),
-            '"correct" of "answer" to hold true or false',
-        ),
-        (
-            _line(answer=RIGHT, fallback=RIGHT) + "\n" + _line(answer=RIGHT, fallback=RIGHT),
-            "of line 1 again",
-        ),
+        (np.zeros((3, 1)), np.ones((3, 1), bool), r"shapes \(3, 1\) and \(3, 1\)"),
+        (np.zeros((1, 2)), np.ones((1, 2), bool), r"shapes \(1, 2\)"),
+        (np.full((3, 2), np.nan), np.ones((3, 2), bool), "one outside"),
+        (np.full((3, 2), 1.5), np.ones((3, 2), bool), "one outside"),
     ],
 )
-def test_a_bad_line_is_named(tmp_path: Path, line: str, said: str) -> None:
-    """The file, the line, expected, found and the way out."""
-    path = tmp_path / "staged.jsonl"
-    path.write_text(line + "\n")
-    with pytest.raises(DatasetError, match=said) as error:
-        read_staged(path)
-    assert str(error.value).startswith(f"{path}, line ")
+def test_answers_of_other_shapes_are_a_mistake(
+    confidences: Numbers, correct: NDArray[np.bool_], found: str
+) -> None:
+    """Two confidences a record, of two records or more."""
+    with pytest.raises(InputError, match=f"two records or more, .* found {found}"):
+        choose_staged_policy(confidences, correct, costs=COSTS, target_risk=0.1, date=TODAY)
+
+
+def test_a_confidence_of_one_does_not_reach_a_threshold_of_one() -> None:
+    """A threshold of 1 releases nothing, also where an evaluator is sure: a policy that releases has one below."""
+    policy = choose_staged_policy(
+        np.ones((200, 2)), np.ones((200, 2), bool), costs=COSTS, target_risk=0.1, date=TODAY
+    )
+    assert _found(policy).accept < 1
+    assert _found(policy).coverage == 1.0

@@ -1,4 +1,4 @@
-"""What a calibration is asked for, and the thresholds that answer it."""
+"""The demands on a calibration, and the thresholds that meet them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pydantic import BaseModel, ConfigDict
 
 from aspire_guard.errors import InputError
 from aspire_guard.selection.calibration import Threshold
-from aspire_guard.selection.risk_control.candidate_thresholds import Calibrator
+from aspire_guard.selection.calibrators import Calibrator
 from aspire_guard.selection.risk_control.thresholds import (
     Costs,
-    NoThreshold,
+    UnmetTarget,
     choose_bands,
     choose_group_thresholds,
     choose_threshold,
@@ -21,13 +21,13 @@ from aspire_guard.selection.scored_answers import ScoredAnswers
 ACCEPT = "accept"
 
 
-class CalibrationTarget(BaseModel):
-    """A target risk (for all answers, by group, or with bands or costs), a target coverage, or costs.
+class ThresholdRequest(BaseModel):
+    """A request: a target risk (for all answers, by group, or with bands or costs), a target coverage, or costs.
 
     Attributes:
         target_risk: the most wrong answers among the released ones, in (0, 1).
         target_coverage: the share of answers to release, in (0, 1].
-        cost: of a wrong answer and of an abstention; where answers have a cost of their own, it stands in place of
+        cost: of a wrong answer and of an abstention. If answers have a cost of their own, it takes the place of
             `cost.wrong`.
         bands: the target risk of further bands, by name; `target_risk` is that of the band "accept".
         by_group: whether every group of answers has a threshold of its own.
@@ -43,26 +43,28 @@ class CalibrationTarget(BaseModel):
     by_group: bool = False
     delta: float = 0.05
 
-    def choose(
+    def choose_thresholds(
         self, scored: ScoredAnswers, calibrator: Calibrator, date: str
-    ) -> list[Threshold | NoThreshold]:
-        """The thresholds, each or why there is none; the strictest band and the first group in the alphabet first.
+    ) -> list[Threshold | UnmetTarget]:
+        """Choose the thresholds, each or the reason why there is none.
+
+        The strictest band comes first, or the first group in the alphabet.
 
         Raises:
             InputError: the answers or the targets can't be used, or don't go together.
         """
         if self.bands:
-            found = choose_bands(
+            of_bands = choose_bands(
                 scored.selection_score,
                 scored.correct,
-                self._all_bands(),
+                self._sort_bands(),
                 calibrator=calibrator,
                 date=date,
                 delta=self.delta,
             )
-            return list(found.values())
+            return list(of_bands.values())
         if self.by_group:
-            return self._by_group(scored, calibrator, date)
+            return self._choose_by_group(scored, calibrator, date)
         threshold = choose_threshold(
             scored.selection_score,
             scored.correct,
@@ -76,7 +78,8 @@ class CalibrationTarget(BaseModel):
         )
         return [threshold]
 
-    def _all_bands(self) -> dict[str, float]:
+    def _sort_bands(self) -> dict[str, float]:
+        """Return all bands with their target risks, the strictest first."""
         if self.by_group or self.target_coverage is not None or self.cost is not None:
             raise InputError(
                 "bands: expected bands alone or with a target risk, found another objective too; leave one out"
@@ -90,9 +93,9 @@ class CalibrationTarget(BaseModel):
             bands[ACCEPT] = self.target_risk
         return dict(sorted(bands.items(), key=lambda band: band[1]))
 
-    def _by_group(
+    def _choose_by_group(
         self, scored: ScoredAnswers, calibrator: Calibrator, date: str
-    ) -> list[Threshold | NoThreshold]:
+    ) -> list[Threshold | UnmetTarget]:
         if self.target_risk is None or self.target_coverage is not None or self.cost is not None:
             raise InputError(
                 "by group: expected a target risk and no other objective; pass a target risk alone"
@@ -101,7 +104,7 @@ class CalibrationTarget(BaseModel):
             raise InputError(
                 f'{scored.source}: expected a "group" in every line, found none; add it, or drop by-group'
             )
-        found = choose_group_thresholds(
+        of_groups = choose_group_thresholds(
             scored.selection_score,
             scored.correct,
             scored.group,
@@ -110,16 +113,16 @@ class CalibrationTarget(BaseModel):
             date=date,
             delta=self.delta,
         )
-        return list(found.values())
+        return list(of_groups.values())
 
 
-def close_thresholds(missing: NoThreshold) -> Threshold:
-    """The threshold that stands where none was found: it releases nothing, so that no other one takes its place."""
+def make_closed_threshold(unmet: UnmetTarget) -> Threshold:
+    """Return a threshold that releases nothing, in place of one that was not found, so that no other is used there."""
     return Threshold(
-        name=missing.name,
-        group=missing.group,
+        name=unmet.name,
+        group=unmet.group,
         confidence=1.0,
         objective="risk",
-        target=missing.target_risk,
+        target=unmet.target_risk,
         coverage=0.0,
     )
