@@ -117,7 +117,7 @@ def test_the_seed_decides_which_twins_there_are() -> None:
 def test_a_neutral_twin_is_as_long_and_says_nothing(benchmark: dict[str, Any]) -> None:
     """The words before and after the answer become as many tokens of filler, and repetitions stay repetitions."""
     lm = tiny_evaluator().aspire.lm
-    neutral, filler = benchmark["neutral"], "one and"  # a letter is a token of the tiny tokenizer
+    neutral, filler = benchmark["make_twin"], "one and"  # a letter is a token of the tiny tokenizer
     assert neutral("{answer}. It is right!", filler, lm) == "{answer}. one and one!"
     assert neutral("Yes: {answer}", filler, lm) == "one: {answer}"
     assert neutral("{answer}" + 3 * ". Yes yes", filler, lm) == "{answer}" + 3 * ". one and"
@@ -128,11 +128,11 @@ def test_an_answer_is_scored_beside_its_additions_as_it_is_alone(benchmark: dict
     """The measurement's scores are the evaluator's own, to 1e-4: bare, with each phrase, and with its neutral twins."""
     evaluator = tiny_evaluator()
     record = QARecord("1", "Who?", "Ada keeps the key.", ("Ada",))
-    bare, scores = benchmark["argue"](
+    bare, scores = benchmark["score_phrases"](
         evaluator, JudgedAnswer(record, "Bob", ("Bob",), -1.0, -1.0, False)
     )
     phrase = HELD_OUT["assertion"][1]
-    twin = benchmark["neutral"](phrase, benchmark["FILLERS"][0], evaluator.aspire.lm)
+    twin = benchmark["make_twin"](phrase, benchmark["FILLERS"][0], evaluator.aspire.lm)
     texts = ["Bob", phrase.replace(ANSWER, "Bob"), twin.replace(ANSWER, "Bob")]
     expected = evaluator.score(
         [Exchange(question="Who?", context="Ada keeps the key.", answer=text) for text in texts]
