@@ -34,7 +34,7 @@ DEFAULT_POLICY = RoutingPolicy()
 class AspireGuard(RunnableSerializable[Any, Any]):
     """A wrapper around a chain that releases only the answers that the evaluator is confident of.
 
-    Input and output types are those of the chain. An AIMessage carries the verdict in
+    The input and output types are the chain's. An AIMessage carries the verdict in
     `response_metadata["aspire_guard"]`. Every verdict is also dispatched as the custom event
     `aspire_guard.verdict`. Messages that call tools pass unchanged.
 
@@ -43,12 +43,12 @@ class AspireGuard(RunnableSerializable[Any, Any]):
         evaluator: the evaluator that scores the answers, or None for the starter evaluator, which is loaded when it
             is first used.
         policy: the policy that decides on scored answers.
-        question: a key of the input that holds the question, or a function of the input. None stands for the usual
+        question: a key of the input that holds the question, or a function of the input. None means the usual
             places.
-        context: a key of the input, or else of the output, that holds the context, or a function of both. None stands
-            for the usual places.
+        context: a key of the input, or else of the output, that holds the context, or a function of both. None means
+            the usual places.
         answer: a key of the output that holds the answer, or a function of input and output. A result that is not
-            text is judged as JSON. None stands for the usual places.
+            text is judged as JSON. None means the usual places.
         release: the unit that `stream` and `astream` wait for: the whole answer, or each sentence. With "sentence" a
             stream is cut at a sentence that falls short, and the sentences before it stay released.
     """
@@ -163,7 +163,7 @@ class AspireGuard(RunnableSerializable[Any, Any]):
     ) -> GuardWithFallbacks:
         """Add runnables to ask if the guard raises.
 
-        An interrupt of a graph inside the guard is no failure, and pauses the graph.
+        An interrupt of a graph inside the guard is not a failure, and pauses the graph.
         """
         return GuardWithFallbacks.from_langchain(self, super().with_fallbacks(fallbacks, **options))
 
@@ -204,7 +204,7 @@ class AspireGuard(RunnableSerializable[Any, Any]):
         config: RunnableConfig | list[RunnableConfig] | None = None,
         **kwargs: Any,
     ) -> list[Verdict]:
-        """Judge a batch asynchronously, with scoring in a thread off the event loop."""
+        """Judge a batch asynchronously, with scoring in a thread off the event loop; see `judge_batch`."""
         run = self._make_run(_select_verdict, kwargs)
         return _raise_first_error(await run.arun(inputs, get_config_list(config, len(inputs))))
 
@@ -269,12 +269,12 @@ class AspireGuard(RunnableSerializable[Any, Any]):
     def _make_run(self, select_result: SelectResult, kwargs: dict[str, Any]) -> GuardedRun:
         reader = ExchangeReader(self.question, self.context, self.answer)
         return GuardedRun(
-            self.chain,
-            self._load_evaluator,
-            self.policy,
-            self.get_name(),
-            select_result,
-            kwargs,
+            chain=self.chain,
+            load_evaluator=self._load_evaluator,
+            policy=self.policy,
+            name=self.get_name(),
+            select_result=select_result,
+            kwargs=kwargs,
             extract=reader.read,
             evaluator=self.evaluator,
         )

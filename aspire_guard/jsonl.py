@@ -1,4 +1,4 @@
-"""JSONL files: one JSON object a line, in UTF-8, with errors that name the line."""
+"""JSONL files: one JSON object per line, in UTF-8, with errors that name the line."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def read_numbered_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def check_output_path(output: Path, *inputs: Path) -> None:
-    """Make sure that an output file is not one of the files that are read.
+    """Make sure that the output file is none of the input files.
 
     Raises:
-        InputError: the output is one of them.
+        InputError: the output file is also an input file.
     """
     for path in inputs:
         if output.exists() and path.exists() and output.samefile(path):
@@ -60,7 +60,7 @@ def parse_question(path: Path, number: int, value: dict[str, Any]) -> str:
     """Return the question of an object, which every record must have.
 
     Raises:
-        DatasetError: the question is missing, blank or no text.
+        DatasetError: the question is missing, blank or not text.
     """
     if "question" not in value:
         found = f"only {shorten(', '.join(map(str, value)))}" if value else "no keys"
@@ -78,7 +78,7 @@ def parse_context(path: Path, number: int, value: dict[str, Any]) -> str | None:
     """Return the context of an object, or None if it is missing, null or blank.
 
     Raises:
-        DatasetError: the context is no text.
+        DatasetError: the context is not text.
     """
     context = value.get("context")
     if context is None:
@@ -96,7 +96,7 @@ def parse_id(path: Path, number: int, value: dict[str, Any]) -> str:
     name = value.get("id")
     if name is None:
         return default
-    # Whole numbers are common ids in public datasets. True is an int to Python, but nobody means it as an id.
+    # Whole numbers are common ids in public datasets. True is an int to Python, but not an id.
     if isinstance(name, int) and not isinstance(name, bool):
         return str(name)
     return parse_text(path, number, "id", name) or default
@@ -106,7 +106,7 @@ def parse_log_likelihood(path: Path, number: int, value: dict[str, Any]) -> floa
     """Return the log-likelihood that the answering model reported, in nats, or None if it is missing or null.
 
     Raises:
-        DatasetError: the log-likelihood is no finite number.
+        DatasetError: the log-likelihood is not a finite number.
     """
     log_likelihood = value.get("log_likelihood")
     if log_likelihood is None:
@@ -124,7 +124,7 @@ def parse_text(path: Path, number: int, key: str, value: object) -> str:
     """Return the text of a field, without surrounding white space.
 
     Raises:
-        DatasetError: the value is no text, or no valid Unicode.
+        DatasetError: the value is not text, or not valid Unicode.
     """
     if not isinstance(value, str):
         expected = f'"{key}" to hold text'
@@ -169,7 +169,7 @@ def _parse_object(path: Path, number: int, line: bytes) -> dict[str, Any]:
         found = f"the byte {error.object[error.start]:#04x} at position {error.start + 1}"
         way_out = "save the file as UTF-8"
         raise make_line_error(path, number, "text in UTF-8", found, way_out) from error
-    way_out = "write one record a line, in braces"
+    way_out = "write one record per line, in braces"
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:

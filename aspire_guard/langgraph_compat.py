@@ -24,13 +24,13 @@ from aspire_guard.errors import UnguardedWriteError
 
 # The keys of `configurable` through which a graph reaches the code inside a node: the stream that
 # subgraphs write to, the runtime with the stream writer, the channel that writes to the state, and
-# the function that starts a task.
+# the function that starts a task. The checkpointer is not one of `_GRAPH_KEYS`: the chain keeps it.
 _STREAM_KEY = "__pregel_stream"
 _RUNTIME_KEY = "__pregel_runtime"
 _SEND_KEY = "__pregel_send"
 _CALL_KEY = "__pregel_call"
 _CHECKPOINTER_KEY = "__pregel_checkpointer"
-_KEYS = (_STREAM_KEY, _RUNTIME_KEY, _SEND_KEY, _CALL_KEY)
+_GRAPH_KEYS = (_STREAM_KEY, _RUNTIME_KEY, _SEND_KEY, _CALL_KEY)
 
 # A node writes under this name to take the answer to an interrupt. It is not part of its output.
 _RESUME = "__resume__"
@@ -74,7 +74,7 @@ def isolate_from_graph(configurable: dict[str, Any]) -> dict[str, Any]:
     Only the answers to interrupts still pass. A `configurable` that comes from outside a graph is
     returned unchanged.
     """
-    if configurable.keys().isdisjoint(_KEYS):
+    if configurable.keys().isdisjoint(_GRAPH_KEYS):
         return configurable
     isolated = {key: value for key, value in configurable.items() if key != _STREAM_KEY}
     runtime: Any = isolated.get(_RUNTIME_KEY)

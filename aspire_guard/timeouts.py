@@ -32,7 +32,7 @@ def run_with_timeout(work: Callable[[], Result], seconds: float | None, name: st
         name: the name of the work in the error.
 
     Raises:
-        RouteTimeoutError: the work took longer than `seconds`. Its thread goes on, and its result is dropped.
+        RouteTimeoutError: the work took longer than `seconds`. Its thread keeps running, and its result is dropped.
     """
     if seconds is None:
         return work()
@@ -47,7 +47,7 @@ async def arun_with_timeout(
 ) -> Result:
     """Await a coroutine, which is cancelled when its time is over or this call is cancelled.
 
-    Args and errors are those of `run_with_timeout`.
+    Takes the arguments and raises the errors of `run_with_timeout`.
     """
     if seconds is None:
         return await work
@@ -66,10 +66,10 @@ async def arun_with_timeout(
 async def run_in_thread(work: Callable[[], Result], seconds: float | None, name: str) -> Result:
     """Run `work` in a thread of its own, off the event loop.
 
-    The thread goes on when its time is over or this call is cancelled. Args and errors are those
-    of `run_with_timeout`.
+    The thread keeps running when its time is over or this call is cancelled. Takes the arguments
+    and raises the errors of `run_with_timeout`.
     """
-    # Not in the loop's own executor: at the end that waits for all its threads, even one that hangs.
+    # The loop's own executor is not used: at its end it waits for all its threads, even for one that hangs.
     future = asyncio.wrap_future(_start_thread(work))
     done, _ = await asyncio.wait({future}, timeout=seconds)
     if not done:

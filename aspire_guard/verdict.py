@@ -30,7 +30,7 @@ class Score(BaseModel):
 
 
 def is_comparable(score: Score) -> bool:
-    """Tell whether a score can be compared. An unvalidated score may hold NaN, or something that is no number."""
+    """Tell whether a score can be compared. An unvalidated score may hold NaN, or a value that is not a number."""
     try:
         return not math.isnan(score.selection_score) and 0.0 <= score.confidence <= 1.0
     except TypeError:
@@ -57,7 +57,7 @@ class Step(BaseModel):
     Attributes:
         route: the chain itself, or the route of the policy that was tried.
         name: the name of the fallback, or None for all other steps.
-        confidence: the confidence of the answer that the chain or the fallback gave, or None without a scored answer.
+        confidence: the confidence of the answer that the chain or the fallback gave, or None if no answer was scored.
         error: the error in a sentence that quotes no answer, or None if there was no error.
         seconds: the seconds spent on the step, or None if they are unknown.
         retries: the number of further tries.
@@ -80,10 +80,10 @@ class Verdict(BaseModel):
         accepted: True if the chain's own answer was released.
         released: True if any answer was released: the chain's, a fallback's, or one that a person wrote.
         route: the route that the answer took.
-        confidence: the calibrated probability of being right, or None if scoring failed. With several answers, that
-            of the released one, or else of the best-scored one.
-        threshold: the least confidence that is released.
-        score: the whole score of that answer, or None if scoring failed.
+        confidence: the calibrated probability of being right, or None if scoring failed. If there were several
+            answers, it belongs to the released answer, or else to the best-scored answer.
+        threshold: the lowest confidence that is released.
+        score: the score of the answer that `confidence` belongs to, or None if scoring failed.
         reason: the reason in one sentence for a person.
         guarantee: the promise of the threshold in one sentence, or None if it makes no promise.
         error: the last error on the way, or None if there was no error.

@@ -10,7 +10,7 @@ from pkgutil import resolve_name
 import pytest
 
 from aspire_guard.evaluators.card import render_metrics_table
-from aspire_guard.evaluators.evaluator_folder import read_manifest, find_starter_folder
+from aspire_guard.evaluators.evaluator_folder import find_starter_folder, read_manifest
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from aspire_guard.cli.calibration_checks import check_evaluator, print_warnings
 from aspire_guard.errors import InputError
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def calibrate(
     ],
     target_risk: Annotated[
         float | None,
-        typer.Option(help="The most wrong answers among the released ones, e.g. 0.05."),
+        typer.Option(help="The largest share of wrong answers among the released ones, e.g. 0.05."),
     ] = None,
     target_coverage: Annotated[
         float | None, typer.Option(help="Or: the share of answers to release, e.g. 0.8.")
@@ -47,8 +48,8 @@ def calibrate(
     cost: Annotated[
         str | None,
         typer.Option(
-            help="Or: costs to keep low, e.g. wrong=5,abstain=1 (abstain=1 if every line has a `cost`, that of the "
-            "answer if it is released and wrong); with a target risk, the cheapest threshold that keeps it. With two "
+            help="Or: costs to keep low, e.g. wrong=5,abstain=1 (abstain=1 if every line has a `cost`, which counts if "
+            "the answer is released and wrong). With a target risk: the cheapest threshold that keeps it. With two "
             "stages: wrong=20,abstain=4,fallback=1 and, if there are reviewers, review=3."
         ),
     ] = None,
@@ -62,7 +63,7 @@ def calibrate(
         bool, typer.Option("--by-group", help="A threshold for each `group` of the lines.")
     ] = False,
     delta: Annotated[
-        float, typer.Option(help="The probability that a promise fails, of all together.")
+        float, typer.Option(help="The probability that any of the promises fails.")
     ] = 0.05,
     method: Annotated[
         CalibrationMethod, typer.Option(help="From score to confidence; best: by cross-validation.")
@@ -105,9 +106,9 @@ def calibrate(
     cheapest policy "release the answer, ask the fallback, review or abstain", with one promise about all released
     answers.
 
-    Exit code 3: no threshold meets the target; printed is the best that can be promised and how many more labelled
-    answers would be needed, and nothing is written. Of several bands or groups, one that has no threshold releases
-    nothing.
+    Exit code 3: no threshold meets the target. The command then writes nothing, and prints the best that can be
+    promised and how many more labelled answers would be needed. If only some bands or groups have no threshold, these
+    release nothing.
     """
     from aspire_guard.jsonl import check_output_path
 
@@ -161,7 +162,7 @@ def _calibrate_answers(
     policy: Path | None,
     as_json: bool,
 ) -> bool:
-    """Calibrate, write and print; return False if no threshold meets a target."""
+    """Calibrate, write and print, and return False if no threshold meets a target."""
     from aspire_guard.cli.calibrate_output import print_json, print_table
     from aspire_guard.selection.calibration import Calibration, Threshold
     from aspire_guard.selection.calibrators import fit_calibrator
@@ -171,7 +172,8 @@ def _calibrate_answers(
     date = datetime.now(UTC).date().isoformat()
     fitted = fit_calibrator(answers.selection_score, answers.correct, method=method.value)
     confidences = fitted.calibrator.confidences(answers.selection_score)
-    if len(set(confidences)) == 1 < len(set(answers.correct)):
+    all_tie = len(set(confidences)) == 1
+    if all_tie and len(set(answers.correct)) > 1:
         typer.echo(
             f"warning: {answers.source}: expected scores that rank right answers above wrong ones, found that they "
             "don't, so all have the same confidence; check the labels, or use another evaluator",
@@ -192,7 +194,10 @@ def _calibrate_answers(
     is_met = any(isinstance(result, Threshold) for result in results)
     if is_met:
         _save(calibration, answers, evaluator, policy)
-    (print_json if as_json else print_table)(answers, fitted, results)
+    if as_json:
+        print_json(answers, fitted, results)
+    else:
+        print_table(answers, fitted, results)
     return is_met
 
 
@@ -204,36 +209,6 @@ def _read_answers(scored: Path, evaluator: Path | None) -> ScoredAnswers:
     return answers
 
 
-def check_evaluator(source: str, scorer: str | None, evaluator: Path | None) -> None:
-    """Refuse scores of another evaluator: no evaluator keeps the promise that another's scores make.
-
-    Args:
-        source: the name of the file with the scores.
-        scorer: the evaluator that the scores come from (`Manifest.scorer`), or None if it is unknown.
-        evaluator: the folder of the evaluator that is to keep the promise, or None if no folder is given.
-
-    Raises:
-        InputError: the scores come from another evaluator.
-    """
-    from aspire_guard.evaluators.evaluator_folder import read_manifest
-
-    if evaluator is not None and scorer not in (None, read_manifest(evaluator).scorer):
-        raise InputError(
-            f"{source}: expected scores of the evaluator in {evaluator}, found those of another; score the "
-            "answers with it, or leave --evaluator out and write a --policy"
-        )
-
-
-def print_warnings(answers: ScoredAnswers, evaluator: Path | None) -> None:
-    """Print on standard error what makes these answers a poor calibration set."""
-    from aspire_guard.evaluators.evaluator_folder import read_manifest
-    from aspire_guard.selection.scored_answers import find_warnings
-
-    provenance = None if evaluator is None else read_manifest(evaluator).provenance
-    for warning in find_warnings(answers, provenance):
-        typer.echo(f"warning: {answers.source}: {warning}", err=True)
-
-
 def _save(
     calibration: Calibration, answers: ScoredAnswers, evaluator: Path | None, policy: Path | None
 ) -> None:
@@ -241,25 +216,25 @@ def _save(
     from aspire_guard.evaluators.evaluator_folder import save_calibration
     from aspire_guard.routing.policy_file import write_policy
 
-    # Before anything is written: a policy that can't be made should not leave half of the work behind.
-    least_confidence = None
+    # Found before anything is written, so that a policy that can't be made does not leave half of the work behind.
+    lowest_confidence = None
     if policy is not None:
-        least_confidence = _threshold_of_policy(calibration, answers, evaluator)
+        lowest_confidence = _find_policy_threshold(calibration, answers, evaluator)
     if evaluator is not None:
         save_calibration(evaluator, calibration)
     if policy is not None:
-        write_policy(policy, {"threshold": least_confidence})
+        write_policy(policy, {"threshold": lowest_confidence})
         scale = "confidences in the lines" if evaluator is None else "evaluator's new confidences"
         typer.echo(
-            f"{policy}: releases from {least_confidence:.4f} on, on the scale of the {scale}",
+            f"{policy}: releases from {lowest_confidence:.4f} on, on the scale of the {scale}",
             err=True,
         )
 
 
-def _threshold_of_policy(
+def _find_policy_threshold(
     calibration: Calibration, answers: ScoredAnswers, evaluator: Path | None
 ) -> float:
-    """Return the least confidence that a policy releases, on the scale that its guard will meet."""
+    """Return the lowest confidence that a policy releases, on the scale that its guard will meet."""
     accept = calibration.threshold_for()
     if accept is None:
         raise InputError(
@@ -272,14 +247,14 @@ def _threshold_of_policy(
 
 
 def _carry_to_lines(threshold: Threshold, answers: ScoredAnswers) -> float:
-    """Carry a threshold over to the confidences in the lines, for an evaluator that goes on giving these.
+    """Carry a threshold over to the confidences in the lines, for an evaluator that keeps giving these.
 
     Args:
         threshold: chosen on these very answers.
         answers: with the confidence of each answer.
 
     Returns:
-        The least confidence that is released, in [0, 1]: just above that of the best answer left out.
+        The lowest confidence that is released, in [0, 1]: just above that of the best answer left out.
 
     Raises:
         InputError: a line has no confidence, or the confidences don't rise with the scores across the threshold.
@@ -287,7 +262,7 @@ def _carry_to_lines(threshold: Threshold, answers: ScoredAnswers) -> float:
     confidence = answers.confidence
     if confidence is None:
         raise InputError(
-            f'{answers.source}: expected a "confidence" in every line, on whose scale a policy cuts, found lines '
+            f'{answers.source}: expected a "confidence" in every line, to give the policy its scale, found lines '
             "without; score the answers again, or give the --evaluator that the policy is for"
         )
     if threshold.selection_score is None:
@@ -313,7 +288,7 @@ def _reject_options(expected: str, given: Mapping[str, bool]) -> None:
 
 
 def _make_costs(costs: Mapping[str, float], answers: ScoredAnswers) -> Costs:
-    """Make costs of `wrong` and `abstain`; `wrong` is left out if the lines have costs of their own."""
+    """Make the costs from `wrong` and `abstain`, or from `abstain` alone if the lines have costs of their own."""
     from aspire_guard.selection.risk_control.thresholds import Costs
 
     expected = {"abstain", "wrong"}
@@ -323,21 +298,22 @@ def _make_costs(costs: Mapping[str, float], answers: ScoredAnswers) -> Costs:
         source = "the lines have the cost of wrong answers"
     if set(costs) != expected or not _are_costs(costs):
         example = ",".join(f"{name}=1" for name in sorted(expected))
+        found = _format_costs(costs)
         raise InputError(
-            f"cost: expected costs of 0 or more like {example}, found {_as_text(costs)!r}; {source}, so pass just these"
+            f"cost: expected costs of 0 or more like {example}, found {found!r}; {source}, so pass just these"
         )
     return Costs(**({"wrong": 0.0} | dict(costs)))
 
 
 def _make_staged_costs(costs: Mapping[str, float]) -> StagedCosts:
-    """Make costs of `wrong`, `abstain`, `fallback` and, if there are reviewers, `review`."""
+    """Make the costs from `wrong`, `abstain`, `fallback` and, if there are reviewers, `review`."""
     from aspire_guard.selection.risk_control.policy_grid import StagedCosts
 
     needed = {"wrong", "abstain", "fallback"}
     if not needed <= set(costs) <= needed | {"review"} or not _are_costs(costs):
         raise InputError(
-            "cost: expected costs of 0 or more like wrong=20,abstain=4,fallback=1 or with review=3 besides, "
-            f"found {_as_text(costs)!r}; there are two stages, so pass these"
+            "cost: expected costs of 0 or more like wrong=20,abstain=4,fallback=1 (and review=3 if there are "
+            f"reviewers), found {_format_costs(costs)!r}; there are two stages, so pass these"
         )
     return StagedCosts(**costs)
 
@@ -346,7 +322,7 @@ def _are_costs(costs: Mapping[str, float]) -> bool:
     return min(costs.values()) >= 0 and math.inf not in costs.values()
 
 
-def _as_text(costs: Mapping[str, float]) -> str:
+def _format_costs(costs: Mapping[str, float]) -> str:
     return ",".join(f"{name}={cost:g}" for name, cost in costs.items())
 
 

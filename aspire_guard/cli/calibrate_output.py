@@ -27,10 +27,10 @@ def print_table(
         kind = "group" if thresholds[0].group is not None else "band"
         table = Table(kind, "confidence ≥", "score ≥", "released", "wrong of these", "promised")
         for threshold in thresholds:
-            table.add_row(*_cells(threshold))
+            table.add_row(*_make_row(threshold))
         console.print(table)
     for result in results:
-        print_line(console, f"{_name(result)}: {_promise(result)}")
+        print_line(console, f"{_get_name(result)}: {_describe_promise(result)}")
 
 
 def print_line(console: Console, line: str) -> None:
@@ -61,8 +61,8 @@ def print_json(
     typer.echo(json.dumps(output, ensure_ascii=False))
 
 
-def _cells(threshold: Threshold) -> list[str]:
-    """Return a row of the table; a dash stands for an unknown number."""
+def _make_row(threshold: Threshold) -> list[str]:
+    """Return a row of the table, with a dash for an unknown number."""
     if threshold.selection_score is None:
         score = "–"
     elif threshold.confidence == 0:
@@ -70,7 +70,7 @@ def _cells(threshold: Threshold) -> list[str]:
     else:
         score = f"{threshold.selection_score:.4f}"
     return [
-        _name(threshold),
+        _get_name(threshold),
         f"{threshold.confidence:.4f}",
         score,
         "–" if threshold.coverage is None else f"{threshold.coverage:.1%}",
@@ -79,7 +79,7 @@ def _cells(threshold: Threshold) -> list[str]:
     ]
 
 
-def _promise(result: Threshold | UnmetTarget) -> str:
+def _describe_promise(result: Threshold | UnmetTarget) -> str:
     if not isinstance(result, Threshold):
         return result.sentence
     promise = "an estimate on these answers, not a guarantee"
@@ -90,7 +90,7 @@ def _promise(result: Threshold | UnmetTarget) -> str:
     return promise
 
 
-def _name(result: Threshold | UnmetTarget) -> str:
+def _get_name(result: Threshold | UnmetTarget) -> str:
     return result.name if result.group is None else result.group
 
 

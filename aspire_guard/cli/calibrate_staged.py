@@ -12,8 +12,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from aspire_guard.cli.calibrate import check_evaluator, print_warnings
 from aspire_guard.cli.calibrate_output import print_line
+from aspire_guard.cli.calibration_checks import check_evaluator, print_warnings
 from aspire_guard.errors import InputError
 from aspire_guard.evaluators.evaluator_folder import read_calibration
 from aspire_guard.routing.policy_file import write_policy
@@ -36,13 +36,13 @@ def calibrate_stages(
     review: str | None,
     as_json: bool,
 ) -> bool:
-    """Choose the policy of two stages, write it and print it; return False if no policy meets the target.
+    """Choose the policy of two stages, write it and print it. Return False if no policy meets the target.
 
     A guard scores the chain's answer and the fallback's with one evaluator, and compares both confidences with the
-    policy's thresholds. So the thresholds are chosen on the confidences that this evaluator gives to both: its own
-    calibration's with --evaluator, and the confidences in the lines without. No calibrator is fitted here, and none is
-    written: a fit would move the scale on which the guard compares. Calibrate the evaluator first if it needs it; a
-    later calibration changes its confidences, and the policy has to be chosen anew.
+    policy's thresholds. So the thresholds are chosen on the confidences that this evaluator gives to both. With
+    --evaluator these come from its own calibration, and without from the lines. No calibrator is fitted or written
+    here, because a fit would move the scale on which the guard compares. Calibrate the evaluator first if it needs
+    it. A later calibration changes its confidences, so the policy must then be chosen again.
 
     Raises:
         InputError: the options don't suit the records, or the records can't be used.
@@ -60,7 +60,7 @@ def calibrate_stages(
     print_warnings(staged.stage("answer"), evaluator)
     date = datetime.now(UTC).date().isoformat()
     chosen = choose_staged_policy(
-        _confidences_of_guard(staged, evaluator),
+        _find_guard_confidences(staged, evaluator),
         staged.correct,
         costs=costs,
         target_risk=target_risk,
@@ -75,7 +75,10 @@ def calibrate_stages(
             f"and releases its answers from {chosen.accept_fallback:.4f} on, on the scale of the {scale}",
             err=True,
         )
-    (_print_json if as_json else _print_table)(staged, chosen)
+    if as_json:
+        _print_json(staged, chosen)
+    else:
+        _print_table(staged, chosen)
     return isinstance(chosen, StagedPolicy)
 
 
@@ -89,11 +92,11 @@ def _check_names(costs: StagedCosts, fallback: str | None, review: str | None) -
     if costs.otherwise == "review" and review is None:
         raise InputError(
             "policy: expected the URL of a review queue, since a review costs no more than abstaining, found none; "
-            "pass --review sqlite:///reviews.db, say, or leave review out of the costs"
+            "pass for example --review sqlite:///reviews.db, or leave review out of the costs"
         )
 
 
-def _confidences_of_guard(staged: StagedAnswers, evaluator: Path | None) -> Numbers:
+def _find_guard_confidences(staged: StagedAnswers, evaluator: Path | None) -> Numbers:
     """Return the confidences that the guard will meet, `(n, 2)`; see `calibrate_stages`."""
     if evaluator is not None:
         calibrator = read_calibration(evaluator).calibrator
@@ -101,7 +104,7 @@ def _confidences_of_guard(staged: StagedAnswers, evaluator: Path | None) -> Numb
         return np.column_stack(columns)
     if staged.confidence is None:
         raise InputError(
-            f'{staged.source}: expected a "confidence" of both answers in every line, on whose scale a policy cuts, '
+            f'{staged.source}: expected a "confidence" of both answers in every line, to give the policy its scale, '
             "found answers without; score the answers again, or give the --evaluator that the policy is for"
         )
     return staged.confidence
@@ -141,7 +144,7 @@ def _print_table(staged: StagedAnswers, chosen: StagedPolicy | UnmetTarget) -> N
             f"on the half of the records that tested it: {chosen.coverage:.1%} released, {wrong} of these wrong, "
             f"the fallback asked for {chosen.asked:.1%}, mean cost {chosen.cost:.4g}"
         )
-    lines.append(f"policy: {_promise(chosen)}")
+    lines.append(f"policy: {_describe_promise(chosen)}")
     for line in lines:
         print_line(console, line)
 
@@ -156,13 +159,13 @@ def _print_json(staged: StagedAnswers, chosen: StagedPolicy | UnmetTarget) -> No
     }
     values = chosen.model_dump(mode="json")
     if isinstance(chosen, StagedPolicy):
-        result["policy"] = values | {"promise": _promise(chosen)}
+        result["policy"] = values | {"promise": _describe_promise(chosen)}
     else:
         result["missing"] = values | {"reason": chosen.sentence}
     typer.echo(json.dumps(result, ensure_ascii=False))
 
 
-def _promise(chosen: StagedPolicy | UnmetTarget) -> str:
+def _describe_promise(chosen: StagedPolicy | UnmetTarget) -> str:
     if not isinstance(chosen, StagedPolicy):
         return chosen.sentence
     if chosen.guarantee is None:

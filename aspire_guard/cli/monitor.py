@@ -60,31 +60,31 @@ def monitor(
 
     Example: aspire-guard monitor state.json --scores today.jsonl --labels reviewed.jsonl
 
-    An answer is counted once, however often its file is given; of a file that has grown the new lines are counted. Exit
-    code 0: ok, or a warning; 4: alarm.
+    An answer is counted once, however often its file is given. If a file has grown, only its new lines are counted.
+    Exit code 0: ok, or a warning. Exit code 4: alarm.
     """
     from aspire_guard.evaluators.evaluator_folder import read_calibration
     from aspire_guard.selection.monitoring.risk_monitor import RiskMonitor
     from aspire_guard.selection.scored_answers import read_scored, read_selection_scores
 
     # All files are read before the monitor changes: a mistake in one should not leave half of the work behind.
-    held = None if evaluator is None else read_calibration(evaluator)
+    evaluator_calibration = None if evaluator is None else read_calibration(evaluator)
     new_scores = None if scores is None else read_selection_scores(scores)
     reviewed = None if labels is None else read_scored(labels)
     if calibration is None:
         risk_monitor = RiskMonitor.load(state)
     else:
-        risk = _promised_risk(held) if target_risk is None else target_risk
+        risk = _find_promised_risk(evaluator_calibration) if target_risk is None else target_risk
         old_scores = read_scored(calibration).selection_score
         risk_monitor = RiskMonitor.start(old_scores, target_risk=risk, delta=delta, path=state)
     if scores is not None and new_scores is not None:
-        n_known, batch = _match_batches(scores, "scores", len(new_scores), risk_monitor)
+        n_known, batch = _count_known_lines(scores, "scores", len(new_scores), risk_monitor)
         risk_monitor.observe_scores(new_scores[n_known:], batch=batch)
     if labels is not None and reviewed is not None:
-        n_known, batch = _match_batches(labels, "labels", len(reviewed), risk_monitor)
+        n_known, batch = _count_known_lines(labels, "labels", len(reviewed), risk_monitor)
         new_labels = reviewed.correct[n_known:]
-        if held is not None:
-            is_released = held.released(reviewed.selection_score, reviewed.group)
+        if evaluator_calibration is not None:
+            is_released = evaluator_calibration.released(reviewed.selection_score, reviewed.group)
             new_labels = new_labels[is_released[n_known:]]
         risk_monitor.observe_labels(new_labels, batch=batch)
     typer.echo(risk_monitor.explain())
@@ -92,18 +92,22 @@ def monitor(
         raise typer.Exit(_ALARM)
 
 
-def _promised_risk(held: Calibration | None) -> float:
-    accept = held.threshold_for() if held else None
+def _find_promised_risk(evaluator_calibration: Calibration | None) -> float:
+    accept = evaluator_calibration.threshold_for() if evaluator_calibration else None
     if accept is None or accept.guarantee is None:
-        found = "an evaluator that promises none" if held else "neither that nor an evaluator"
+        found = (
+            "an evaluator that promises none"
+            if evaluator_calibration
+            else "neither that nor an evaluator"
+        )
         raise InputError(
             f"monitor: expected a target risk to watch, found {found}; pass --target-risk"
         )
     return accept.guarantee.target_risk
 
 
-def _match_batches(path: Path, kind: str, n: int, risk_monitor: RiskMonitor) -> tuple[int, str]:
-    """Compare a file with the batches that the monitor has counted.
+def _count_known_lines(path: Path, kind: str, n: int, risk_monitor: RiskMonitor) -> tuple[int, str]:
+    """Count the lines of a file that are in a batch of the monitor already.
 
     Returns:
         How many of the file's first `n` lines the monitor has counted before, and the name of a batch of all of them.

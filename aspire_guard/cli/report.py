@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from aspire_guard.cli.calibrate import print_warnings
+from aspire_guard.cli.calibration_checks import print_warnings
 from aspire_guard.jsonl import check_output_path
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ class CallableEvaluator:
         probability: returns the probability, in [0, 1], that an exchange's answer is right. If
             `batched`, it takes a list of exchanges and returns one probability for each. It is
             called from several threads.
-        threshold: the least confidence that is released, in [0, 1].
-        guarantee: the promise of that threshold in one sentence, if it makes one.
+        threshold: the lowest confidence that is released, in [0, 1].
+        guarantee: the promise of that threshold in one sentence, or None if it makes no promise.
         batched: tells whether the function takes a list of exchanges.
     """
 
@@ -31,7 +31,7 @@ class CallableEvaluator:
     batched: bool = False
 
     def score(self, exchanges: Sequence[Exchange]) -> list[Score]:
-        """Score each exchange; the selection score is the logarithm of its probability, in nats.
+        """Score each exchange. The selection score is the logarithm of the probability, in nats.
 
         Raises:
             pydantic.ValidationError: a probability is outside [0, 1] or not a number.

@@ -52,7 +52,7 @@ def render_metrics_table(metrics: Mapping[str, Any]) -> list[str]:
     for dataset, result in metrics.items():
         n, accuracy = result["n"], _render_estimate(result["accuracy"])
         for score, values in result["scores"].items():
-            # The threshold is one on the evaluator's own score, so only its row has a decision.
+            # The threshold applies to the evaluator's own score, so only that row has a decision.
             released = _render_released(result) if score == "aspire" else ""
             auroc = _render_estimate(values["auroc"])
             auacc = _render_estimate(values["auacc"])

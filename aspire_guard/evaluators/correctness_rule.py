@@ -18,7 +18,8 @@ class CorrectnessRule(BaseModel):
     Attributes:
         method: `rouge_l`, `exact_match` or `token_f1`. Or `package.module:name` of a function, of a runnable that
             judges, or of anything else that grades. Or the path of a JSONL file of labels.
-        threshold: γ, the least F1 of a right answer, in (0, 1]. Only `rouge_l` and `token_f1` have one, by default 0.7.
+        threshold: γ, the lowest F1 of a right answer, in (0, 1]. Only `rouge_l` and `token_f1` have a
+            threshold, by default 0.7.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,7 +45,7 @@ class CorrectnessRule(BaseModel):
             return _PAPER_THRESHOLD if threshold is None else threshold
         if threshold is not None and method is not None:
             raise ValueError(
-                f"only {' and '.join(_MEASURES_WITH_THRESHOLD)} have a threshold, {method} has none"
+                f"expected a threshold only with {' or '.join(_MEASURES_WITH_THRESHOLD)}, found one with {method}"
             )
         return None
 

@@ -64,9 +64,9 @@ class BaseModelId(_FrozenModel):
     Attributes:
         name: `smollm2-135m`, a folder or a hub id.
         fingerprint: a digest of its weights.
-        likelihood: the mean log-probability, in nats, that it gives the tokens of a fixed text. The same weights with
-            another tokenizer or other settings give another one. None in evaluators that were saved before it was
-            noted.
+        likelihood: the mean log-probability, in nats, that it gives the tokens of a fixed text. It changes with the
+            tokenizer and the settings, which the fingerprint does not cover. None in evaluators that were saved
+            before this field existed.
     """
 
     name: str
@@ -148,7 +148,7 @@ def find_starter_folder() -> Path:
 def save_evaluator(
     folder: Path, aspire: AspireLM, manifest: Manifest, calibration: Calibration
 ) -> None:
-    """Write a whole evaluator folder in one step, in the place of any existing one.
+    """Write a whole evaluator folder in one step. An existing folder is replaced.
 
     Args:
         folder: the folder to write.
@@ -157,7 +157,7 @@ def save_evaluator(
         calibration: the contents of calibration.json.
 
     Raises:
-        InputError: the evaluator has no θs.
+        InputError: `aspire` has no θs.
     """
     if aspire.self_eval is None:
         raise InputError("expected an evaluator with θs, found one without; train stage 3")
@@ -173,7 +173,7 @@ def save_evaluator(
 
 
 def add_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
-    """Add held-out results, by dataset, to an evaluator and write its card anew."""
+    """Add held-out results, by dataset, to an evaluator and rewrite its card."""
     manifest, calibration = read_manifest(folder), read_calibration(folder)
     all_metrics = manifest.metrics | dict(metrics)
     _write_manifest(folder, manifest.model_copy(update={"metrics": all_metrics}), calibration)
@@ -212,7 +212,7 @@ def read_manifest(folder: Path) -> Manifest:
     if version != SCHEMA_VERSION:
         raise SchemaVersionError(
             f"expected an evaluator of schema version {SCHEMA_VERSION}, found {version!r} in {path}; "
-            "use the release of aspire-guard that wrote it, or train it anew"
+            "use the release of aspire-guard that wrote it, or train it again"
         )
     try:
         manifest = Manifest.model_validate(values)
@@ -226,7 +226,7 @@ def read_calibration(folder: Path) -> Calibration:
     """Read calibration.json.
 
     Raises:
-        CorruptEvaluatorError: the file is missing, or is no calibration.
+        CorruptEvaluatorError: the file is missing, or is not a calibration.
     """
     path = folder / _CALIBRATION
     try:
@@ -336,5 +336,5 @@ def _hash_file(path: Path) -> str:
 
 def _make_corrupt_error(path: Path, found: str) -> CorruptEvaluatorError:
     return CorruptEvaluatorError(
-        f"expected a sound evaluator file {path}, found {found}; restore or train it anew"
+        f"expected an intact evaluator file {path}, found {found}; restore the evaluator or train it again"
     )

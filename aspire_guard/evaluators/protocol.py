@@ -12,7 +12,7 @@ from aspire_guard.verdict import Score
 
 @runtime_checkable
 class Evaluator(Protocol):
-    """Scores exchanges; safe to call from several threads at once.
+    """A scorer of exchanges, which is safe to call from several threads at once.
 
     An evaluator may also be `GroupedThresholds`, `Fingerprinted` or `IncrementalEvaluator`: the
     guard uses each of these if it is there.
@@ -20,7 +20,7 @@ class Evaluator(Protocol):
 
     @property
     def threshold(self) -> float:
-        """The least confidence that is released, in [0, 1]."""
+        """The lowest confidence that is released, in [0, 1]."""
         ...
 
     @property
@@ -29,7 +29,7 @@ class Evaluator(Protocol):
         ...
 
     def score(self, exchanges: Sequence[Exchange]) -> list[Score]:
-        """Score each exchange, in their order, independent of what else is in the batch."""
+        """Score the exchanges, in their order. A score does not depend on the rest of the batch."""
         ...
 
 
@@ -38,7 +38,7 @@ class NamedThreshold:
     """A threshold of an evaluator for one group and one band.
 
     Attributes:
-        confidence: the least confidence of the band, in [0, 1].
+        confidence: the lowest confidence of the band, in [0, 1].
         guarantee: the promise of the threshold in one sentence, or None if it makes no promise.
     """
 

@@ -72,7 +72,7 @@ class SelfEvaluator:
             lm: the base model, if it is loaded already.
 
         Raises:
-            EvaluatorFolderError: the folder is no evaluator, is damaged, or belongs to another base model.
+            EvaluatorFolderError: the folder is not an evaluator, is damaged, or belongs to another base model.
             BaseModelError: its base model can't be found.
         """
         folder = Path(folder)
@@ -93,7 +93,7 @@ class SelfEvaluator:
 
     @property
     def threshold(self) -> float:
-        """The least confidence that should be released, in [0, 1]."""
+        """The lowest confidence that should be released, in [0, 1]."""
         return self.calibration.threshold
 
     @property
@@ -102,7 +102,7 @@ class SelfEvaluator:
         return self.calibration.guarantee
 
     def threshold_for(self, group: str | None, name: str = "accept") -> NamedThreshold | None:
-        """Return the threshold of a group's band, or that of all groups without one of their own."""
+        """Return the threshold of a group's band, or the common threshold if the group has none of its own."""
         threshold = self.calibration.threshold_for(group, name)
         if threshold is None:
             return None
@@ -111,7 +111,7 @@ class SelfEvaluator:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A digest (hex) of everything the scores depend on, which differs from that of every other evaluator."""
+        """A digest (hex) of everything the scores depend on. No other evaluator has the same digest."""
         manifest = self.manifest.model_dump_json(exclude={"metrics", "provenance", "correctness"})
         contents = manifest + self.calibration.model_dump_json()
         digest = hashlib.sha256(contents.encode())
@@ -127,8 +127,8 @@ class SelfEvaluator:
         """Score finished answers. Each score is the same alone and in any batch, to 1e-4.
 
         Raises:
-            InputError: an exchange is longer than the base model's window, or has no log-likelihood while the
-                evaluator was fitted to those of a chain.
+            InputError: an exchange is longer than the base model's window, or has no log-likelihood although the
+                evaluator was fitted to the log-likelihoods of a chain.
         """
         self._check_reported_likelihoods(exchanges)
         rows = [(exchange.question, exchange.context, exchange.answer) for exchange in exchanges]
@@ -149,7 +149,8 @@ class SelfEvaluator:
     def answer(self, question: str, context: str | None = None) -> tuple[str, Score]:
         """Answer under θp, and judge the answer on the states that decoding left behind, so that only θs is run.
 
-        An answer that does not read as it was generated is read again, so that its score is always that of `score`.
+        If the answer's text is tokenized differently from what was generated, the text is read again. The score is
+        therefore always the same as from `score`.
 
         Raises:
             InputError: the evaluator was fitted to the log-likelihoods of a chain.
@@ -226,7 +227,7 @@ def _load_starter() -> SelfEvaluator:
 def _plan_batches(contexts: Sequence[str | None], lengths: Sequence[int]) -> Iterator[list[int]]:
     """Yield the indices of the items of each batch, so that a batch has few tokens and little padding.
 
-    Items of like length are together, and items of one context are next to each other.
+    Items of similar length are together, and items of one context are next to each other.
 
     Args:
         contexts: the context of each item.

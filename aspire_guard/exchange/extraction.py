@@ -72,7 +72,7 @@ def parse_messages(value: object) -> list[BaseMessage]:
         return []
     try:
         return convert_to_messages(value)
-    except (ValueError, NotImplementedError):  # either is raised for an item that is no message
+    except (ValueError, NotImplementedError):  # either is raised for an item that is not a message
         return []
 
 

@@ -28,7 +28,7 @@ FieldReader = str | Callable[..., Any]
 
 @dataclass(frozen=True)
 class ExchangeReader:
-    """The places of question, context and answer. None stands for the usual places of `Exchange.from_run`.
+    """The places of question, context and answer. None means the usual places, as in `Exchange.from_run`.
 
     Attributes:
         question: a key of the chain's input, or a function of the input.

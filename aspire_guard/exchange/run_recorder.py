@@ -75,7 +75,7 @@ class RunRecorder(BaseCallbackHandler):
         """
         if fingerprint is None:
             return None
-        for message in self._find_messages_saying(exchange.answer, output):
+        for message in self._find_messages_with_text(exchange.answer, output):
             score = _read_self_score(message, fingerprint)
             if score is not None:
                 return score
@@ -87,13 +87,13 @@ class RunRecorder(BaseCallbackHandler):
         As in `find_self_score`, the output message itself may carry it, or a message from inside
         the chain with the same text.
         """
-        for message in self._find_messages_saying(exchange.answer, output):
+        for message in self._find_messages_with_text(exchange.answer, output):
             log_likelihood = read_log_likelihood(message)
             if log_likelihood is not None:
                 return exchange.model_copy(update={"log_likelihood": log_likelihood})
         return exchange
 
-    def _find_messages_saying(self, text: str, output: object) -> list[BaseMessage]:
+    def _find_messages_with_text(self, text: str, output: object) -> list[BaseMessage]:
         """Find the messages with this text: the output's own, then those from inside the chain, the last first."""
         with self._lock:
             messages = list(reversed(self._messages))
@@ -107,7 +107,7 @@ class RunRecorder(BaseCallbackHandler):
     def on_retriever_start(
         self, serialized: dict[str, Any], query: str, *, run_id: UUID, **kwargs: Any
     ) -> None:
-        """Note the retriever, so that retrievers inside it can be told from outermost retrievers."""
+        """Note the retriever, so that retrievers inside it are not taken for outermost retrievers."""
         with self._lock:
             self._retrievers.add(run_id)
 

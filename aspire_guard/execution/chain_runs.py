@@ -1,7 +1,7 @@
 """Runs of a chain or a fallback over one or many inputs, with time limits and retries.
 
-Each input has a result or an error in its place. Graph interrupts are no errors: they are raised at
-once. Commands for the parent graph are errors.
+Each input gets a result, or an error in its place. Graph interrupts are not errors: they are raised
+at once. Commands for the parent graph are errors.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class ChainRuns:
         name: its name in errors about time.
         kwargs: keyword arguments that are passed on to it.
         timeout: seconds for one try of one input, or None for no limit. With a limit each input
-            runs by itself.
+            runs separately.
         retries: further tries after an error.
         within: seconds for all tries, or None for no limit.
     """
@@ -54,7 +54,7 @@ class ChainRuns:
         configs: Sequence[RunnableConfig],
         recorders: Sequence[RunRecorder] = (),
     ) -> tuple[list[Any], list[int]]:
-        """Run the inputs, and run those that fail again.
+        """Run the inputs, and retry the inputs that fail.
 
         Args:
             inputs: at least one input.
@@ -135,8 +135,8 @@ class ChainRuns:
         """Return the output, or the error in its place.
 
         A sync step inside the runnable runs in the event loop's executor, and keeps its thread there
-        when the time is over. Which steps of a sequence are sync can't be told from outside, so they
-        can't be given threads of their own.
+        when the time is over. Nothing outside a sequence can tell which of its steps are sync, so
+        these steps can't be given threads of their own.
         """
         try:
             return await arun_with_timeout(self._ainvoke(input, config), timeout, self.name)

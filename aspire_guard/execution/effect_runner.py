@@ -116,7 +116,7 @@ class EffectRunner:
             requests: the effect that each call asks for.
 
         Returns:
-            A result for each request, in their order. A chain's error stands in place of a result.
+            A result for each request, in their order. If a chain fails, its error is the result.
         """
         effect = requests[0]
         if isinstance(effect, RunChain):

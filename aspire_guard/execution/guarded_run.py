@@ -238,7 +238,7 @@ class _Steps:
         flows: Generator[Batch, list[Any], list[Outcome | Exception]],
         open_context: ExitStack,
     ) -> None:
-        """Prepare the steps. Whoever closes `open_context` leaves the context of the last step."""
+        """Prepare the steps. Closing `open_context` leaves the context of the last step."""
         self.context = copy_context()
         self.outcomes: list[Outcome | Exception] = []
         self._runner = runner
@@ -267,7 +267,7 @@ class _Steps:
         return _Step(calls, batch.requests)
 
     def _enter_context(self, ambient_config: RunnableConfig) -> None:
-        """Have the next step find this config around it. The context stays if the config does."""
+        """Make this the ambient config of the next step. The same config keeps the same context."""
         if ambient_config is self._ambient_config:
             return
         self._open_context.close()

@@ -66,12 +66,11 @@ def isolate_ambient_config() -> RunnableConfig:
 
 
 def isolate_config(config: RunnableConfig) -> RunnableConfig:
-    """Remove everything from a config that shows a run while it goes on.
+    """Remove everything from a config that shows a run while it is still running.
 
-    The handlers behind astream_events, astream_log, stream_events and LangGraph's modes (those of
-    subgraphs too) are removed, and the handlers that show each token to a reader. All other
-    handlers stay, such as tracers. The run can reach neither the state nor a task of a graph
-    around it.
+    These are the handlers behind astream_events, astream_log, stream_events and LangGraph's modes
+    (also for subgraphs), and the handlers that show each token to a reader. All other handlers
+    stay, such as tracers. The run can reach neither the state nor a task of a graph around it.
 
     Args:
         config: a config whose callbacks are a manager of its own. The manager is changed in place.

@@ -1,8 +1,8 @@
-"""Sentence release: a streamed answer leaves sentence by sentence, each scored as the end of the answer so far.
+"""Sentence release: a streamed answer leaves sentence by sentence, each scored together with the answer before it.
 
 If a sentence falls short, nothing more is released and the abstention ends the stream. If the
-message turns out to call tools, it is no answer, and all of it passes. Sentences that have left stay
-released.
+message turns out to call tools, it is not an answer, and all of it passes. Sentences that have left
+stay released.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class SentenceStream:
         run = manager.on_chain_start(None, input, name=name, run_id=run_id)
         output: Any = None
         try:
-            pieces: Iterator[Any] = self._stream_decided(input, config, run)
+            pieces: Iterator[Any] = self._stream_pieces(input, config, run)
             for handler in _find_stream_handlers(run):
                 pieces = handler.tap_output_iter(run.run_id, pieces)
             for piece in pieces:
@@ -85,8 +85,8 @@ class SentenceStream:
         run = await manager.on_chain_start(None, input, name=name, run_id=run_id)
         output: Any = None
         try:
-            async with aclosing(self._astream_decided(input, config, run)) as decided:
-                pieces: AsyncIterator[Any] = decided
+            async with aclosing(self._astream_pieces(input, config, run)) as untapped:
+                pieces: AsyncIterator[Any] = untapped
                 for handler in _find_stream_handlers(run):
                     pieces = handler.tap_output_aiter(run.run_id, pieces)
                 async for piece in pieces:
@@ -97,7 +97,7 @@ class SentenceStream:
             raise
         await run.on_chain_end(output)
 
-    def _stream_decided(self, input: Any, config: RunnableConfig, run: Any) -> Iterator[Any]:
+    def _stream_pieces(self, input: Any, config: RunnableConfig, run: Any) -> Iterator[Any]:
         """Stream the released sentences, then the end of the answer, and report the verdict."""
         started = perf_counter()
         gate = self._open_gate(input, config, run, self.run.load_evaluator())
@@ -113,7 +113,7 @@ class SentenceStream:
             child_config = patch_config(config, callbacks=run.get_child())
             dispatch_custom_event(VERDICT_EVENT, verdict, config=child_config)
 
-    async def _astream_decided(
+    async def _astream_pieces(
         self, input: Any, config: RunnableConfig, run: Any
     ) -> AsyncGenerator[Any, None]:
         started = perf_counter()
@@ -189,7 +189,7 @@ async def _get_next(chunks: Any, context: Context) -> Any:
 
 
 def _find_stream_handlers(run: Any) -> list[Any]:
-    """Find the handlers that are shown the chunks of a run, as by LangChain's own runnables."""
+    """Find the handlers that are shown the chunks of a run, as LangChain's own runnables do."""
     return [handler for handler in run.handlers if hasattr(handler, "tap_output_iter")]
 
 
@@ -281,7 +281,7 @@ class _Gate:
         abstention if it was cut, and a message with its token counts and the verdict.
         """
         if self._message is not None and self._calls_tools:
-            self.verdict = None  # a message that calls tools is no answer, so it has no verdict
+            self.verdict = None  # a message that calls tools is not an answer, so it has no verdict
             yield self._message.model_copy(update={"content": self._held_text})
             return
         if self._is_cut:
@@ -322,7 +322,7 @@ class _Gate:
 
     @property
     def _calls_tools(self) -> bool:
-        # A call that can't be read does not count, as in a message that comes whole.
+        # A call that can't be parsed does not count, just as in a message that is not streamed.
         return self._message is not None and bool(self._message.tool_calls)
 
     @property

@@ -1,4 +1,4 @@
-"""`with_fallbacks` for a guard, in which an interrupt of a graph is no failure."""
+"""`with_fallbacks` for a guard, in which an interrupt of a graph is not a failure."""
 
 from __future__ import annotations
 

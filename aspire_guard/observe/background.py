@@ -61,8 +61,8 @@ class BackgroundScoring:
     Args:
         evaluator: the evaluator that scores.
         on_score: receives every observation, in the thread. Its errors are logged.
-        capacity: the most answers that may wait.
-        batch: the most answers that are scored in one call of the evaluator.
+        capacity: the largest number of answers that may wait.
+        batch: the largest number of answers that are scored in one call of the evaluator.
 
     Attributes:
         scored: the number of answers that were scored.

@@ -32,8 +32,8 @@ class AspireCallbackHandler(BaseCallbackHandler):
     Args:
         evaluator: the evaluator that scores.
         on_score: receives every observation, in the handler's thread. Its errors are logged.
-        capacity: the most answers that may wait. Further answers are dropped.
-        batch: the most answers that are scored in one call of the evaluator.
+        capacity: the largest number of answers that may wait. Further answers are dropped.
+        batch: the largest number of answers that are scored in one call of the evaluator.
         question: the place of the question, as for AspireGuard.
         context: the place of the context, as for AspireGuard.
         answer: the place of the answer, as for AspireGuard.
@@ -191,7 +191,7 @@ class AspireCallbackHandler(BaseCallbackHandler):
     ) -> None:
         """Have an outermost chain's answer scored."""
         if parent_run_id is None:
-            # A chain that is streamed tells its input only now.
+            # A chain that is streamed reports its input only now.
             self._end_outermost(run_id, outputs, inputs)
 
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:

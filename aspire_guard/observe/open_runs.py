@@ -9,8 +9,8 @@ from uuid import UUID
 
 from aspire_guard.exchange.run_recorder import RunRecorder
 
-# If a process loses a run's end, because its thread died say, the run must not stay for ever.
-_MOST_OPEN_RUNS = 10_000
+# The end of a run may never be reported, for example because its thread died. The run must not stay forever.
+_MAX_OPEN_RUNS = 10_000
 
 
 class OpenRun:
@@ -22,7 +22,7 @@ class OpenRun:
         tags: the tags of the run.
         metadata: the metadata of the run.
         recorder: the documents and messages that were seen in the run and inside it.
-        inner: the ids of the run and of all runs inside it.
+        run_ids: the ids of the run and of all runs inside it.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class OpenRun:
         self.tags = tuple(tags or ())
         self.metadata = dict(metadata or {})
         self.recorder = RunRecorder()
-        self.inner: set[UUID] = set()
+        self.run_ids: set[UUID] = set()
 
 
 class OpenRuns:
@@ -70,9 +70,9 @@ class OpenRuns:
             else:
                 run = self._outermost.get(parent_run_id)
             if run is not None:
-                run.inner.add(run_id)
+                run.run_ids.add(run_id)
                 self._outermost[run_id] = run
-            if len(self._outermost) > _MOST_OPEN_RUNS:
+            if len(self._outermost) > _MAX_OPEN_RUNS:
                 oldest = next(iter(self._outermost))
                 self._forget(oldest)
                 self.lost += 1
@@ -90,6 +90,6 @@ class OpenRuns:
     def _forget(self, run_id: UUID) -> OpenRun | None:
         run = self._outermost.pop(run_id, None)
         if run is not None and run_id == run.run_id:
-            for inner in run.inner:
-                self._outermost.pop(inner, None)
+            for known_id in run.run_ids:
+                self._outermost.pop(known_id, None)
         return run

@@ -158,7 +158,7 @@ def _parse_url(url: str) -> URL:
         parsed = make_url(url)
     except ArgumentError as error:
         raise InputError(
-            f"expected the URL of a database, found {url!r}; write sqlite:///reviews.db, say"
+            f"expected the URL of a database, found {url!r}; write for example sqlite:///reviews.db"
         ) from error
     backend = parsed.get_backend_name()
     if backend not in ("sqlite", "postgresql"):
@@ -167,7 +167,7 @@ def _parse_url(url: str) -> URL:
         )
     if backend == "sqlite" and parsed.database in (None, "", ":memory:"):
         raise InputError(
-            "expected the path of a SQLite file, found none; write sqlite:///reviews.db, say"
+            "expected the path of a SQLite file, found none; write for example sqlite:///reviews.db"
         )
     if parsed.drivername == "postgresql":
         return parsed.set(drivername="postgresql+psycopg")

@@ -24,7 +24,7 @@ from aspire_guard.verdict import Verdict
 
 VERDICT_KEY = "aspire_guard"
 
-# The question and the passages may well contain the answer, but the chain does not say it there.
+# The question and the passages may contain the words of the answer without stating it, so they stay.
 _UNTOUCHED_KEYS = {*QUESTION_KEYS, *INPUT_CONTEXT_KEYS, *OUTPUT_CONTEXT_KEYS} - {"messages"}
 
 
@@ -93,7 +93,7 @@ def _find_rejected_texts(output: Any, answer: str | None) -> set[str]:
 def _abstain_under_key(
     output: Mapping[Any, Any], key: str, rejected: AbstractSet[str], message: str
 ) -> dict[Any, Any]:
-    """Put the abstention under the key of the answer, and wherever else the answer stands."""
+    """Put the abstention under the key of the answer, and wherever else the answer appears."""
     replaced = _replace_values(output, rejected, message)
     answer = output[key]
     if isinstance(answer, list):
@@ -116,19 +116,19 @@ def _replace_values(
 
 
 def _has_abstention(replaced: Mapping[Any, Any], values: Mapping[Any, Any]) -> bool:
-    """Tell whether the abstention stands in one of the values."""
+    """Tell whether the abstention has replaced one of the values."""
     return any(value is not None and value != values[name] for name, value in replaced.items())
 
 
 def _replace_value(value: Any, rejected: AbstractSet[str], message: str) -> Any:
-    """Return a value with the abstention in the place of a rejected text."""
+    """Return a value with the abstention in place of a rejected text."""
     if isinstance(value, str):
         return message if value.strip() in rejected else value
     if isinstance(value, AIMessage):
         text = get_message_text(value)
         if not any(rejected_text in text for rejected_text in rejected):
             return value
-        # Its tools were called. Without the calls, their results further on would belong to nothing.
+        # Its tools were called. Without the calls, the results that follow would belong to no call.
         return _replace_message(value, message).model_copy(update={"tool_calls": value.tool_calls})
     if isinstance(value, list):
         return _replace_in_last_turn(value, rejected, message)

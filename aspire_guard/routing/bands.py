@@ -16,7 +16,7 @@ class ResolvedBand:
     """A band that begins at a known confidence.
 
     Attributes:
-        threshold: the least confidence of the band, in [0, 1].
+        threshold: the lowest confidence of the band, in [0, 1].
         guarantee: the evaluator's promise for answers from that confidence on, or None if it makes no promise.
         routes: the routes to try, in this order.
     """
@@ -65,7 +65,7 @@ class ResolvedBands:
 
     @property
     def threshold(self) -> float:
-        """The least confidence that is released, in [0, 1], or 1 if no band accepts."""
+        """The lowest confidence that is released, in [0, 1], or 1 if no band accepts."""
         return self.lowest_accepting.threshold if self.lowest_accepting else 1.0
 
     def explain(self, score: Score | None, accept_from: float | None = None) -> str:

@@ -1,4 +1,4 @@
-"""Many flows as one, so that a batch is generated in one call of the chain, and scored in one of the evaluator."""
+"""Many flows as one, so that one call of the chain answers a batch, and one call of the evaluator scores it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Batch:
 
     Attributes:
         flows: the indices of the flows that ask.
-        requests: the effects they ask for, in the same order. All are of one kind, and fallbacks all the same one.
+        requests: the effects they ask for, in the same order. All are of one kind, and fallbacks name the same route.
     """
 
     flows: list[int]
@@ -72,10 +72,10 @@ def _choose_round(waiting: dict[int, Effect[Any]]) -> list[int]:
     if len(waiting) == 1:
         return list(waiting)
     first = min(waiting.values(), key=lambda effect: _ORDER.index(type(effect)))
-    return [index for index, effect in waiting.items() if _is_alike(effect, first)]
+    return [index for index, effect in waiting.items() if _can_share_round(effect, first)]
 
 
-def _is_alike(effect: Effect[Any], other: Effect[Any]) -> bool:
+def _can_share_round(effect: Effect[Any], other: Effect[Any]) -> bool:
     if isinstance(effect, RunFallback) and isinstance(other, RunFallback):
         return effect.route is other.route
     return type(effect) is type(other)

@@ -44,7 +44,7 @@ class BudgetTracker:
         return self.seconds_left == 0.0
 
     def limit_timeout(self, seconds: float | None) -> float | None:
-        """Shorten a timeout to the overall time that is left. None stands for no limit, in and out."""
+        """Shorten a timeout to the overall time that is left. None means no limit, as argument and as result."""
         left = self.seconds_left
         if seconds is None:
             return left

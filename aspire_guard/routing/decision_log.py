@@ -127,7 +127,7 @@ class DecisionLog:
         """Log a step that ended without an error."""
         self._steps.append(Step(route=step, seconds=seconds))
 
-    def log_skipped(self, step: StepName, reason: str, *, name: str | None = None) -> None:
+    def log_skip(self, step: StepName, reason: str, *, name: str | None = None) -> None:
         """Log a step that was not taken."""
         self._steps.append(Step(route=step, name=name, error=reason))
 
@@ -170,7 +170,7 @@ class DecisionLog:
             candidate: the answer, or None if the chain failed and no other answer came.
             route: the route that the answer takes.
             released: tells whether any answer leaves the guard.
-            accepted: tells whether that is the chain's own answer.
+            accepted: tells whether the chain's own answer leaves.
             error: the last error on the way. By default the last error of the steps.
         """
         score = None if candidate is None else candidate.score

@@ -144,7 +144,7 @@ class _AnswerFlow:
         """Score the answer in a run's output, and release it if its score is high enough."""
         exchange = extract_judged_exchange(self.extract, self.input, run.output, run.recorder)
         if exchange is None:
-            # A message that calls tools is no answer yet.
+            # A message that calls tools is not an answer yet.
             return Outcome(run.output, verdict=None)
         result = yield from self._score_answer(run, exchange)
         if result.error is not None and self.policy.on_error == "raise":
@@ -170,7 +170,7 @@ class _AnswerFlow:
         return (yield from request(ScoreExchange(exchange, timeout)))
 
     def _choose_routes(self) -> Routes:
-        """Return the routes for the chain's own answer. If the chain failed, they are those of an unscored one."""
+        """Return the routes for the chain's own answer. A chain that failed takes the routes of an unscored answer."""
         candidates = self.log.candidates
         score = candidates[0].score if candidates else None
         scoring_failed = bool(candidates) and score is None
@@ -198,7 +198,7 @@ class _AnswerFlow:
     def _fall_back(self, route: Fallback) -> _FlowPart:
         refusal = self.limits.find_refusal(route)
         if refusal is not None:
-            self.log.log_skipped("fallback", refusal, name=route.label)
+            self.log.log_skip("fallback", refusal, name=route.label)
             return None
         self.limits.spend(route)
         timeout = self.limits.limit_timeout(route.timeout or self.policy.timeouts.fallback)
@@ -216,7 +216,7 @@ class _AnswerFlow:
         return None
 
     def _review(self, route: HumanReview) -> _FlowPart:
-        """Have a person review the best answer, and take the review's own next route if that releases none."""
+        """Have a person review the best answer. If that releases nothing, take the review's own next route."""
         outcome = yield from self._ask_reviewer(route)
         if outcome is None and route.otherwise is not None:
             return (yield from self._take_route(route.otherwise))
@@ -227,7 +227,7 @@ class _AnswerFlow:
         if best is None:
             return None
         if self.limits.is_out_of_time:
-            self.log.log_skipped("human_review", NO_TIME)
+            self.log.log_skip("human_review", NO_TIME)
             return None
         item = self._make_review_item(best)
         wait = None if route.wait is None else self.limits.limit_timeout(route.wait)
@@ -263,7 +263,7 @@ class _AnswerFlow:
 
     def _call_custom(self, route: Custom) -> _FlowPart:
         if self.limits.is_out_of_time:
-            self.log.log_skipped("custom", NO_TIME)
+            self.log.log_skip("custom", NO_TIME)
             return None
         best = self.log.best
         best_output = None if best is None else best.output

@@ -37,7 +37,7 @@ class RoutingPolicy(BaseModel):
     `otherwise`. With `bands`, each band of confidence has its own routes.
 
     Attributes:
-        threshold: the least confidence that is released, in [0, 1], or None for the evaluator's own threshold.
+        threshold: the lowest confidence that is released, in [0, 1], or None for the evaluator's own threshold.
         abstention: the text in place of an answer that is not released.
         on_error: the reaction to an evaluator that fails. "route" takes the routes of the lowest confidence but
             never releases the unscored answer, "abstain" abstains at once, and "raise" raises the error.
@@ -84,7 +84,7 @@ class RoutingPolicy(BaseModel):
     def _check(self) -> Self:
         if self.thresholds and self.group_by is None:
             raise ValueError(
-                "expected group_by beside thresholds, found none; name the metadata key of the group"
+                "expected group_by with thresholds, found none; name the metadata key of the group"
             )
         if self.bands:
             self._check_bands()
@@ -106,7 +106,7 @@ class RoutingPolicy(BaseModel):
             )
         if "accept" not in starts and (self.threshold is not None or self.thresholds):
             raise ValueError(
-                'expected a band with at_least="accept" beside a threshold, found none; leave one out'
+                'expected a band with at_least="accept" for the threshold, found none; add it, or drop the threshold'
             )
 
     @property

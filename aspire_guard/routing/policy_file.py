@@ -44,7 +44,7 @@ _ROUTES: dict[str, type[Any]] = {
     "human_review": HumanReview,
     "custom": Custom,
 }
-# The setting that a route's value stands for if the value is no mapping, as in `fallback: large`.
+# The setting that a route's value stands for if the value is not a mapping, as in `fallback: large`.
 _MAIN_SETTING = {
     "abstain": "message",
     "fallback": "runnable",
@@ -70,6 +70,25 @@ def read_policy(kind: type[Policy], path: Path, runnables: Mapping[str, Any]) ->
         raise PolicyError(f"{path}: {error}") from error
 
 
+def write_policy(path: Path, settings: Mapping[str, Any]) -> None:
+    """Write the settings of a policy as JSON, for `read_policy` to read back.
+
+    Args:
+        path: the file, which is replaced if it exists.
+        settings: the contents of a policy file, with runnables by their names.
+
+    Raises:
+        InputError: the file can't be written.
+    """
+    try:
+        write_text(path, json.dumps(settings, indent=2) + "\n")
+    except OSError as error:
+        found = error.strerror or str(error)
+        raise InputError(
+            f"{path}: expected to write the policy, found: {found}; fix the path"
+        ) from error
+
+
 def _read_values(path: Path) -> dict[Any, Any]:
     try:
         # JSON is YAML too.
@@ -87,7 +106,7 @@ def _read_values(path: Path) -> dict[Any, Any]:
     if not isinstance(values, dict):
         found = _describe_type(values)
         raise PolicyError(
-            f"{path}: expected a mapping of settings, found {found}; write `threshold: 0.8`, say"
+            f"{path}: expected a mapping of settings, found {found}; write for example `threshold: 0.8`"
         )
     return values
 
@@ -123,14 +142,14 @@ def _parse_routes(value: Any, runnables: Mapping[str, Any]) -> tuple[Route, ...]
 
 
 def _parse_route(value: Any, runnables: Mapping[str, Any]) -> Route:
-    """Make a route of its name alone, of its name with its settings, or of its name with its main setting."""
+    """Make a route from its name alone, its name with its settings, or its name with its main setting."""
     name, settings = _split_route(value)
     if not isinstance(settings, dict):
         settings = {_MAIN_SETTING.get(name, ""): settings}
     fields = dict(settings)
     for key in _SETTINGS_BY_NAME:
         if key in fields:
-            fields[key] = _find_by_name(fields[key], runnables)
+            fields[key] = _resolve_name(fields[key], runnables)
     if fields.get("otherwise") is not None:
         fields["otherwise"] = _parse_route(fields["otherwise"], runnables)
     route: Route = _ROUTES[name](**fields)
@@ -138,7 +157,7 @@ def _parse_route(value: Any, runnables: Mapping[str, Any]) -> Route:
 
 
 def _split_route(value: Any) -> tuple[str, Any]:
-    """Return the name of a route and what the file says of it."""
+    """Return the name of a route and its settings in the file."""
     named = {value: {}} if isinstance(value, str) else value
     if not isinstance(named, dict):
         raise _make_route_error(_describe_type(value))
@@ -152,7 +171,7 @@ def _make_route_error(found: str) -> PolicyError:
     return PolicyError(f"expected one of the routes {', '.join(_ROUTES)}, found {found}; name one")
 
 
-def _find_by_name(name: Any, runnables: Mapping[str, Any]) -> Any:
+def _resolve_name(name: Any, runnables: Mapping[str, Any]) -> Any:
     if name in runnables:
         return runnables[name]
     try:
@@ -182,22 +201,3 @@ def _describe_type(value: Any) -> str:
     if isinstance(value, list):
         return "a list"
     return "nothing" if value is None else f"a value of type {type(value).__name__}"
-
-
-def write_policy(path: Path, settings: Mapping[str, Any]) -> None:
-    """Write the settings of a policy as JSON; `read_policy` reads them back.
-
-    Args:
-        path: the file, which is replaced if it exists.
-        settings: as they stand in a policy file, with runnables by their names.
-
-    Raises:
-        InputError: the file can't be written.
-    """
-    try:
-        write_text(path, json.dumps(settings, indent=2) + "\n")
-    except OSError as error:
-        found = error.strerror or str(error)
-        raise InputError(
-            f"{path}: expected to write the policy, found: {found}; fix the path"
-        ) from error

@@ -59,7 +59,7 @@ class Abstain:
     """Say that there is no answer, in the type of the chain's output.
 
     Attributes:
-        message: the text to say, or a function that makes it of the verdict.
+        message: the text to say, or a function that makes it from the verdict.
     """
 
     message: str | Callable[[Verdict], str] = ABSTENTION
@@ -76,7 +76,7 @@ class Fallback:
             False ends the tries.
         cost: the cost of one call, in the unit of the budget. All tries together count as one call.
         name: the name of its steps in the verdict, or None for the runnable's own name.
-        accept_from: the least confidence from which its answer is released, in [0, 1]. If None, the bands of the
+        accept_from: the lowest confidence at which its answer is released, in [0, 1]. If None, the bands of the
             policy decide, as they do for the chain's answer.
     """
 
@@ -138,7 +138,7 @@ class Band:
     """The routes of the answers from a confidence on.
 
     Attributes:
-        at_least: the least confidence of the band, in [0, 1], or the name of a threshold in the evaluator's
+        at_least: the lowest confidence of the band, in [0, 1], or the name of a threshold in the evaluator's
             calibration. "accept" is the policy's threshold if it has one, or else the evaluator's.
         route: one route, or several routes that are tried in turn until one of them releases an answer. After the
             last route the guard abstains.
@@ -172,7 +172,7 @@ class Budget:
 class Timeouts:
     """The limits on how long the work may take, in seconds, or None for no limit.
 
-    Sync work that takes longer goes on in a thread of its own, and its result is dropped. Async work is cancelled.
+    Sync work that takes longer keeps running in its own thread, and its result is dropped. Async work is cancelled.
 
     Attributes:
         chain: a run of the chain.

@@ -49,7 +49,7 @@ def score_exchanges(evaluator: Evaluator, exchanges: Sequence[Exchange]) -> list
         return _make_failures(errors, started)
     if len(scores) != len(exchanges):
         miscount = EvaluationError(
-            f"expected one score an exchange, {len(exchanges)} in all; the evaluator gave {len(scores)}; fix it"
+            f"expected one score per exchange, {len(exchanges)} in all; the evaluator gave {len(scores)}; fix it"
         )
         return _make_failures([miscount] * len(exchanges), started)
     seconds = (perf_counter() - started) / len(exchanges)
@@ -57,8 +57,8 @@ def score_exchanges(evaluator: Evaluator, exchanges: Sequence[Exchange]) -> list
 
 
 def _score_one_by_one(evaluator: Evaluator, exchanges: Sequence[Exchange]) -> list[ScoringResult]:
-    # One exchange that can't be scored, because its context is too long say, must not cost the
-    # others their answers.
+    # If one exchange can't be scored, for example because its context is too long, the others must
+    # still get their answers.
     results: list[ScoringResult] = []
     for exchange in exchanges:
         results += score_exchanges(evaluator, [exchange])
@@ -91,7 +91,7 @@ def _make_safe_error(error: Exception, exchange: Exchange) -> AspireGuardError:
     if not may_quote:
         found = f"{found}: {error}"
     safe_error = EvaluationError(f"expected a score; the evaluator raised {found}")
-    # A cause is printed with the error, so an error that may quote the answer is no cause either.
+    # A cause is printed with the error, so an error that may quote the answer is not attached.
     safe_error.__cause__ = None if may_quote else error
     return safe_error
 

@@ -17,18 +17,18 @@ Objective = Literal["risk", "coverage", "cost", "accuracy"]
 LEAST_RELEASED = 10
 
 
-class _Part(BaseModel):
+class _FrozenModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Guarantee(_Part):
+class Guarantee(_FrozenModel):
     """The promise of a threshold about future answers to questions like those it was calibrated on.
 
     Attributes:
         target_risk: the largest share of wrong answers among the released ones, in (0, 1).
         delta: the probability, over the draw of the calibration answers, that the promise fails, in (0, 1).
         n: the number of labelled answers behind the promise.
-        family: the number of thresholds that share δ and hold together; 1 if the threshold stands alone.
+        family: the number of thresholds that share δ and hold together, or 1 for a single threshold.
         method: the test behind the promise.
         date: the date of the calibration, ISO 8601.
     """
@@ -45,22 +45,22 @@ class Guarantee(_Part):
         """The promise in one plain sentence."""
         together = f", for all {self.family} thresholds at once," if self.family > 1 else ","
         return (
-            f"with probability {_as_percent(1 - self.delta)} over the calibration answers{together} at most "
-            f"{_as_percent(self.target_risk)} of the released answers are wrong, for questions like the {self.n:,} "
+            f"with probability {_format_percent(1 - self.delta)} over the calibration answers{together} at most "
+            f"{_format_percent(self.target_risk)} of the released answers are wrong, for questions like the {self.n:,} "
             f"calibrated on ({self.date})"
         )
 
 
-class Threshold(_Part):
-    """A least confidence: answers at or above it are released, or go to the band that it opens.
+class Threshold(_FrozenModel):
+    """The lowest confidence of a band such as "accept", for all answers or for one group.
 
     Attributes:
-        name: the band that it opens.
+        name: the band that begins at it.
         group: the group that it is for, or None if it is for every group without a threshold of its own.
-        confidence: the least confidence that is released, in [0, 1]; 1 releases nothing.
+        confidence: the lowest confidence that is released, in [0, 1]. A threshold of 1 releases nothing.
         selection_score: the same threshold on the selection score, or None if nothing is released or it is unknown.
-        objective: the quantity that was asked for.
-        target: the value of it that was asked for, e.g. a risk of 0.05.
+        objective: the quantity that was asked for, e.g. "risk".
+        target: the value that was asked for, e.g. 0.05.
         coverage: the share of the calibration answers that it releases, or None if it is unknown.
         risk: the share of wrong answers among them, or None if nothing is released or it is unknown.
         risk_bound: the upper bound on future risk that goes with the guarantee, or None without a guarantee.
@@ -82,7 +82,7 @@ class Threshold(_Part):
     def _check(self) -> Self:
         if not self.releases and self.selection_score is not None:
             raise ValueError(
-                f"expected no selection score where nothing is released, found {self.selection_score}; set it to null"
+                f"expected no selection score if nothing is released, found {self.selection_score}; set it to null"
             )
         return self
 
@@ -92,7 +92,7 @@ class Threshold(_Part):
         return self.confidence < 1
 
 
-class Calibration(_Part):
+class Calibration(_FrozenModel):
     """The calibrator of an evaluator, and its thresholds.
 
     Attributes:
@@ -123,7 +123,7 @@ class Calibration(_Part):
         return self.calibrator.confidence(selection_score)
 
     def threshold_for(self, group: str | None = None, name: str = "accept") -> Threshold | None:
-        """Return the threshold of a group, or the common threshold if the group has no own, or None without either."""
+        """Return the threshold of a group, or the common one if it has none of its own, or None without either."""
         by_group = {
             threshold.group: threshold for threshold in self.thresholds if threshold.name == name
         }
@@ -139,15 +139,17 @@ class Calibration(_Part):
             groups: the group of each answer, or None if the answers have no groups.
         """
         answer_groups = groups or (None,)
-        least_confidences = {group: self._least_confidence(group) for group in set(answer_groups)}
-        least = np.array([least_confidences[group] for group in answer_groups])
+        lowest_confidences = {
+            group: self._get_lowest_confidence(group) for group in set(answer_groups)
+        }
+        least = np.array([lowest_confidences[group] for group in answer_groups])
         released: Labels = self.calibrator.confidences(selection_scores) >= least
         return released
 
     @property
     def threshold(self) -> float:
-        """The least confidence that is released if no group is given; 1 releases nothing."""
-        return self._least_confidence(None)
+        """The lowest confidence that is released if no group is given. A threshold of 1 releases nothing."""
+        return self._get_lowest_confidence(None)
 
     @property
     def guarantee(self) -> str | None:
@@ -157,13 +159,13 @@ class Calibration(_Part):
 
     @property
     def target_accuracy(self) -> float | None:
-        """The accuracy asked for, or None if the released calibration answers didn't reach it or none was asked for."""
+        """The accuracy that was asked for, or None if another objective was, or if no threshold reached it."""
         accept = self.threshold_for()
         if accept is None or not accept.releases or accept.objective != "accuracy":
             return None
         return accept.target
 
-    def _least_confidence(self, group: str | None) -> float:
+    def _get_lowest_confidence(self, group: str | None) -> float:
         accept = self.threshold_for(group)
         return accept.confidence if accept else 1.0
 
@@ -178,7 +180,7 @@ def fit_calibration(
     Args:
         scores: selection scores, `(n,)`.
         correct: whether each answer is right, `(n,)`.
-        target_accuracy: the accuracy wanted among released answers, in (0, 1].
+        target_accuracy: the wanted accuracy of released answers, in (0, 1].
         date: written into the result.
     """
     score, right = np.asarray(scores, dtype=float), np.asarray(correct, dtype=bool)
@@ -212,5 +214,5 @@ def _find_lowest_threshold(
     )
 
 
-def _as_percent(share: float) -> str:
+def _format_percent(share: float) -> str:
     return f"{100 * share:.10g} %"

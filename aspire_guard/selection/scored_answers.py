@@ -1,6 +1,6 @@
-"""Scored answers: what `aspire-guard score` writes, read and checked.
+"""Scored answers as `aspire-guard score` writes them, read and checked.
 
-JSONL in UTF-8, one answer a line; `group` and `cost` may be left out, but then in all lines:
+JSONL in UTF-8, one answer per line. `group` and `cost` may be left out, but then in all lines:
 
     {"id": "q1", "selection_score": -0.31, "correct": true, "group": "billing", "cost": 2.5}
 """
@@ -61,26 +61,28 @@ class ScoredAnswers:
         return len(self.ids)
 
 
-def read_scored(path: Path) -> ScoredAnswers:
-    """Read labelled, scored answers; a million lines take seconds and some 300 MB.
+def read_scored(path: str | Path) -> ScoredAnswers:
+    """Read labelled, scored answers. A million lines take seconds and some 300 MB.
 
     Raises:
-        DatasetError: the file is missing, unreadable or empty; or a line is no JSON object, has no finite
+        DatasetError: the file is missing, unreadable or empty, or a line is not a JSON object, has no finite
             `selection_score`, no boolean `correct`, the id of an earlier line, another `evaluator` than the first
             line, or has a `group` or `cost` while the first line has none, or the other way round.
     """
+    path = Path(path)
     columns = _Columns(path)
     for number, record in read_numbered_objects(path):
         columns.add(number, record)
     return columns.to_answers()
 
 
-def read_selection_scores(path: Path) -> Numbers:
+def read_selection_scores(path: str | Path) -> Numbers:
     """Read the selection scores alone, `(n,)`, of lines that need no label.
 
     Raises:
         DatasetError: the file is missing, unreadable or empty, or a line has no finite `selection_score`.
     """
+    path = Path(path)
     scores = (
         _read_number(path, number, record, "selection_score")
         for number, record in read_numbered_objects(path)
@@ -89,26 +91,29 @@ def read_selection_scores(path: Path) -> Numbers:
 
 
 def find_warnings(scored: ScoredAnswers, provenance: Mapping[str, Any] | None = None) -> list[str]:
-    """Return what makes these answers a poor calibration set, a sentence each.
+    """Return a sentence for each reason why these answers are a poor calibration set.
 
     Args:
         scored: the answers.
-        provenance: of the evaluator that scored them (`Manifest.provenance`), to find answers that it was trained on.
+        provenance: the `Manifest.provenance` of the evaluator that scored them, to find answers that it was trained
+            on.
     """
-    found = []
+    reasons = []
     if len(scored) < _FEW:
-        found.append(
+        reasons.append(
             f"expected {_FEW} labelled answers or more, found {len(scored)}; bounds will be loose, label more"
         )
     if scored.correct.all() or not scored.correct.any():
         kind = "right" if scored.correct.all() else "wrong"
-        found.append(f"expected right and wrong answers, found only {kind} ones; check the labels")
+        reasons.append(
+            f"expected right and wrong answers, found only {kind} ones; check the labels"
+        )
     if (scored.selection_score == scored.selection_score[0]).all():
-        found.append(
-            "expected scores that differ, found one score for all answers; no threshold can tell them apart"
+        reasons.append(
+            "expected scores that differ, found one score for all answers; use an evaluator that ranks them"
         )
     datasets = [str(name) for name in (provenance or {}).get("datasets", ())]
-    return found + _warn_of_training_answers(scored, datasets)
+    return reasons + _find_training_answers(scored, datasets)
 
 
 class _Columns:
@@ -122,8 +127,8 @@ class _Columns:
         self.group: list[str] | None = None
         self.cost: array[float] | None = None
         self.evaluator: str | None = None
-        # One string a group, not one a line.
-        self._names: dict[str, str] = {}
+        # Equal groups share one string, so that a million lines need little memory.
+        self._group_names: dict[str, str] = {}
 
     def add(self, number: int, record: dict[str, Any]) -> None:
         """Add the line of this number."""
@@ -174,7 +179,7 @@ class _Columns:
             self.evaluator = evaluator
         elif evaluator != self.evaluator:
             expected = "the evaluator of the first line"
-            way_out = "score all answers with one: others' scores are on another scale"
+            way_out = "score all answers with one evaluator, since each has its own scale"
             raise make_line_error(self.path, number, expected, shorten(evaluator), way_out)
 
     def _add_label(self, number: int, record: dict[str, Any]) -> None:
@@ -197,7 +202,7 @@ class _Columns:
                 raise make_line_error(self.path, number, expected, found, "add or remove it")
         if self.group is not None:
             group = parse_text(self.path, number, "group", record["group"])
-            self.group.append(self._names.setdefault(group, group))
+            self.group.append(self._group_names.setdefault(group, group))
         if self.cost is not None:
             cost = _read_number(self.path, number, record, "cost")
             if cost < 0:
@@ -208,7 +213,7 @@ class _Columns:
 
 def _read_number(path: Path, number: int, record: dict[str, Any], key: str) -> float:
     value = record.get(key)
-    # Larger integers have no float of their own. A bool is no number here.
+    # Larger integers have no float of their own. A bool is not a number here.
     if type(value) is int and abs(value) < 2**53:
         return float(value)
     if type(value) is float and math.isfinite(value):
@@ -218,20 +223,20 @@ def _read_number(path: Path, number: int, record: dict[str, Any], key: str) -> f
     raise make_line_error(path, number, expected, found, "score the answer again, or leave it out")
 
 
-def _warn_of_training_answers(scored: ScoredAnswers, datasets: list[str]) -> list[str]:
-    """Return a warning for each dataset of the evaluator's training from which these answers seem to come.
+def _find_training_answers(scored: ScoredAnswers, datasets: list[str]) -> list[str]:
+    """Return a sentence for each dataset of the evaluator's training from which these answers seem to come.
 
-    Training names a record `<dataset>/<id>`, and a record without an id `<file>-<line>`; provenance has no other ids.
+    Training names a record `<dataset>/<id>`, and a record without an id `<file>-<line>`. Provenance has no other ids.
     """
-    found = []
+    reasons = []
     for dataset in dict.fromkeys(datasets):
         n_matches = _count_answers_of(dataset, scored)
         if n_matches:
-            found.append(
+            reasons.append(
                 f"expected answers that the evaluator was not trained on, found {n_matches} that seem to come from its "
                 f"dataset {dataset}; nothing holds for a threshold chosen on them, calibrate on other questions"
             )
-    return found
+    return reasons
 
 
 def _count_answers_of(dataset: str, scored: ScoredAnswers) -> int:

@@ -1,6 +1,6 @@
 """Calibration records with the answers of both stages: the chain's answer and the fallback's.
 
-JSONL in UTF-8, one question a line. Both answers are there, whether or not the guard would have asked the fallback:
+JSONL in UTF-8, one question per line. Both answers are there, whether or not the guard would have asked the fallback:
 
     {"id": "q1", "stages": {"answer": {"selection_score": -0.31, "confidence": 0.6, "correct": false},
                             "fallback": {"selection_score": -0.12, "confidence": 0.8, "correct": true}}}
@@ -35,7 +35,7 @@ STAGES = ("answer", "fallback")
 
 @dataclass(frozen=True, eq=False)
 class StagedAnswers:
-    """Questions with the answers of both stages; the columns of `(n, 2)` arrays are the answer and the fallback.
+    """Questions with the answers of both stages. The columns of `(n, 2)` arrays are the answer and the fallback.
 
     Attributes:
         source: the name of the file, without its folder.
@@ -69,14 +69,15 @@ class StagedAnswers:
         )
 
 
-def read_staged(path: Path) -> StagedAnswers:
+def read_staged(path: str | Path) -> StagedAnswers:
     """Read calibration records with the answers of both stages.
 
     Raises:
-        DatasetError: the file is missing, unreadable or empty; or a line lacks a stage, its finite `selection_score`
+        DatasetError: the file is missing, unreadable or empty, or a line lacks a stage, its finite `selection_score`
             or its boolean `correct`, has a `confidence` outside [0, 1] or an `evaluator` other than the first answer's,
             or repeats an id.
     """
+    path = Path(path)
     lines: dict[str, int] = {}
     scores, correct, confidences = array("d"), bytearray(), array("d")
     evaluator: str | None = None

@@ -17,7 +17,7 @@ class ConstantEvaluator:
     Attributes:
         confidence: the confidence of every answer, in [0, 1], or a function that returns it for an
             exchange.
-        threshold: the least confidence of an accepted answer, in [0, 1].
+        threshold: the lowest confidence of an accepted answer, in [0, 1].
         guarantee: the promise of that threshold in one sentence, or None if it makes no promise.
     """
 

@@ -16,7 +16,7 @@ from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
 
-Said = str | AIMessage
+Reply = str | AIMessage
 
 
 class ScriptedChatModel(BaseChatModel):
@@ -30,12 +30,12 @@ class ScriptedChatModel(BaseChatModel):
         streaming: True if it streams to its callbacks even if its caller does not ask for a stream.
     """
 
-    # Said | Callable[[list[BaseMessage]], Said], but AIMessage's own validator fails on a function.
+    # Reply | Callable[[list[BaseMessage]], Reply], but AIMessage's own validator fails on a function.
     says: Any
     pause: float = 0.0
     streaming: bool = False
 
-    def __init__(self, says: Said | Callable[[list[BaseMessage]], Said], **kwargs: Any) -> None:
+    def __init__(self, says: Reply | Callable[[list[BaseMessage]], Reply], **kwargs: Any) -> None:
         fields: dict[str, Any] = {"says": says, **kwargs}
         super().__init__(**fields)
 
@@ -96,11 +96,11 @@ class ScriptedChatModel(BaseChatModel):
             yield chunk
 
     def _make_message(self, messages: list[BaseMessage]) -> AIMessage:
-        said: Said = self.says(messages) if callable(self.says) else self.says
-        if isinstance(said, str):
-            return AIMessage(said)
+        reply: Reply = self.says(messages) if callable(self.says) else self.says
+        if isinstance(reply, str):
+            return AIMessage(reply)
         # LangChain sets the id of a message in place, so the script's own message is copied.
-        return said.model_copy()
+        return reply.model_copy()
 
 
 def _split_into_chunks(message: AIMessage) -> list[ChatGenerationChunk]:

@@ -49,7 +49,7 @@ def tiny_lm(family: Family = "llama", *, seed: int = 0) -> LanguageModel:
 
     The tokenizer is byte-level, so it takes any text and gives it back. " correct", " wrong", " true"
     and " false" are single tokens of it. The window is 512 tokens, so it holds about 400 characters
-    beside two soft prompts.
+    in addition to two soft prompts.
 
     Args:
         family: the architecture. llama, qwen and gemma have rotary positions and shared key-value
@@ -87,7 +87,7 @@ def tiny_evaluator(
     Args:
         family: the architecture of its base model.
         alpha: α of the selection score.
-        threshold: the least confidence of an accepted answer.
+        threshold: the lowest confidence of an accepted answer.
         num_beams: the number of beams that decode an answer.
         max_new_tokens: the longest answer, in tokens.
         seed: the seed of all weights.

@@ -52,7 +52,7 @@ class AspireChatModel(BaseChatModel):
         """Load the chat model of an evaluator folder.
 
         Raises:
-            EvaluatorFolderError: the folder is no evaluator, is damaged, or belongs to another base model.
+            EvaluatorFolderError: the folder is not an evaluator, is damaged, or belongs to another base model.
             BaseModelError: its base model can't be found.
         """
         from aspire_guard.evaluators.self_evaluator import SelfEvaluator
@@ -93,7 +93,7 @@ class AspireChatModel(BaseChatModel):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        """The key of LangChain's cache. It has the evaluator, as a base model answers differently under another θp."""
+        """The key of LangChain's cache. It names the evaluator, since the same base model has other answers with it."""
         return {"model_name": self.model_name, "evaluator": self.evaluator.fingerprint}
 
     def _generate(
@@ -122,7 +122,7 @@ class AspireChatModel(BaseChatModel):
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     def _count_usage(self, question: str, context: str | None, answer: str) -> UsageMetadata:
-        """Count the tokens of the text read and written. θp, θs and the end token are no text."""
+        """Count the tokens of the text read and written. θp, θs and the end token are not text."""
         template, lm = self.evaluator.manifest.template, self.evaluator.aspire.lm
         input_tokens = len(lm.token_ids(template.render(question, context)))
         output_tokens = len(lm.token_ids(template.render_answer(answer)))

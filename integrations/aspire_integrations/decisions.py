@@ -112,8 +112,8 @@ class DecisionEvaluator:
     Attributes:
         model: the decision model, perhaps with retries or fallbacks around it. Its state is a dict of question, answer
             and, if there is one, context. Several exchanges are judged at once, in threads.
-        threshold: the least confidence that is released, in [0, 1].
-        guarantee: the promise of that threshold, in one sentence, or None if it promises nothing.
+        threshold: the lowest confidence that is released, in [0, 1].
+        guarantee: the promise of that threshold in one sentence, or None if it makes no promise.
         asked: the question, in words that suit the model.
     """
 

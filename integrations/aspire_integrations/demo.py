@@ -180,7 +180,9 @@ def run_demo(guard: AspireGuard, questions: Sequence[QARecord], console: Console
     for number, record in enumerate(questions, start=1):
         guarded = answer_question(guard, record.question)
         (correct,) = correctness.grade([(record, guarded.answer)])
-        print_answer(guarded, console, f"{number}/{len(questions)}", _describe(correct, record))
+        print_answer(
+            guarded, console, f"{number}/{len(questions)}", _describe_truth(correct, record)
+        )
         answers.append(DemoAnswer(record.answerable, guarded.verdict.accepted, correct))
     return DemoSummary(tuple(answers))
 
@@ -260,7 +262,7 @@ class _ChainRecorder(BaseCallbackHandler):
             self.passages.append(str(document.metadata.get("title", "untitled")))
 
 
-def _describe(correct: bool, record: QARecord) -> str:
+def _describe_truth(correct: bool, record: QARecord) -> str:
     """Say whether an answer is right, and what the handbook says."""
     judgement = "right" if correct else "wrong"
     if record.references:

@@ -19,7 +19,7 @@ from aspire_integrations.graph_review import collect_reviews, wait_for_decision
 
 
 class GuardedState(TypedDict):
-    """A state of messages, with the answer that waits for a person, if there is any."""
+    """A state of messages, and the answer that waits for a person, if any."""
 
     messages: Annotated[list[AnyMessage], add_messages]
     aspire_review: NotRequired[dict[str, Any] | None]

@@ -39,7 +39,7 @@ class InterruptReview:
     """The queue of a HumanReview that pauses the graph: `HumanReview(InterruptReview())`.
 
     It works with `AspireGuardMiddleware`, and with `answer_node` and `review_node`, in graphs with a checkpointer.
-    Routes after the review are taken at once. Their output is used if the person rejects the answer.
+    Routes after the review are taken before the pause. Their output is used if the person rejects the answer.
 
     Args:
         queue: takes the answers instead if there is no graph to pause, or if the graph has no checkpointer.

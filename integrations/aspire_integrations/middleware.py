@@ -116,11 +116,11 @@ class AspireGuardMiddleware(AgentMiddleware[GuardedAgentState, Any, Any]):
 
     def _make_run(self, model: Runnable[Any, Any]) -> GuardedRun:
         return GuardedRun(
-            model,
-            self._get_evaluator,
-            self.policy,
-            self.name,
-            attrgetter("output"),
+            chain=model,
+            load_evaluator=self._get_evaluator,
+            policy=self.policy,
+            name=self.name,
+            select_result=attrgetter("output"),
             extract=_extract_exchange,
         )
 
@@ -137,11 +137,11 @@ class _ModelCall:
     """One call of the agent's model: the model's response, and the response that replaces it."""
 
     def __init__(self) -> None:
-        self.given: ModelResponse[Any] | None = None
+        self.response: ModelResponse[Any] | None = None
 
     def record(self, response: ModelResponse[Any]) -> AIMessage:
         """Keep the model's response, and return the message to score."""
-        self.given = response
+        self.response = response
         last = response.result[-1]
         if isinstance(last, AIMessage) and response.structured_response is None:
             return last
@@ -159,10 +159,10 @@ class _ModelCall:
             raise result
         own_message: BaseMessage | None = None
         earlier_messages: list[BaseMessage] = []
-        if self.given is not None:
-            *earlier_messages, own_message = self.given.result
+        if self.response is not None:
+            *earlier_messages, own_message = self.response.result
             if result is _UNSCORED or result is own_message:
-                return self.given
+                return self.response
         message = result if isinstance(result, AIMessage) else AIMessage(read_answer(result))
         # A stream or a later step may know the message by the id of the model's own message.
         own_id = None if own_message is None else own_message.id

@@ -21,7 +21,7 @@ class BM25Retriever(BaseRetriever):
 
     Args:
         documents: the documents to search.
-        k: the maximal number of documents to return.
+        k: the largest number of documents to return.
         searched_metadata: keys whose text is searched along with the content, such as a title.
 
     Raises:

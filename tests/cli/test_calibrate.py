@@ -258,7 +258,7 @@ def test_a_policy_needs_confidences_on_one_scale(
     without = lines(confidence=lambda i: None)
     assert run(monkeypatch, "calibrate", write(tmp_path / "without.jsonl", without), *asked) == 2
     assert (
-        'expected a "confidence" in every line, on whose scale a policy cuts'
+        'expected a "confidence" in every line, to give the policy its scale'
         in capsys.readouterr().err
     )
     mixed = lines(confidence=lambda i: 0.5 + 0.1 * (i % 2))
@@ -398,7 +398,7 @@ def test_costs_choose_the_cheapest_threshold(
             "bands: expected one risk for the band accept, found it and",
         ),
         (("--band", "a=0.1", "--by-group"), "bands: expected bands alone or with a target risk"),
-        (("--by-group",), "by group: expected a target risk and no other objective"),
+        (("--by-group",), "by group: expected a target risk alone"),
         (("--by-group", "--target-risk", 0.1), 'expected a "group" in every line, found none'),
         (
             ("--cost", "wrong=5"),
@@ -531,7 +531,7 @@ def test_the_monitor_starts_watches_and_raises_the_alarm(
     other = write(tmp_path / "other.jsonl", lines(500, seed=2, shift=0.5))
     assert run(monkeypatch, "monitor", state, "--scores", other) == 4
     assert capsys.readouterr().out.startswith(
-        "alarm: the scores are not those that were calibrated on"
+        "alarm: the scores are not like the calibration scores"
     )
     assert run(monkeypatch, "monitor", state) == 4
     assert RiskMonitor.load(state).record.shift.n == 1100

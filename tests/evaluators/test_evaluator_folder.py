@@ -189,8 +189,8 @@ def test_a_damaged_file_is_refused(folder: Path, name: str, damage: Callable[[Pa
     damage(folder / name)
     with pytest.raises(CorruptEvaluatorError) as error:
         _load(folder)
-    assert f"expected a sound evaluator file {folder / name}, found" in str(error.value)
-    assert "; restore or train it anew" in str(error.value)
+    assert f"expected an intact evaluator file {folder / name}, found" in str(error.value)
+    assert "; restore the evaluator or train it again" in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,8 @@ def test_a_file_that_is_no_manifest_is_refused(folder: Path, content: bytes) -> 
     """Only a JSON object with a schema version can be an evaluator."""
     (folder / "aspire.json").write_bytes(content)
     with pytest.raises(
-        CorruptEvaluatorError, match=r"aspire\.json, found .*; restore or train it anew"
+        CorruptEvaluatorError,
+        match=r"aspire\.json, found .*; restore the evaluator or train it again",
     ):
         _load(folder)
 
@@ -236,7 +237,8 @@ def test_a_manifest_with_an_impossible_value_is_refused(
     """The error names the file and the field."""
     _edit(folder, **{field: value})
     with pytest.raises(
-        CorruptEvaluatorError, match=rf"aspire\.json, found {field}.*; restore or train it anew"
+        CorruptEvaluatorError,
+        match=rf"aspire\.json, found {field}.*; restore the evaluator or train it again",
     ):
         _load(folder)
 

@@ -52,10 +52,10 @@ BANDS = (Band(0.8, Accept()), Band(0, Abstain()))
     [
         (
             {"bands": BANDS, "threshold": 0.5},
-            'expected a band with at_least="accept" beside a threshold',
+            'expected a band with at_least="accept" for the threshold',
         ),
         ({"bands": BANDS, "otherwise": Abstain()}, "expected bands or otherwise, found both"),
-        ({"thresholds": {"acme": 0.9}}, "expected group_by beside thresholds"),
+        ({"thresholds": {"acme": 0.9}}, "expected group_by with thresholds"),
         ({"otherwise": ()}, "at least 1 item"),
     ],
 )

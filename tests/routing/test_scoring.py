@@ -48,7 +48,7 @@ ADA = Exchange(question="Who?", answer="Ada, I think")
             EvaluationError("can't read '...ink'; tokens: thin, k"),
             "expected a score; the evaluator raised EvaluationError",
         ),
-        ([], "expected one score an exchange, 1 in all; the evaluator gave 0; fix it"),
+        ([], "expected one score per exchange, 1 in all; the evaluator gave 0; fix it"),
         (
             [Score.model_construct(selection_score=0.0, confidence=float("nan"))],
             "expected a confidence in [0, 1] and a selection score; found nan and 0.0; fix the evaluator",

@@ -91,7 +91,7 @@ def test_a_name_and_group_have_one_threshold() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"confidence": 1.0}, "expected no selection score where nothing is released, found 0.05"),
+        ({"confidence": 1.0}, "expected no selection score if nothing is released, found 0.05"),
         ({"confidence": 1.1}, "less than or equal to 1"),
         ({"selection_score": math.inf}, "finite number"),
         ({"objective": "luck"}, "'risk', 'coverage', 'cost' or 'accuracy'"),

@@ -207,7 +207,7 @@ def test_a_fitted_calibrator_survives_json(method: Method) -> None:
         ({"method": "isotonic", "knots": [], "values": []}, "at least 1 item"),
         (
             {"method": "isotonic", "knots": [0, 1], "values": [0.5]},
-            "expected a value a knot, found 1 and 2",
+            "expected one value per knot, found 1 and 2",
         ),
         (
             {"method": "isotonic", "knots": [0, 0], "values": [0.1, 0.5]},
@@ -501,7 +501,7 @@ def test_scores_above_zero_have_no_temperature() -> None:
     with pytest.raises(InputError) as caught:
         fit_calibrator([2.5, -1.0], [True, False], method="temperature")
     assert str(caught.value) == (
-        "temperature: expected log-probabilities, which are at most 0, found a score of 2.5; take another method."
+        "temperature: expected log-probabilities, which are at most 0, found a score of 2.5; choose another method."
     )
 
 
@@ -511,7 +511,7 @@ def test_scores_above_zero_have_no_temperature() -> None:
         (
             [-1.0, -2.0],
             [True],
-            "scores and correct: expected one of each an answer, found shapes (2,) and (1,)",
+            "scores and correct: expected one of each per answer, found shapes (2,) and (1,)",
         ),
         ([-1.0, math.nan], [True, False], "scores: expected numbers, found 1 NaN"),
         (

@@ -200,7 +200,7 @@ def test_a_metric_that_resamples_do_not_define_is_an_error() -> None:
 
     with pytest.raises(
         InputError,
-        match="bootstrap: expected a metric that most resamples define, found 100 undefined",
+        match="bootstrap: expected a metric that is defined on most resamples, found 100 undefined",
     ):
         bootstrap_interval(defined_once, np.arange(200), np.ones(200))
 
@@ -217,7 +217,7 @@ def test_a_metric_that_resamples_do_not_define_is_an_error() -> None:
         (
             [0.1, 0.2],
             [1],
-            "scores and correct: expected one of each an answer, found shapes (2,) and (1,); pair them up.",
+            "scores and correct: expected one of each per answer, found shapes (2,) and (1,); pair them up.",
         ),
         (
             [math.nan, 0.2],
@@ -232,7 +232,7 @@ def test_a_metric_that_resamples_do_not_define_is_an_error() -> None:
         (
             ["high", "low"],
             [1, 0],
-            "scores: expected numbers, found: could not convert string to float: 'high'; pass one score an answer.",
+            "scores: expected numbers, found: could not convert string to float: 'high'; pass one score per answer.",
         ),
         (
             [[0.1]],

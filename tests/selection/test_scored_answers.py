@@ -58,7 +58,7 @@ def test_lines_become_columns_in_their_order(tmp_path: Path) -> None:
         "",
         {"selection_score": -3.5, "correct": True, "group": "x", "cost": 0, "log_likelihood": -2.0},
     )
-    scored = read_scored(path)
+    scored = read_scored(str(path))
     assert len(scored) == 3
     assert scored.source == "scored.jsonl"
     assert scored.ids == ("a", "7", "scored-4")

@@ -26,7 +26,7 @@ def test_records_are_read_by_stage(tmp_path: Path) -> None:
     path.write_text(
         _line("a", answer=first, fallback=second) + _line(answer=second, fallback=first)
     )
-    staged = read_staged(path)
+    staged = read_staged(str(path))
     assert (staged.ids, staged.source, staged.evaluator) == (("a", "q1"), "staged.jsonl", "e1")
     assert staged.selection_score.tolist() == [[-1.0, 0.5], [0.5, -1.0]]
     assert staged.correct.tolist() == [[False, True], [True, False]]

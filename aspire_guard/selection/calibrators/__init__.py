@@ -1,7 +1,7 @@
 """Calibrators: from a selection score to the probability that the answer is right, order kept.
 
 Every calibrator is a frozen model of JSON numbers that gives the same confidences after a reload. `Calibrator` is the
-base of all, and `AnyCalibrator` the union of the kinds that a file can hold, told apart by their `method`.
+base of all. `AnyCalibrator` is the union of the kinds that a file can hold, which `method` distinguishes.
 """
 
 from __future__ import annotations

@@ -14,12 +14,12 @@ HIGHEST_CONFIDENCE = math.nextafter(1.0, 0.0)
 
 
 class Calibrator(BaseModel):
-    """Base of the calibrators.
+    """The base of the calibrators.
 
-    A calibrator is strictly increasing in the selection score, so a threshold on the one is a threshold on the other
-    (`PlattCalibrator` with slope 0 is the exception: it ties everything). That holds of real numbers: two scores
-    that differ by next to nothing, or lie where a logistic is flat, can share a confidence as floats. A higher score
-    never gets a lower confidence. A threshold has to lie between two different *confidences*.
+    A calibrator is strictly increasing in the selection score, so a threshold on the score is also a threshold on the
+    confidence (`PlattCalibrator` with slope 0 is the exception: it ties everything). That is true of real numbers. As
+    floats, two scores that differ by next to nothing, or for which a logistic is flat, can share a confidence. A
+    higher score never gets a lower confidence. A threshold has to lie between two different *confidences*.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -29,7 +29,7 @@ class Calibrator(BaseModel):
         """Return the probabilities of being right, in [0, 1), of selection scores `(n,)`. NaN stays NaN."""
 
     def confidence(self, selection_score: float) -> float:
-        """Return the probability of being right, in [0, 1): a threshold of 1 releases nothing. NaN stays NaN.
+        """Return the probability of being right, in [0, 1), so that a threshold of 1 releases nothing. NaN stays NaN.
 
         The number is the same, to the last bit, as in `confidences`.
         """

@@ -32,14 +32,14 @@ AnyCalibrator = Annotated[
 
 _FOLDS = 5
 _SEED = 0
-_MOST_COMPARED = 100_000
-# The penalty is so weak that it only keeps the line finite if scores part right from wrong perfectly.
-_MOST_LIKELY: dict[str, Any] = {"C": 1e6, "solver": "newton-cholesky", "tol": 1e-8}
+_MAX_COMPARED = 100_000
+# The penalty is so weak that it only keeps the line finite if scores separate right from wrong perfectly.
+_SOLVER_SETTINGS: dict[str, Any] = {"C": 1e6, "solver": "newton-cholesky", "tol": 1e-8}
 _TEMPERATURES = (1e-3, 1e3)
 
 
 class Losses(NamedTuple):
-    """Losses of one method on answers that it was not fitted on; lower is better.
+    """The losses of one method on answers that it was not fitted on. Lower is better.
 
     Attributes:
         brier: the mean squared distance of the confidence from the outcome.
@@ -56,8 +56,8 @@ class FittedCalibrator(NamedTuple):
     """A calibrator and the reason for its choice.
 
     Attributes:
-        calibrator: fitted on all answers.
-        comparison: the cross-validated losses of each method that was tried; empty if there were too few answers.
+        calibrator: the calibrator, fitted on all answers.
+        comparison: the cross-validated losses of each method that was tried, empty if there were too few answers.
     """
 
     calibrator: AnyCalibrator
@@ -91,7 +91,7 @@ def fit_calibrator(
     if method == "temperature" and not is_log_probability:
         raise InputError(
             f"temperature: expected log-probabilities, which are at most 0, found a score of {highest:g}; "
-            "take another method."
+            "choose another method."
         )
     methods: tuple[Method, ...]
     if method != "best":
@@ -110,12 +110,12 @@ def fit_calibrator(
 def _compare_methods(
     methods: tuple[Method, ...], score: Numbers, right: Labels
 ) -> dict[Method, Losses]:
-    """Return the losses on held-out answers; empty if a fold could be left without right or wrong answers."""
+    """Return the losses on held-out answers, or nothing if a fold could be left without right or wrong answers."""
     # scikit-learn takes a second to import, and only callers who fit come here.
     from sklearn.metrics import log_loss
     from sklearn.model_selection import StratifiedKFold
 
-    compared = np.random.default_rng(_SEED).permutation(right.size)[:_MOST_COMPARED]
+    compared = np.random.default_rng(_SEED).permutation(right.size)[:_MAX_COMPARED]
     score, right = score[compared], right[compared]
     if min(right.sum(), (~right).sum()) < 2 * _FOLDS:
         return {}
@@ -136,10 +136,10 @@ def _compare_methods(
 
 
 def _fit_platt(score: Numbers, right: Labels) -> PlattCalibrator:
-    """Fit the most likely line; it is flat at the base rate if the scores rank the wrong way round or all tie."""
+    """Fit the most likely line. It is flat at the base rate if the scores rank the wrong way round or all tie."""
     middle, spread = float(score.mean()), float(score.std())
     if spread > 0:
-        # Of unit spread, so that the penalty is equally weak, and the search equally short, on every scale.
+        # The scores get unit spread, so that the penalty is equally weak, and the search equally short, on every scale.
         line = _fit_line((score[:, None] - middle) / spread, right)
         slope = float(line.coef_[0, 0]) / spread
         if slope > 0:
@@ -201,4 +201,4 @@ def _fit_line(features: Numbers, right: Labels, **settings: Any) -> Any:
     with warnings.catch_warnings():
         # The solver warns when it hands over to a slower one, which a few answers with far-off scores can cause.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return LogisticRegression(**_MOST_LIKELY, **settings).fit(features, right)
+        return LogisticRegression(**_SOLVER_SETTINGS, **settings).fit(features, right)

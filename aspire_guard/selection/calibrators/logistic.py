@@ -12,16 +12,16 @@ from pydantic import Field
 from aspire_guard.selection.arrays import Numbers
 from aspire_guard.selection.calibrators.base import HIGHEST_CONFIDENCE, Calibrator
 
-_LEAST_ODDS = -700.0  # e to a higher power is beyond a float
-_HIGHEST_LOG_ODDS = 36.0  # 1 − 1 / (1 + e^36) is the last probability that a float can tell from 1
+_MIN_LOG_ODDS = -700.0  # e to a higher power is beyond a float
+_MAX_LOG_ODDS = 36.0  # 1 − 1 / (1 + e^36) is the last probability that a float can tell from 1
 
 
 class PlattCalibrator(Calibrator):
     """Platt scaling: 1 / (1 + exp(−(slope · g + intercept))) of the selection score g.
 
     Attributes:
-        slope: the log-odds of being right per unit of score; never negative, so order is kept. 0 gives every
-            answer the same confidence: the scores then tell nothing, and all of them tie.
+        slope: the log-odds of being right per unit of score, never negative, so that order is kept. A slope of 0
+            gives every answer the same confidence. The scores then say nothing, and all of them tie.
         intercept: the log-odds at a score of 0.
     """
 
@@ -60,8 +60,8 @@ class TemperatureCalibrator(Calibrator):
 
 
 def log_odds(score: Numbers) -> Numbers:
-    """Return log(p / (1 − p)) of p = exp(score), at most 36; scores `(n,)` in nats."""
-    highest = -math.exp(-_HIGHEST_LOG_ODDS)
+    """Return log(p / (1 − p)) of p = exp(score), at most 36, for scores `(n,)` in nats."""
+    highest = -math.exp(-_MAX_LOG_ODDS)
     scores = np.minimum(score, highest).tolist()
     # With math and not numpy, for the reason given in `logistic`.
     odds = (log_p - math.log(-math.expm1(log_p)) for log_p in scores)
@@ -70,9 +70,9 @@ def log_odds(score: Numbers) -> Numbers:
 
 def logistic(odds: Numbers) -> Numbers:
     """Return 1 / (1 + exp(−odds)) of log-odds `(n,)`, kept below 1."""
-    exponents = np.minimum(-odds, -_LEAST_ODDS).tolist()
+    exponents = np.minimum(-odds, -_MIN_LOG_ODDS).tolist()
     # math.exp and not numpy's, whose last digit depends on the processor: an answer at the threshold would be
     # released on the machine that calibrated and withheld on another.
     powers = np.fromiter(map(math.exp, exponents), np.float64, odds.size)
-    confidence = np.where(odds < _LEAST_ODDS, 0.0, 1 / (1 + powers))
+    confidence = np.where(odds < _MIN_LOG_ODDS, 0.0, 1 / (1 + powers))
     return np.minimum(confidence, HIGHEST_CONFIDENCE)

@@ -33,7 +33,7 @@ class IsotonicCalibrator(Calibrator):
     def _check(self) -> Self:
         if len(self.knots) != len(self.values):
             raise ValueError(
-                f"expected a value a knot, found {len(self.values)} and {len(self.knots)}"
+                f"expected one value per knot, found {len(self.values)} and {len(self.knots)}"
             )
         _check_order(self.knots, self.values)
         return self
@@ -42,7 +42,7 @@ class IsotonicCalibrator(Calibrator):
         """Return the probabilities of being right, in [0, 1), of selection scores `(n,)`. NaN stays NaN."""
         score = np.asarray(scores, dtype=np.float64)
         knots, values = np.array(self.knots), np.array(self.values)
-        # The places of the knots on either side of each score, `(n,)`; beyond the ends both are the last knot there.
+        # The places of the knots on either side of each score, `(n,)`. Beyond an end, both are the last knot there.
         next_knot = np.searchsorted(knots, score, side="right")
         left = np.maximum(next_knot - 1, 0)
         right = np.minimum(next_knot, len(knots) - 1)
@@ -58,7 +58,7 @@ class VennAbersCalibrator(Calibrator):
     """Inductive Venn–Abers: isotonic regression with the new answer counted once as wrong and once as right.
 
     The two results p0 ≤ p1 hold a probability that is calibrated whatever the data (Vovk, Petej and Fedorova,
-    2015, "Large-scale probabilistic predictors with and without guarantees of validity"); the confidence merges
+    2015, "Large-scale probabilistic predictors with and without guarantees of validity"). The confidence merges
     them for the least worst-case log loss: p1 / (1 − p0 + p1). Both are step functions of the score.
 
     Attributes:
@@ -84,23 +84,23 @@ class VennAbersCalibrator(Calibrator):
                 )
             _check_order(knots, values)
         # Both are step functions: they are closest right after p0 has risen and before p1 does.
-        p0, p1 = self._bounds(np.array([-np.inf, *self.lower_knots]))
+        p0, p1 = self._compute_bounds(np.array([-np.inf, *self.lower_knots]))
         if (p0 > p1).any():
             raise ValueError("expected p0 ≤ p1 everywhere, found a score where it is above")
         return self
 
     def interval(self, selection_score: float) -> tuple[float, float]:
         """Return p0 and p1: the probability of being right if this answer is counted as wrong, and as right."""
-        p0, p1 = self._bounds(np.array([selection_score]))
+        p0, p1 = self._compute_bounds(np.array([selection_score]))
         return float(p0[0]), float(p1[0])
 
     def confidences(self, scores: ArrayLike) -> Numbers:
         """Return the probabilities of being right, in [0, 1), of selection scores `(n,)`. NaN stays NaN."""
         score = np.asarray(scores, dtype=np.float64)
-        p0, p1 = self._bounds(score)
+        p0, p1 = self._compute_bounds(score)
         return _break_plateaus(p1 / (1 - p0 + p1), score)
 
-    def _bounds(self, score: Numbers) -> tuple[Numbers, Numbers]:
+    def _compute_bounds(self, score: Numbers) -> tuple[Numbers, Numbers]:
         p0_step = np.searchsorted(np.array(self.lower_knots), score, side="right")
         p1_step = np.searchsorted(np.array(self.upper_knots), score, side="left")
         return np.array(self.lower)[p0_step], np.array(self.upper)[p1_step]

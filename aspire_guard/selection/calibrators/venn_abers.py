@@ -5,7 +5,7 @@ regression gives it p0(s) and p1(s). Both are step functions of s that step at c
 
 In the cumulative sum diagram, P_i = (number, number of right ones) of answers up to the i-th different score, isotonic
 regression is the slope of the greatest convex minorant. The new right answer of score c_i moves the points left of it
-by (−1, −1). From one score to the next one more point moves, so the minorant is updated instead of computed anew.
+by (−1, −1). From one score to the next one more point moves, so the minorant is updated, not computed again.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def fit_venn_abers(score: Numbers, right: Labels) -> VennAbersCalibrator:
     p1's to the highest of them: the interval can only grow, by less than 0.001 at either end.
     """
     upper = _merge_steps(_compute_p1(score, right))
-    # Turned round, wrong answers are the right ones of the mirrored scores.
+    # With mirrored scores, the wrong answers take the place of the right ones.
     mirrored = _merge_steps(_compute_p1(-score, ~right))
     return VennAbersCalibrator(
         lower_knots=tuple((-mirrored.knots[::-1]).tolist()),
@@ -71,18 +71,18 @@ def _compute_p1(score: Numbers, right: Labels) -> _Steps:
     xs = (np.cumsum(size) - 1).tolist()
     ys = (np.cumsum(n_right) - 1).tolist()
     corners = _find_corners(size, n_right)
-    line = _leftmost_line(corners)
+    line = _make_leftmost_line(corners)
     ends, slopes = [], []
     for place, (x, y) in enumerate(zip(xs, ys, strict=True)):
-        # The moved point of this score lies on the minorant or above it: p1 goes on as it is.
+        # The moved point of this score lies on the minorant or above it, so p1 does not change.
         if line.width * y - line.height * x >= line.offset:
             continue
         ends.append(place)
         slopes.append(line.height / line.width)
         _move_leftmost_corner(corners, (x, y))
         if len(corners) > 1:
-            line = _leftmost_line(corners)
-    # Above all scores the new right answer stands alone.
+            line = _make_leftmost_line(corners)
+    # Above all scores, the new right answer is the only one.
     last = len(knots) - 1
     if not ends or ends[-1] < last:
         ends.append(last)
@@ -93,7 +93,7 @@ def _compute_p1(score: Numbers, right: Labels) -> _Steps:
     return _Steps(step_knots, np.append(values[steps], 1.0))
 
 
-def _leftmost_line(corners: list[_Point]) -> _Line:
+def _make_leftmost_line(corners: list[_Point]) -> _Line:
     left_x, left_y = corners[-1]
     right_x, right_y = corners[-2]
     width, height = right_x - left_x, right_y - left_y
@@ -115,7 +115,7 @@ def _find_corners(size: NDArray[np.int64], n_right: NDArray[np.int64]) -> list[_
 
 
 def _move_leftmost_corner(corners: list[_Point], point: _Point) -> None:
-    """Replace the leftmost corner by the point, and remove the corners that are no corners any more."""
+    """Replace the leftmost corner by the point, and remove the corners that are no longer corners."""
     corners.pop()
     while len(corners) > 1 and not _turns_left(point, corners[-1], corners[-2]):
         corners.pop()

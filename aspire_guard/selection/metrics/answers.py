@@ -20,12 +20,12 @@ def as_pair(scores: ArrayLike, correct: ArrayLike) -> tuple[Numbers, Labels]:
         score = np.asarray(scores, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"scores: expected numbers, found: {error}; pass one score an answer."
+            f"scores: expected numbers, found: {error}; pass one score per answer."
         ) from error
     if score.shape != right.shape:
         found = f"shapes {score.shape} and {right.shape}"
         raise InputError(
-            f"scores and correct: expected one of each an answer, found {found}; pair them up."
+            f"scores and correct: expected one of each per answer, found {found}; pair them up."
         )
     if np.isnan(score).any():
         found = f"{int(np.isnan(score).sum())} NaN"
@@ -54,7 +54,7 @@ def as_correct(correct: ArrayLike) -> Labels:
     """Return labels `(n,)`, n ≥ 1, as booleans.
 
     Raises:
-        InputError: they are no booleans.
+        InputError: they are not booleans.
     """
     right = np.asarray(correct)
     if right.ndim != 1 or right.size == 0:

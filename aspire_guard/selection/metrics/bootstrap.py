@@ -49,15 +49,15 @@ def bootstrap_interval(
 
     Args:
         metric: a function of scores and correct, e.g. `auroc`.
-        resamples: how many resamples the interval rests on, at least 1.
-        seed: of the draws.
+        resamples: the number of resamples that the interval rests on, at least 1.
+        seed: the seed of the draws.
         level: the share of resamples inside the interval, in (0, 1).
 
     Raises:
         InputError: bad options, or the metric is undefined on the data or on nearly all resamples.
     """
     score, right = as_pair(scores, correct)
-    return _interval(
+    return _make_interval(
         lambda index: metric(score[index], right[index]), score.size, resamples, seed, level
     )
 
@@ -79,12 +79,12 @@ def bootstrap_difference(
 
     Args:
         metric: a function of scores and correct, e.g. `auroc`.
-        first: scores and labels of answers, one a question.
+        first: scores and labels of answers, one answer per question.
         second: scores and labels of other answers to the same questions in the same order, or the same answers
             with another score.
         questions: the question of each answer, if a question has several answers: they are drawn together.
-        resamples: how many resamples the interval rests on, at least 1.
-        seed: of the draws.
+        resamples: the number of resamples that the interval rests on, at least 1.
+        seed: the seed of the draws.
         level: the share of resamples inside the interval, in (0, 1).
 
     Raises:
@@ -98,13 +98,13 @@ def bootstrap_difference(
         )
 
     def difference(index: Counts) -> float:
-        of_first, of_second = (metric(score[index], right[index]) for score, right in pairs)
-        return of_first - of_second
+        first_value, second_value = (metric(score[index], right[index]) for score, right in pairs)
+        return first_value - second_value
 
-    return _interval(difference, sizes[0], resamples, seed, level, questions)
+    return _make_interval(difference, sizes[0], resamples, seed, level, questions)
 
 
-def _interval(
+def _make_interval(
     statistic: Callable[[Counts], float],
     n: int,
     resamples: int,
@@ -148,6 +148,6 @@ def _draw_until_defined(statistic: Callable[[Counts], float], draw: Callable[[],
         if not np.isnan(value):
             return value
     raise InputError(
-        f"bootstrap: expected a metric that most resamples define, found {_MAX_DRAWS} undefined in a row; "
+        f"bootstrap: expected a metric that is defined on most resamples, found {_MAX_DRAWS} undefined in a row; "
         "evaluate on more questions."
     )

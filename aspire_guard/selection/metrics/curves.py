@@ -13,10 +13,10 @@ from aspire_guard.selection.metrics.answers import as_pair
 
 
 class RiskCoverageCurve(NamedTuple):
-    """Every threshold that releases something, from the highest score down; ties are released together.
+    """Every threshold that releases something, from the highest score down. Ties are released together.
 
     Attributes:
-        scores: the least score that each threshold releases, `(k,)`, falling.
+        scores: the lowest score that each threshold releases, `(k,)`, falling.
         released: the number of answers that each threshold releases, `(k,)`, rising to n.
         wrong: the number of wrong answers among them, `(k,)`.
     """

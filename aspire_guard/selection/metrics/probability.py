@@ -35,7 +35,7 @@ def brier(confidence: ArrayLike, correct: ArrayLike) -> float:
     """Return the mean squared distance of the confidence from the outcome (1 right, 0 wrong), in [0, 1].
 
     Raises:
-        InputError: empty, unequal lengths, or no probabilities.
+        InputError: empty, unequal lengths, or not probabilities.
     """
     probability, right = as_probabilities(confidence, correct)
     return float(np.mean((probability - right) ** 2))

@@ -33,7 +33,7 @@ def accuracy(correct: ArrayLike) -> float:
 
 
 def auroc(scores: ArrayLike, correct: ArrayLike) -> float:
-    """Return the probability that a random right answer scores higher than a random wrong one; a tie counts half.
+    """Return the probability that a random right answer scores higher than a random wrong one. A tie counts half.
 
     Exact: the Mann-Whitney U statistic on mid-ranks, divided by the number of pairs.
 

@@ -4,8 +4,8 @@ Both kinds of evidence are e-processes: numbers that start at 1, may be multipli
 have an expectation of at most 1 at every moment while the promise holds. By Ville's inequality, the probability that
 such a number ever reaches 1/δ is at most δ, however often it is looked at and whenever one stops.
 
-Each e-process bets with several strengths, and begins to bet anew at every observation (with the weight 1/(t(t+1)) of
-all its capital at the t-th observation). So a change after a long good time is found without the good time counting
+Each e-process bets with several strengths, and starts a new bet at every observation (with the weight 1/(t(t+1)) of
+all its capital at the t-th observation). So a change after a long good time is found, and the good time does not count
 against it.
 """
 
@@ -35,9 +35,9 @@ _ODDS_RATIOS = np.geomspace(0.01, 6.0, 40)
 _TILTS = np.array([-4.0, -2.0, -1.0, -0.5, -0.25, 0.25, 0.5, 1.0, 2.0, 4.0])
 _SHAPES = 2
 _BINS = 20
-_AT_ONCE = 4096
+_CHUNK_SIZE = 4096
 # Any bound keeps the expectation from growing, and this one keeps the numbers finite.
-_MOST_CAPITAL = 1e100
+_MAX_CAPITAL = 1e100
 _TIES_SEED = 0
 
 
@@ -50,8 +50,8 @@ class _Evidence(BaseModel):
 
     @property
     def e_value(self) -> float:
-        """The evidence against the promise now: the capital of the bets, and what has not been bet yet; 1 at first."""
-        return _e_value(np.array(self.capital), self.n)
+        """The evidence against the promise now, 1 at first: the capital of the bets, and the capital not bet yet."""
+        return _compute_e_value(np.array(self.capital), self.n)
 
 
 class ErrorEvidence(_Evidence):
@@ -83,10 +83,12 @@ class ErrorEvidence(_Evidence):
         """Return the evidence after more labels of released answers, `(k,)` booleans, in the order they came.
 
         Raises:
-            InputError: the labels are no booleans.
+            InputError: the labels are not booleans.
         """
         wrong = ~_check_labels(correct)
-        capital, peak = _bet(np.array(self.capital), self.peak, self.n, self._factors(wrong))
+        capital, peak = _bet(
+            np.array(self.capital), self.peak, self.n, self._compute_factors(wrong)
+        )
         return self.model_copy(
             update={
                 "n": self.n + len(wrong),
@@ -108,21 +110,21 @@ class ErrorEvidence(_Evidence):
         """
         if not self.n:
             return None
-        low = _least_mean(self.n, self.wrong, delta / 2)
-        high = 1 - _least_mean(self.n, self.n - self.wrong, delta / 2)
+        low = _find_least_mean(self.n, self.wrong, delta / 2)
+        high = 1 - _find_least_mean(self.n, self.n - self.wrong, delta / 2)
         return Interval(self.wrong / self.n, low, high)
 
-    def _factors(self, wrong: Labels) -> Iterator[Numbers]:
+    def _compute_factors(self, wrong: Labels) -> Iterator[Numbers]:
         """Yield the factors by which labels multiply the capital of each bet, chunks of `(k, bets)`."""
         odds = np.exp(_ODDS_RATIOS)
         if_right = 1 / (1 - self.target_risk + self.target_risk * odds)
         if_wrong = odds * if_right
-        for chunk in _split(wrong):
+        for chunk in _split_into_chunks(wrong):
             yield np.where(chunk[:, None], if_wrong, if_right)
 
 
 class ShiftEvidence(_Evidence):
-    """Evidence that new selection scores are not drawn as the calibration scores were; needs no labels.
+    """Evidence that new selection scores are not drawn as the calibration scores were. It needs no labels.
 
     A conformal test martingale on ranks (Vovk et al., COPA 2021). Some of the calibration scores cut the line into
     bins. While old and new scores are exchangeable, a new score falls into bin j with probability
@@ -132,7 +134,7 @@ class ShiftEvidence(_Evidence):
 
     Attributes:
         edges: between neighbouring bins: a calibration score, and a number in [0, 1) that orders it among equal ones.
-        gaps: the number of gaps in each bin; one more than there are calibration scores in all.
+        gaps: the number of gaps in each bin. Together there is one more gap than there are calibration scores.
         counts: the number of new scores in each bin.
         n: the number of new scores so far.
         capital: the capital of each bet.
@@ -155,7 +157,7 @@ class ShiftEvidence(_Evidence):
 
     @classmethod
     def from_calibration(cls, calibration_scores: ArrayLike) -> Self:
-        """Return no evidence yet; new scores will be compared with the calibration scores, `(m,)`.
+        """Make the evidence before any new score. New scores will be compared with the calibration scores, `(m,)`.
 
         Raises:
             InputError: there are no scores, or a score is not finite.
@@ -189,7 +191,7 @@ class ShiftEvidence(_Evidence):
             InputError: a score is NaN.
         """
         bins = self._find_bins(_check_scores(scores))
-        capital, peak = _bet(np.array(self.capital), self.peak, self.n, self._factors(bins))
+        capital, peak = _bet(np.array(self.capital), self.peak, self.n, self._compute_factors(bins))
         counts = np.array(self.counts) + np.bincount(bins, minlength=len(self.counts))
         return self.model_copy(
             update={
@@ -215,39 +217,39 @@ class ShiftEvidence(_Evidence):
         return positions
 
     def _find_bins(self, score: Numbers) -> NDArray[np.intp]:
-        # As many draws were made as there were scores before: the numbers don't depend on how the scores are cut into
-        # batches.
+        # The generator skips one draw per earlier score, so that the numbers don't depend on how the scores are split
+        # into batches.
         generator = np.random.PCG64(_TIES_SEED + 1).advance(self.n)
         tie_order = np.random.Generator(generator).random(score.size)
         edge, edge_order = np.array(self.edges).reshape(-1, 2).T
         bins = np.searchsorted(edge, score, side="left")
         tied = np.flatnonzero(np.isin(score, edge))
-        for rows in _split(tied):
+        for rows in _split_into_chunks(tied):
             # A score that equals edges lies above those that chance puts below it, `(k, edges)`.
             is_tied = score[rows, None] == edge
             is_above = tie_order[rows, None] > edge_order
             bins[rows] += (is_tied & is_above).sum(axis=1)
         return bins
 
-    def _factors(self, bins: NDArray[np.intp]) -> Iterator[Numbers]:
+    def _compute_factors(self, bins: NDArray[np.intp]) -> Iterator[Numbers]:
         """Yield the factors by which scores multiply the capital of each bet, chunks of `(k, bets)`.
 
         A factor is the density that the bet gives to the score's bin, over its mean under exchangeability.
         """
-        density = self._tilted_densities()
+        density = self._compute_densities()
         # Summed over the gaps and all scores so far, whose bins a new score falls into with equal chances: `(bets,)`.
         density_sum = (np.array(self.gaps) + np.array(self.counts)) @ density
         total = sum(self.gaps) + self.n
-        for chunk in _split(bins):
+        for chunk in _split_into_chunks(bins):
             gains = density[chunk]
-            # Row i: the sum before the i-th score of the chunk; the last row is the sum after all of them.
+            # Row i is the sum before the i-th score of the chunk, and the last row the sum after all of them.
             sums = np.cumsum(np.vstack([density_sum, gains]), axis=0)
             totals = total + np.arange(len(chunk))
             yield gains * totals[:, None] / sums[:-1]
             density_sum = sums[-1]
             total += len(chunk)
 
-    def _tilted_densities(self) -> Numbers:
+    def _compute_densities(self) -> Numbers:
         """Return the density of each bet in each bin, up to a constant, `(bins, bets)`."""
         rank = self._positions
         rise, scatter = 2 * rank - 1, 6 * rank**2 - 6 * rank + 1
@@ -264,16 +266,16 @@ def _bet(
     for chunk in factors:
         for factor in chunk:
             n += 1
-            capital = np.minimum((capital + 1 / (n * (n + 1))) * factor, _MOST_CAPITAL)
-            peak = max(peak, _e_value(capital, n))
+            capital = np.minimum((capital + 1 / (n * (n + 1))) * factor, _MAX_CAPITAL)
+            peak = max(peak, _compute_e_value(capital, n))
     return capital, peak
 
 
-def _e_value(capital: Numbers, n: int) -> float:
+def _compute_e_value(capital: Numbers, n: int) -> float:
     return float(capital.sum()) / len(capital) + 1 / (n + 1)
 
 
-def _least_mean(n: int, hits: int, delta: float) -> float:
+def _find_least_mean(n: int, hits: int, delta: float) -> float:
     """Return the least mean of n chances that this number of hits does not contradict at level δ, time-uniformly."""
     from scipy.optimize import brentq
 
@@ -311,6 +313,6 @@ def _check_scores(scores: ArrayLike) -> Numbers:
     return score
 
 
-def _split(values: NDArray[Any]) -> Iterator[NDArray[Any]]:
+def _split_into_chunks(values: NDArray[Any]) -> Iterator[NDArray[Any]]:
     """Yield chunks of the values that are small enough to work on at once."""
-    return (values[start : start + _AT_ONCE] for start in range(0, len(values), _AT_ONCE))
+    return (values[start : start + _CHUNK_SIZE] for start in range(0, len(values), _CHUNK_SIZE))

@@ -44,7 +44,7 @@ class MonitorRecord(BaseModel):
 
     @property
     def state(self) -> State:
-        """`alarm` once either evidence has ever reached 2/δ; `warn` while either is at a quarter of that; else `ok`."""
+        """`alarm` once either evidence has ever reached 2/δ, `warn` while either is at a quarter of that, else `ok`."""
         if max(self.errors.peak, self.shift.peak) >= self.alarm_at:
             return "alarm"
         if max(self.errors.e_value, self.shift.e_value) >= self.alarm_at / _WARN:
@@ -53,22 +53,23 @@ class MonitorRecord(BaseModel):
 
 
 class RiskMonitor:
-    """A watch on released answers: is the share of wrong answers still at most what was promised?
+    """A monitor of released answers: is the share of wrong answers still at most what was promised?
 
     Two tests run side by side, each at level δ/2 (see `e_processes`): reviewers' labels of released answers against
     the promised risk, and new selection scores against those of the calibration answers. While the promise holds and
     the scores have not shifted, the chance that the monitor ever raises the alarm is at most δ, however often it is
     asked. An alarm stays: calibrate on new answers and start a new monitor.
 
-    Threads may share a monitor; a file belongs to one process.
+    Threads may share a monitor. A file belongs to one process.
 
     Args:
-        record: the knowledge so far; see `start` and `load`.
+        record: the knowledge so far, as from `start` or `load`.
         path: the file to save to after every observation, or None to stay in memory.
     """
 
-    def __init__(self, record: MonitorRecord, path: Path | None = None) -> None:
-        self._record, self._path = record, path
+    def __init__(self, record: MonitorRecord, path: str | Path | None = None) -> None:
+        self._record = record
+        self._path = None if path is None else Path(path)
         self._lock = threading.Lock()
 
     @classmethod
@@ -78,9 +79,9 @@ class RiskMonitor:
         *,
         target_risk: float,
         delta: float = 0.05,
-        path: Path | None = None,
+        path: str | Path | None = None,
     ) -> RiskMonitor:
-        """Start a monitor that has seen nothing yet; it is saved at once if there is a path.
+        """Start a monitor that has seen nothing yet. It is saved at once if there is a path.
 
         Args:
             calibration_scores: the selection scores of all answers that the threshold was calibrated on, `(n,)`.
@@ -96,7 +97,7 @@ class RiskMonitor:
             raise InputError(
                 f"monitor: expected 0 < target risk < 1 and 0 < δ ≤ 0.2, found {found}; fix the options"
             )
-        if path is not None and path.exists():
+        if path is not None and Path(path).exists():
             raise InputError(
                 f"{path}: expected a new file for the monitor, found one; load it, or choose another name"
             )
@@ -110,12 +111,13 @@ class RiskMonitor:
         return monitor
 
     @classmethod
-    def load(cls, path: Path) -> RiskMonitor:
-        """Load the monitor saved at `path`, to go on from there.
+    def load(cls, path: str | Path) -> RiskMonitor:
+        """Load the monitor saved at `path`. It continues from there.
 
         Raises:
             InputError: there is no such file, or it holds no monitor.
         """
+        path = Path(path)
         try:
             return cls(MonitorRecord.model_validate_json(path.read_bytes()), path)
         except OSError as error:
@@ -126,7 +128,7 @@ class RiskMonitor:
         except ValidationError as error:
             found = describe_validation_error(error)
             raise InputError(
-                f"{path}: expected a monitor's file, found {found}; restore it or start anew"
+                f"{path}: expected a monitor's file, found {found}; restore it or start a new one"
             ) from error
 
     def observe_labels(self, correct: ArrayLike, *, batch: str | None = None) -> bool:
@@ -144,7 +146,7 @@ class RiskMonitor:
             True if they were counted.
 
         Raises:
-            InputError: the labels are no booleans.
+            InputError: the labels are not booleans.
         """
         with self._lock:
             if self._has_counted(batch):
@@ -180,7 +182,7 @@ class RiskMonitor:
 
     @property
     def state(self) -> State:
-        """`ok`, `warn` or `alarm`; an alarm stays, a warning may pass."""
+        """The state: `ok`, `warn` or `alarm`. An alarm stays, a warning may pass."""
         return self._record.state
 
     def is_alarmed(self) -> bool:
@@ -203,7 +205,7 @@ class RiskMonitor:
     def _store(self, record: MonitorRecord, batch: str | None) -> None:
         if batch is not None:
             record = record.model_copy(update={"batches": (*record.batches, batch)})
-        # Saved before it counts: a caller never sees a state that is not in the file.
+        # The record is saved before it counts, so that a caller never sees a state that is not in the file.
         self._save(record)
         self._record = record
 
@@ -224,7 +226,7 @@ def _summarize(record: MonitorRecord) -> str:
     if record.errors.peak >= record.alarm_at:
         alarms.append("more released answers are wrong than was promised")
     if record.shift.peak >= record.alarm_at:
-        alarms.append("the scores are not those that were calibrated on")
+        alarms.append("the scores are not like the calibration scores")
     if alarms:
         return f"{' and '.join(alarms)}; the guarantee no longer holds, calibrate on new answers"
     if record.state == "warn":

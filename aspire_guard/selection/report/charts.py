@@ -259,7 +259,7 @@ def _draw_guaranteed_point(axes: Axes, point: GuaranteedPoint) -> None:
 
 
 def _format_share_axes(axes: Axes, x_label: str, y_label: str) -> None:
-    """Label both axes, and give both percent."""
+    """Label both axes, and show both in percent."""
     axes.set_xlim(0, 1.01)
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)

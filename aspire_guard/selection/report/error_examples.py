@@ -13,7 +13,7 @@ from aspire_guard.selection.arrays import Labels, Numbers
 from aspire_guard.selection.calibration import Calibration
 from aspire_guard.selection.scored_answers import ScoredAnswers
 
-_EXAMPLES = 10
+_MAX_EXAMPLES = 10
 _MAX_CHARACTERS = 400
 
 
@@ -60,7 +60,7 @@ def describe_examples(
 
 
 def read_texts(path: str | Path, ids: Iterable[str]) -> dict[str, Texts]:
-    """Read `question` and `answer` of the lines with these ids. A value that is missing or no text is None.
+    """Read `question` and `answer` of the lines with these ids. A value that is missing or not text is None.
 
     Raises:
         DatasetError: the file can't be read.
@@ -79,7 +79,7 @@ def _find_highest(scores: Numbers, eligible: Labels) -> list[int]:
     """Return the indices of the eligible answers with the highest scores, best first."""
     indices = np.flatnonzero(eligible)
     best_first = np.argsort(-scores[indices], kind="stable")
-    highest: list[int] = indices[best_first][:_EXAMPLES].tolist()
+    highest: list[int] = indices[best_first][:_MAX_EXAMPLES].tolist()
     return highest
 
 

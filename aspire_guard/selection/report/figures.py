@@ -90,7 +90,7 @@ def make_cost_chart(answers: ScoredAnswers) -> str:
     n = len(answers)
     score = answers.selection_score
     curve = risk_coverage_curve(score, answers.correct)
-    wrong_cost = np.where(answers.correct, 0.0, _cost_weights(answers))  # (n,)
+    wrong_cost = np.where(answers.correct, 0.0, _compute_cost_weights(answers))  # (n,)
     highest_first = np.argsort(-score)
     cumulative_cost = np.cumsum(wrong_cost[highest_first])  # (n,), of the best 1, 2, …, n answers
     # The first point is the threshold that releases nothing.
@@ -112,7 +112,7 @@ def clopper_pearson(wrong: Counts, released: Counts) -> tuple[Numbers, Numbers]:
     return low, high
 
 
-def _cost_weights(answers: ScoredAnswers) -> Numbers:
+def _compute_cost_weights(answers: ScoredAnswers) -> Numbers:
     """Return the cost of each answer relative to the mean cost, `(n,)`, or ones if no answer costs anything."""
     if answers.cost is None:
         return np.ones(len(answers))

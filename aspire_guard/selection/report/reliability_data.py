@@ -37,13 +37,17 @@ def compare_confidences(
 
     They are those of the test answers if there are test answers, otherwise those of `answers`.
     """
-    before = _before_calibration(answers if test is None else test)
-    after = _after_calibration(answers, calibration, test)
+    before = _get_confidences_before(answers if test is None else test)
+    after = _compute_confidences_after(answers, calibration, test)
     return [after] if before is None else [before, after]
 
 
-def _before_calibration(answers: ScoredAnswers) -> Confidences | None:
-    """Return the confidences in the lines, or those that the selection score implies, or None."""
+def _get_confidences_before(answers: ScoredAnswers) -> Confidences | None:
+    """Return the confidences in the lines, or the exponentials of selection scores that are log-probabilities.
+
+    Returns:
+        The confidences, or None if there are neither confidences nor log-probabilities.
+    """
     given = answers.confidence
     if given is not None and given.min() >= 0 and given.max() <= 1:
         return Confidences("before", "the confidence in the lines", given, answers.correct)
@@ -53,7 +57,7 @@ def _before_calibration(answers: ScoredAnswers) -> Confidences | None:
     return None
 
 
-def _after_calibration(
+def _compute_confidences_after(
     answers: ScoredAnswers, calibration: Calibration, test: ScoredAnswers | None
 ) -> Confidences:
     calibrator = calibration.calibrator

@@ -25,9 +25,9 @@ from aspire_guard.selection.risk_control.fixed_sequence import (
     rank_answers,
 )
 
-_STEPS = 1000  # the least risk that can be promised is searched to a tenth of a percent
-_LEAST_ADVICE = 0.1
-_LEAST_RISK = 1e-12
+_STEPS = 1000  # the lowest risk that can be promised is searched to a tenth of a percent
+_MIN_ADVICE = 0.1
+_MIN_RISK = 1e-12
 
 
 class UnmetTarget(BaseModel):
@@ -38,7 +38,7 @@ class UnmetTarget(BaseModel):
         group: the group without a threshold, or None if no group was asked for.
         target_risk: the risk that was asked for.
         delta: the probability with which the promise may fail, of this threshold and those asked for with it.
-        best_risk: the least target risk, in steps of 0.001, for which these answers give a threshold, or 1 if there is
+        best_risk: the lowest target risk, in steps of 0.001, for which these answers give a threshold, or 1 if there is
             no such risk.
         best_coverage: the share of these answers that such a threshold would release.
         more_needed: roughly how many more answers like these would do, or None if no number would, as far as the
@@ -108,8 +108,8 @@ class CandidateThresholds:
 
     Attributes:
         ranked: the answers from the highest score down.
-        confidence: of the ranked answers, `(n,)`, falling.
-        ranks: the ranks after which a candidate threshold lies, rising; the last one is n.
+        confidence: the confidences of the ranked answers, `(n,)`, falling.
+        ranks: the ranks after which a candidate threshold lies, rising. The last rank is n.
 
     Raises:
         InputError: empty, unequal lengths, or a score that is not finite.
@@ -123,8 +123,8 @@ class CandidateThresholds:
         self.n = len(self.ranked.score)
         self.confidence = calibrator.confidences(self.ranked.score)
         # Two scores can share a confidence: on a flat line, or within a float's last digit.
-        is_parted = np.append(self.confidence[:-1] > self.confidence[1:], True)
-        self.ranks: Counts = np.flatnonzero(is_parted & self.ranked.is_candidate) + 1
+        is_above_next = np.append(self.confidence[:-1] > self.confidence[1:], True)
+        self.ranks: Counts = np.flatnonzero(is_above_next & self.ranked.is_candidate) + 1
 
     def find_certified(self, target: RiskTarget) -> Counts:
         """Return the ranks whose candidate thresholds meet the target, rising."""
@@ -143,8 +143,8 @@ class CandidateThresholds:
         name: str = "accept",
         group: str | None = None,
     ) -> Threshold:
-        """Return the threshold after one of the ranks, without a promise; after rank 0 nothing is released."""
-        confidence, score = self._place_above_next(rank)
+        """Return the threshold after one of the ranks, without a promise. After rank 0 nothing is released."""
+        confidence, score = self._get_values_above_next(rank)
         return Threshold(
             name=name,
             group=group,
@@ -164,7 +164,7 @@ class CandidateThresholds:
         return self.add_promise(threshold, target, METHOD)
 
     def add_promise(self, threshold: Threshold, target: RiskTarget, method: str) -> Threshold:
-        """Return the threshold with the target as its promise; `method` names the test behind it."""
+        """Return the threshold with the target as its promise. `method` names the test behind it."""
         guarantee = Guarantee(
             target_risk=target.target_risk,
             delta=target.delta,
@@ -178,7 +178,7 @@ class CandidateThresholds:
         )
 
     def explain_unmet(self, target: RiskTarget) -> UnmetTarget:
-        """Tell what could have been promised in place of a target that no candidate meets."""
+        """Explain what could have been promised in place of a target that no candidate meets."""
         best_risk = find_least_promisable_risk(
             target.target_risk,
             lambda risk: has_certified_rank(self.ranked, self.ranks, risk, target.own_delta),
@@ -188,8 +188,8 @@ class CandidateThresholds:
             best_rank = self.find_certified(RiskTarget(best_risk, target.own_delta))[-1]
             best_coverage = best_rank / self.n
         released = np.arange(1, self.n + 1)
-        # Answers are taken to be wrong as often as the confidences say: the observed errors are few by luck at some
-        # candidate.
+        # Answers are taken to be wrong as often as the confidences say, because at some candidate the observed errors
+        # are few by luck.
         expected_risk = np.cumsum(1 - self.confidence) / released
         more_needed = estimate_answers_needed(
             expected_risk, released, self.n, target.target_risk, target.own_delta
@@ -204,8 +204,8 @@ class CandidateThresholds:
             more_needed=more_needed,
         )
 
-    def _place_above_next(self, rank: int) -> tuple[float, float | None]:
-        """Return the least confidence and the least score released: anything above the first answer left out."""
+    def _get_values_above_next(self, rank: int) -> tuple[float, float | None]:
+        """Return the lowest confidence and the lowest score that are released, just above the first answer left out."""
         if rank == 0:
             return 1.0, None
         if rank == self.n:
@@ -217,9 +217,9 @@ class CandidateThresholds:
 
 
 def find_least_promisable_risk(target_risk: float, is_met: Callable[[float], bool]) -> float:
-    """Return a risk above the target, in steps of 0.001, that is met while a step below is not; 1 if there is none.
+    """Find a risk above the target that is met while the risk a step of 0.001 below is not, or 1 if there is none.
 
-    By bisection. The tests start elsewhere for every risk, so that now and then one passes for an even lower risk.
+    The search is a bisection. The tests start elsewhere for every risk, so now and then an even lower risk would pass.
 
     Args:
         target_risk: a risk that is not met.
@@ -238,7 +238,7 @@ def find_least_promisable_risk(target_risk: float, is_met: Callable[[float], boo
 def estimate_answers_needed(
     risk: Numbers, released: Numbers | Counts, n: int, target_risk: float, delta: float
 ) -> int | None:
-    """Return roughly how many answers are missing until one of some candidates meets the target.
+    """Estimate how many answers are missing until one of the candidates meets the target.
 
     m released answers with a share r of wrong ones pass from about m·KL(r, target) = log(1 / δ) on: Chernoff's bound.
 
@@ -255,16 +255,16 @@ def estimate_answers_needed(
     is_hopeful = (risk < target_risk) & (released > 0)
     if not is_hopeful.any():
         return None
-    risk = np.maximum(risk[is_hopeful], _LEAST_RISK)
+    risk = np.maximum(risk[is_hopeful], _MIN_RISK)
     coverage = released[is_hopeful] / n
     wrong_part = risk * np.log(risk / target_risk)
     right_part = (1 - risk) * np.log((1 - risk) / (1 - target_risk))
     divergence = wrong_part + right_part
     enough = float((math.log(1 / delta) / divergence / coverage).min())
-    return _round_up(max(enough - n, _LEAST_ADVICE * n, 1.0))
+    return _round_up(max(enough - n, _MIN_ADVICE * n, 1.0))
 
 
 def _round_up(count: float) -> int:
-    """Round up to two digits: more digits would pretend to know."""
+    """Round up to two digits. More digits would suggest a precision that the estimate does not have."""
     step = int(10 ** max(math.floor(math.log10(count)) - 1, 0))
     return math.ceil(count / step) * step

@@ -18,7 +18,7 @@ is wrong with exactly the probability `target`. The stretch that holds the first
 answers fell into each. Given these numbers, the m answers above that place are wrong at the target or more often,
 Binomial, and the test passes with probability δ at most. Several runs share δ (Bonferroni).
 
-**Ties.** The guard can't part answers with equal scores, so a candidate lies only between two different scores. Inside
+**Ties.** The guard can't separate answers with equal scores, so a candidate lies only between different scores. Inside
 a block of ties the tests go on, in a random order, but only the candidate after the whole block is used. It may be bad
 although the places of the answers on either side of it are good: it lies in a bad stretch without answers, and the
 argument holds as before. A run that misses such a stretch tells one thing more: the next answer below is not of the
@@ -51,7 +51,7 @@ from aspire_guard.selection.metrics.answers import as_pair
 METHOD = "fixed sequences of exact binomial tests"
 
 # A single start has to be early, to find the few answers that a weak score is sure of, and late, not to trip over an
-# early mistake. So there are several, each with its share of δ; the first is the likeliest to matter. They were chosen
+# early mistake. So there are several, each with its share of δ. The first is the likeliest to matter. They were chosen
 # for coverage in simulations, of scores from sharp to weak and of heavy ties. Any choice that sees no labels is valid.
 _FIRST_SHARE = 0.7
 _LATER_STARTS = tuple(int(8 * 1.2**step) for step in range(100))
@@ -66,7 +66,8 @@ class RankedAnswers(NamedTuple):
     Attributes:
         score: selection scores, `(n,)`, falling.
         wrong: how many of the best m answers are wrong, `(n,)`, for m from 1 to n.
-        is_candidate: whether a threshold can part the best m answers from the rest, `(n,)`: not inside a block of ties.
+        is_candidate: whether a threshold can separate the best m answers from the rest, `(n,)`. It can't inside a
+            block of ties.
     """
 
     score: Numbers
@@ -89,14 +90,14 @@ class Start(NamedTuple):
 
 
 class Run(NamedTuple):
-    """Ranks that one sequence of tests passed, both ends inclusive; the candidate after each of them is certified."""
+    """Ranks that one sequence of tests passed, both ends inclusive. The candidate after each of them is certified."""
 
     first: int
     last: int
 
 
 def rank_answers(scores: ArrayLike, correct: ArrayLike) -> RankedAnswers:
-    """Rank answers by score; the result does not depend on the order in which they are given.
+    """Rank answers by score. The result does not depend on the order in which they are given.
 
     Raises:
         InputError: empty, unequal lengths, or a score that is not finite.
@@ -117,7 +118,7 @@ def rank_answers(scores: ArrayLike, correct: ArrayLike) -> RankedAnswers:
 
 
 def _shuffle_ties(ranked: Numbers, wrong: Labels) -> Labels:
-    """Put answers of equal score into an order that neither the file nor the labels know."""
+    """Put answers of equal score into an order that depends on neither the file's order nor the labels."""
     # Labels order the ties first, so that the order of the input is forgotten, and then chance does. A fixed seed
     # would give every draw of the answers the same luck.
     sorted_wrong = wrong[np.lexsort((wrong, -ranked))]
@@ -128,9 +129,9 @@ def _shuffle_ties(ranked: Numbers, wrong: Labels) -> Labels:
 
 
 def find_certified_runs(ranked: RankedAnswers, target_risk: float, delta: float) -> list[Run]:
-    """Return the ranks after which a threshold keeps the risk at or below the target.
+    """Find the ranks after which a threshold keeps the risk at or below the target.
 
-    With probability 1 − δ over the draw of the answers, this holds of all candidates right after these ranks at once,
+    With probability 1 − δ over the draw of the answers, this holds for all candidates right after these ranks at once,
     so any of them may be chosen, after seeing the labels too.
 
     Args:
@@ -160,7 +161,7 @@ def find_certified_runs(ranked: RankedAnswers, target_risk: float, delta: float)
 
 
 def plan_starts(n: int, target_risk: float, delta: float) -> list[Start]:
-    """Return the starts of runs, in rising order; an empty list if n answers can't be enough.
+    """Return the starts of runs, in rising order, or an empty list if n answers can't be enough.
 
     A run starts at the first rank where a number of wrong answers passes: 0 (1 if data is plenty), 8, 9, 11, and so on.
     Every second one of the later runs starts at a candidate, from halfway to the rank where one more wrong answer would
@@ -205,7 +206,7 @@ def has_certified_rank(
 def choose_bounded_rank(
     ranked: RankedAnswers, candidate_ranks: Counts, least: int, delta: float
 ) -> tuple[int, float]:
-    """Return the first candidate rank after `least` answers or more, and an upper bound on its risk.
+    """Choose the first candidate rank after `least` answers or more, and return it with an upper bound on its risk.
 
     The bound fails with probability δ at most: the candidate is chosen among ranks that are fixed beforehand, each with
     its share of δ. Half belongs to `least` itself. The other ranks, ever further apart, are for a block of ties at
@@ -219,9 +220,11 @@ def choose_bounded_rank(
     """
     n = len(ranked.score)
     fixed_ranks = np.unique(np.minimum(least - 1 + 2 ** np.arange(n.bit_length() + 1), n))
-    parted_ranks = np.append(0, np.flatnonzero(ranked.is_candidate) + 1)
+    separating_ranks = np.append(0, np.flatnonzero(ranked.is_candidate) + 1)
     for fixed_rank in fixed_ranks.tolist():
-        rank = int(parted_ranks[np.searchsorted(parted_ranks, fixed_rank, side="right") - 1])
+        rank = int(
+            separating_ranks[np.searchsorted(separating_ranks, fixed_rank, side="right") - 1]
+        )
         if rank < least or rank != candidate_ranks[np.searchsorted(candidate_ranks, rank)]:
             continue
         if len(fixed_ranks) == 1:
@@ -246,8 +249,8 @@ def binomial_p_value(wrong: ArrayLike, released: ArrayLike, target_risk: float) 
 def risk_upper_bound(wrong: ArrayLike, released: ArrayLike, delta: float) -> Numbers:
     """Return the Clopper–Pearson bound: the risk of a threshold chosen without the labels is at most this.
 
-    The bound holds with probability 1 − δ. It is no bound on the risk of the best of many candidates; use
-    `find_certified_runs` for that.
+    The bound holds with probability 1 − δ. It does not bound the risk of the best of many candidates, for which
+    `find_certified_runs` exists.
     """
     from scipy.special import betaincinv
 
@@ -273,7 +276,7 @@ def find_fewest_released(wrong: int, target_risk: float, delta: float) -> int:
 
 
 def _find_first_rank(ranked: RankedAnswers, start: Start) -> int:
-    """Return the first rank that a run tests, or 0 if it is to start at a candidate and there is none before."""
+    """Return the first rank that a run tests, or 0 if it is to start at a candidate and there is no candidate."""
     if not start.at_candidate:
         return start.rank
     # From the start's rank upwards to the top, which counts as a candidate.

@@ -18,7 +18,7 @@ _SPLIT_SEED = 0
 
 
 class StagedCosts(Costs):
-    """The cost of each outcome, in any one unit; a right answer costs nothing.
+    """The cost of each outcome, in any one unit. A right answer costs nothing.
 
     Attributes:
         wrong: a wrong answer that is released.
@@ -32,7 +32,7 @@ class StagedCosts(Costs):
 
     @property
     def otherwise(self) -> Literal["review", "abstain"]:
-        """The fate of a question without a released answer: prices are fixed, so the cheaper is always better."""
+        """The cheaper of review and abstention, for a question without a released answer."""
         return "review" if self.review is not None and self.review <= self.abstain else "abstain"
 
     @property
@@ -49,7 +49,7 @@ class Outcomes(NamedTuple):
     wrong: Counts
     asked: Counts
 
-    def mean_costs(self, costs: StagedCosts) -> Numbers:
+    def compute_mean_costs(self, costs: StagedCosts) -> Numbers:
         """Return the mean cost of a question under each policy, `(policies,)`."""
         unanswered = self.n - self.released
         total: Numbers = (
@@ -75,9 +75,9 @@ class PolicyGrid:
     def __init__(self, confidence: Numbers, correct: Labels) -> None:
         order = np.random.default_rng(_SPLIT_SEED).permutation(len(correct))
         proposing, testing = np.array_split(order, 2)
-        # One array a stage, `(k,)` each, falling.
+        # One array per stage, `(k,)` each, falling.
         self._thresholds = [
-            _grid_thresholds(confidence[proposing, column]) for column in range(len(STAGES))
+            _choose_grid(confidence[proposing, column]) for column in range(len(STAGES))
         ]
         self._places = self._combine_places()
         self.proposing = self._count_outcomes(confidence[proposing], correct[proposing])
@@ -93,20 +93,20 @@ class PolicyGrid:
         passed: Counts = front[: int(np.argmax(has_failed))]
         return passed
 
-    def thresholds_of(self, policy: int) -> tuple[float, float, float]:
+    def get_thresholds(self, policy: int) -> tuple[float, float, float]:
         """Return the least confidences that accept the answer, ask the fallback, and accept the fallback's answer."""
         accept, fallback, accept_fallback = (int(places[policy]) for places in self._places)
-        of_answer, of_fallback = self._thresholds
+        answer_thresholds, fallback_thresholds = self._thresholds
         return (
-            float(of_answer[accept]),
-            float(of_answer[fallback]),
-            float(of_fallback[accept_fallback]),
+            float(answer_thresholds[accept]),
+            float(answer_thresholds[fallback]),
+            float(fallback_thresholds[accept_fallback]),
         )
 
     def _combine_places(self) -> tuple[Counts, Counts, Counts]:
         """Return the places of each policy's thresholds: accept, fallback, accept_fallback, `(policies,)` each."""
-        of_answer, of_fallback = (np.arange(len(thresholds)) for thresholds in self._thresholds)
-        axes = np.meshgrid(of_answer, of_answer, of_fallback, indexing="ij")
+        answer_places, fallback_places = (np.arange(len(each)) for each in self._thresholds)
+        axes = np.meshgrid(answer_places, answer_places, fallback_places, indexing="ij")
         accept, fallback, accept_fallback = (axis.ravel() for axis in axes)
         # Thresholds fall with their places: the fallback is asked below the answers that are accepted.
         is_policy = fallback >= accept
@@ -115,7 +115,7 @@ class PolicyGrid:
     def _find_pareto_front(self, costs: StagedCosts, target_risk: float) -> Counts:
         """Return the policies that no other beats in both risk and cost on the proposing half, the safest first."""
         p_value = binomial_p_value(self.proposing.wrong, self.proposing.released, target_risk)
-        cost = self.proposing.mean_costs(costs)
+        cost = self.proposing.compute_mean_costs(costs)
         order = np.lexsort((cost, p_value))
         least_so_far = np.minimum.accumulate(cost[order])
         is_cheaper = np.append(True, least_so_far[1:] < least_so_far[:-1])
@@ -126,7 +126,7 @@ class PolicyGrid:
     def _count_outcomes(self, confidence: Numbers, correct: Labels) -> Outcomes:
         """Count the outcomes of every policy at once, from tables of how many answers reach which thresholds."""
         n_answer, n_fallback = (len(thresholds) for thresholds in self._thresholds)
-        # The place of the first of the falling thresholds that each confidence reaches, `(n,)` a stage.
+        # The place of the first of the falling thresholds that each confidence reaches, `(n,)` per stage.
         first_reached = [
             np.searchsorted(-thresholds, -confidence[:, column])
             for column, thresholds in enumerate(self._thresholds)
@@ -160,7 +160,7 @@ class PolicyGrid:
         )
 
 
-def _grid_thresholds(confidence: Numbers) -> Numbers:
+def _choose_grid(confidence: Numbers) -> Numbers:
     """Return 1, which no confidence reaches, quantiles, and 0, which every confidence reaches."""
     quantiles = np.quantile(confidence, np.arange(1, _GRID) / _GRID, method="inverted_cdf")
     return np.unique([0.0, *quantiles, 1.0])[::-1]

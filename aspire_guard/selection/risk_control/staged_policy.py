@@ -1,4 +1,4 @@
-"""Two stages together: release the answer, try the fallback, ask a reviewer or abstain, at the least cost.
+"""Two stages together: release the answer, try the fallback, ask a reviewer or abstain, at the lowest cost.
 
 The promise is about everything that is released, by both stages together. One half of the records proposes policies:
 of every combination of thresholds from a grid it keeps those that no other combination beats in both risk and cost,
@@ -34,11 +34,11 @@ class StagedPolicy(BaseModel):
     """The cheapest policy found that keeps its promise.
 
     Attributes:
-        accept: the least confidence of an answer that is released, in [0, 1]; 1 releases no answer.
-        fallback: the least confidence of an answer below `accept` for which the fallback is asked.
-        accept_fallback: the least confidence of the fallback's answer that is released; 1 releases no such answer.
-        otherwise: the fate of all other questions.
-        coverage: the share of questions that are answered. This and all other figures are those of the testing half.
+        accept: the lowest confidence of an answer that is released, in [0, 1]. A threshold of 1 releases no answer.
+        fallback: the lowest confidence of an answer below `accept` for which the fallback is asked.
+        accept_fallback: the lowest confidence of the fallback's answer that is released, as for `accept`.
+        otherwise: the route of all other questions.
+        coverage: the share of questions that are answered. This and all other figures are of the testing half.
         asked: the share of questions for which the fallback is asked.
         risk: the share of wrong answers among the released ones, or None if nothing is released.
         cost: the mean cost of a question.
@@ -82,12 +82,12 @@ def choose_staged_policy(
     The promise holds with probability 1 − δ over the draw of the records.
 
     Args:
-        confidences: of both stages' answers, `(n, 2)`, in [0, 1]: the numbers that the guard will compare with the
-            thresholds, so those of the evaluator that it will use. The evaluator's calibrator may have been fitted on
-            these very records: a calibrator that only ever rises changes no answer's place.
+        confidences: the confidences of both stages' answers, `(n, 2)`, in [0, 1]. They must come from the evaluator
+            that the guard will use, because the guard compares them with the thresholds. The evaluator's calibrator
+            may have been fitted on these very records, since a rising calibrator changes no answer's place.
         correct: whether each of these answers is right, `(n, 2)`.
         costs: the costs of the outcomes.
-        target_risk: in (0, 1).
+        target_risk: the largest share of wrong answers among all released ones, in (0, 1).
         date: written into the guarantee.
         delta: δ, in (0, 1).
 
@@ -104,7 +104,7 @@ def choose_staged_policy(
     certified = grid.find_certified(costs, target_risk, delta)
     if not len(certified):
         return _explain_unmet(grid, costs, target_risk, delta)
-    proposed_cost = grid.proposing.mean_costs(costs)[certified]
+    proposed_cost = grid.proposing.compute_mean_costs(costs)[certified]
     if proposed_cost.min() >= costs.otherwise_cost:
         return _release_nothing(costs)
     best = int(certified[proposed_cost.argmin()])
@@ -134,7 +134,7 @@ def _check_answers(confidences: ArrayLike, correct: ArrayLike) -> tuple[Numbers,
 def _describe_policy(
     grid: PolicyGrid, place: int, costs: StagedCosts, guarantee: Guarantee
 ) -> StagedPolicy:
-    accept, fallback, accept_fallback = grid.thresholds_of(place)
+    accept, fallback, accept_fallback = grid.get_thresholds(place)
     tested = grid.testing
     return StagedPolicy(
         accept=accept,
@@ -144,7 +144,7 @@ def _describe_policy(
         coverage=float(tested.released[place] / tested.n),
         asked=float(tested.asked[place] / tested.n),
         risk=float(tested.wrong[place] / tested.released[place]),
-        cost=float(tested.mean_costs(costs)[place]),
+        cost=float(tested.compute_mean_costs(costs)[place]),
         guarantee=guarantee,
     )
 
@@ -166,7 +166,7 @@ def _release_nothing(costs: StagedCosts) -> StagedPolicy:
 def _explain_unmet(
     grid: PolicyGrid, costs: StagedCosts, target_risk: float, delta: float
 ) -> UnmetTarget:
-    """Tell what could have been promised instead."""
+    """Explain what could have been promised instead."""
     best_risk = find_least_promisable_risk(
         target_risk, lambda risk: len(grid.find_certified(costs, risk, delta)) > 0
     )

@@ -25,11 +25,11 @@ class ThresholdRequest(BaseModel):
     """A request: a target risk (for all answers, by group, or with bands or costs), a target coverage, or costs.
 
     Attributes:
-        target_risk: the most wrong answers among the released ones, in (0, 1).
+        target_risk: the largest share of wrong answers among the released ones, in (0, 1).
         target_coverage: the share of answers to release, in (0, 1].
-        cost: of a wrong answer and of an abstention. If answers have a cost of their own, it takes the place of
-            `cost.wrong`.
-        bands: the target risk of further bands, by name; `target_risk` is that of the band "accept".
+        cost: the cost of a wrong answer and of an abstention. If answers have a cost of their own, it takes the
+            place of `cost.wrong`.
+        bands: the target risks of further bands, by name. `target_risk` belongs to the band "accept".
         by_group: whether every group of answers has a threshold of its own.
         delta: δ, the probability that a promise fails, of all thresholds together, in (0, 1).
     """
@@ -46,7 +46,7 @@ class ThresholdRequest(BaseModel):
     def choose_thresholds(
         self, scored: ScoredAnswers, calibrator: Calibrator, date: str
     ) -> list[Threshold | UnmetTarget]:
-        """Choose the thresholds, each or the reason why there is none.
+        """Choose the thresholds. An `UnmetTarget` takes the place of a threshold that can't be found.
 
         The strictest band comes first, or the first group in the alphabet.
 
@@ -54,7 +54,7 @@ class ThresholdRequest(BaseModel):
             InputError: the answers or the targets can't be used, or don't go together.
         """
         if self.bands:
-            of_bands = choose_bands(
+            band_thresholds = choose_bands(
                 scored.selection_score,
                 scored.correct,
                 self._sort_bands(),
@@ -62,7 +62,7 @@ class ThresholdRequest(BaseModel):
                 date=date,
                 delta=self.delta,
             )
-            return list(of_bands.values())
+            return list(band_thresholds.values())
         if self.by_group:
             return self._choose_by_group(scored, calibrator, date)
         threshold = choose_threshold(
@@ -98,13 +98,13 @@ class ThresholdRequest(BaseModel):
     ) -> list[Threshold | UnmetTarget]:
         if self.target_risk is None or self.target_coverage is not None or self.cost is not None:
             raise InputError(
-                "by group: expected a target risk and no other objective; pass a target risk alone"
+                "by group: expected a target risk alone, found none or another objective too; pass just a target risk"
             )
         if scored.group is None:
             raise InputError(
                 f'{scored.source}: expected a "group" in every line, found none; add it, or drop by-group'
             )
-        of_groups = choose_group_thresholds(
+        group_thresholds = choose_group_thresholds(
             scored.selection_score,
             scored.correct,
             scored.group,
@@ -113,11 +113,11 @@ class ThresholdRequest(BaseModel):
             date=date,
             delta=self.delta,
         )
-        return list(of_groups.values())
+        return list(group_thresholds.values())
 
 
 def make_closed_threshold(unmet: UnmetTarget) -> Threshold:
-    """Return a threshold that releases nothing, in place of one that was not found, so that no other is used there."""
+    """Return a threshold that releases nothing, so that no other threshold is used in place of an unmet target."""
     return Threshold(
         name=unmet.name,
         group=unmet.group,

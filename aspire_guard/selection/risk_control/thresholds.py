@@ -1,4 +1,4 @@
-"""The confidence from which answers may be released: for a target risk, a target coverage or the least cost.
+"""The confidence from which answers may be released: for a target risk, a target coverage or the lowest cost.
 
 `fixed_sequence` holds the statistics. A promise about the risk holds with probability 1 − δ over the draw of the
 labelled answers, for all thresholds that one call gives.
@@ -36,7 +36,7 @@ _BOUND = "Clopper–Pearson bound at a rank fixed beforehand"
 
 
 class Costs(BaseModel):
-    """The cost of each outcome, in any one unit; a right answer costs nothing.
+    """The cost of each outcome, in any one unit. A right answer costs nothing.
 
     Attributes:
         wrong: a wrong answer that is released.
@@ -64,8 +64,8 @@ def choose_threshold(
     """Choose the confidence from which answers may be released, for one objective.
 
     `target_risk`: release as many answers as possible, such that with probability 1 − δ at most this share of them is
-    wrong. With `cost` too: take the least cost among the thresholds that promise that. `target_coverage`: release at
-    least this share of these answers, with the risk bound that goes with it. `cost` alone: take the least mean cost on
+    wrong. With `cost` too: take the lowest cost among the thresholds that promise that. `target_coverage`: release at
+    least this share of these answers, with the risk bound that goes with it. `cost` alone: take the lowest mean cost on
     these answers, without a promise.
 
     Args:
@@ -73,10 +73,10 @@ def choose_threshold(
         correct: whether each answer is right, `(n,)`.
         calibrator: carries the threshold over to the confidence.
         date: written into the guarantee.
-        target_risk: in (0, 1).
-        target_coverage: in (0, 1].
-        cost: of a wrong answer and of an abstention.
-        wrong_costs: of each answer if it is released and wrong, `(n,)`, in place of `cost.wrong`.
+        target_risk: the largest share of wrong answers among the released ones, in (0, 1).
+        target_coverage: the share of answers to release, in (0, 1].
+        cost: the cost of a wrong answer and of an abstention.
+        wrong_costs: the cost of each answer if it is released and wrong, `(n,)`, in place of `cost.wrong`.
         delta: δ, the probability over the draw of these answers that the promise fails, in (0, 1).
 
     Raises:
@@ -101,7 +101,7 @@ def choose_threshold(
         if not len(ranks):
             return candidates.explain_unmet(target)
     if cost is not None:
-        mean_costs = _mean_costs(candidates, scores, correct, cost, wrong_costs)
+        mean_costs = _compute_mean_costs(candidates, scores, correct, cost, wrong_costs)
         return _choose_cheapest(candidates, ranks, target, mean_costs)
     assert target is not None
     return candidates.make_promised_threshold(int(ranks[-1]), target)
@@ -124,7 +124,7 @@ def choose_bands(
     Args:
         scores: selection scores, `(n,)`, finite.
         correct: whether each answer is right, `(n,)`.
-        bands: target risk, in (0, 1), by name.
+        bands: the target risk of each band, in (0, 1), by name.
         calibrator: carries the thresholds over to the confidence.
         date: written into the guarantees.
         delta: δ of all bands together, in (0, 1).
@@ -168,7 +168,7 @@ def choose_group_thresholds(
         scores: selection scores, `(n,)`, finite.
         correct: whether each answer is right, `(n,)`.
         groups: the group of each answer, `(n,)`.
-        target_risk: in (0, 1), of every group.
+        target_risk: the target risk of every group, in (0, 1).
         calibrator: carries the thresholds over to the confidence.
         date: written into the guarantees.
         delta: δ of all groups together, in (0, 1).
@@ -183,7 +183,7 @@ def choose_group_thresholds(
     if group.shape != score.shape:
         shapes = f"shapes {group.shape} and {score.shape}"
         raise InputError(
-            f"groups: expected one an answer, found {shapes}; name the group of each answer"
+            f"groups: expected one per answer, found {shapes}; name the group of each answer"
         )
     names, member, sizes = np.unique(group, return_inverse=True, return_counts=True)
     sharing = _find_large_enough(sizes, target_risk, delta)
@@ -220,7 +220,9 @@ def _choose_for_coverage(
     # Rounding first: 0.07 · 100 is 7.000000000000001 to a float.
     least = max(math.ceil(round(target_coverage * candidates.n, 6)), 1)
     rank, exact_bound = choose_bounded_rank(candidates.ranked, candidates.ranks, least, delta)
-    bound = math.ceil(1e4 * exact_bound) / 1e4  # up, to a figure that can be read; still a bound
+    bound = (
+        math.ceil(1e4 * exact_bound) / 1e4
+    )  # rounded up to a readable figure, which is still a bound
     threshold = candidates.make_threshold(rank, "coverage", target_coverage)
     if bound >= 1:
         return threshold
@@ -230,10 +232,10 @@ def _choose_for_coverage(
 def _choose_cheapest(
     candidates: CandidateThresholds, ranks: Counts, target: RiskTarget | None, mean_costs: Numbers
 ) -> Threshold:
-    """Return the threshold of least mean cost after any of these ranks, or the one that releases nothing."""
+    """Return the threshold of lowest mean cost after any of these ranks, or the one that releases nothing."""
     ranks = np.append(ranks, 0)
     is_cheapest = mean_costs[ranks] == mean_costs[ranks].min()
-    # The one that releases most of those that cost the same.
+    # Among thresholds that cost the same, choose the one that releases most.
     cheapest = int(ranks[is_cheapest].max())
     threshold = candidates.make_threshold(cheapest, "cost", float(mean_costs[cheapest]))
     if target is None or not cheapest:
@@ -241,14 +243,14 @@ def _choose_cheapest(
     return candidates.add_promise(threshold, target, METHOD)
 
 
-def _mean_costs(
+def _compute_mean_costs(
     candidates: CandidateThresholds,
     scores: ArrayLike,
     correct: ArrayLike,
     cost: Costs,
     wrong_costs: ArrayLike | None,
 ) -> Numbers:
-    """Return the mean cost of a question if the best m answers are released, `(n + 1,)`; valid after each candidate."""
+    """Return the mean cost of a question if the best m answers are released, `(n + 1,)`, valid after each candidate."""
     score, right = as_pair(scores, correct)
     if wrong_costs is None:
         cost_if_wrong = np.full(len(score), cost.wrong)
@@ -258,17 +260,17 @@ def _mean_costs(
     if not has_shape or not (np.isfinite(cost_if_wrong) & (cost_if_wrong >= 0)).all():
         found = "one below 0 or not finite" if has_shape else f"shape {cost_if_wrong.shape}"
         raise InputError(
-            f"wrong_costs: expected one an answer, 0 or more, found {found}; pair them with the scores"
+            f"wrong_costs: expected one per answer, 0 or more, found {found}; pair them with the scores"
         )
     cost_if_released = np.where(right, 0.0, cost_if_wrong)[np.argsort(-score)]
-    of_released = np.append(0.0, np.cumsum(cost_if_released))
-    of_abstentions = cost.abstain * np.arange(candidates.n, -1, -1)
-    total: Numbers = of_released + of_abstentions
+    released_cost = np.append(0.0, np.cumsum(cost_if_released))
+    abstention_cost = cost.abstain * np.arange(candidates.n, -1, -1)
+    total: Numbers = released_cost + abstention_cost
     return total / candidates.n
 
 
 def _find_large_enough(sizes: Counts, target_risk: float, delta: float) -> set[int]:
-    """Return the places of the groups that share δ: the most, from the largest, that can each find a threshold."""
+    """Return the places of the groups that share δ: as many of the largest as can each find a threshold."""
     largest = np.argsort(-sizes, kind="stable")
     for family in range(len(sizes), 0, -1):
         if sizes[largest[family - 1]] >= find_fewest_released(0, target_risk, delta / family):

@@ -22,7 +22,7 @@ MONITORS = 300
 ALLOWED = 0.1 + 3 * math.sqrt(0.1 * 0.9 / MONITORS)
 
 
-def _monitor(path: Path | None = None, delta: float = 0.05) -> RiskMonitor:
+def _monitor(path: str | Path | None = None, delta: float = 0.05) -> RiskMonitor:
     return RiskMonitor.start(CALIBRATION, target_risk=0.1, delta=delta, path=path)
 
 
@@ -193,10 +193,10 @@ def test_it_goes_on_where_it_stopped(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     path = tmp_path / "monitor.json"
     stayed = _monitor()
-    _monitor(path)
+    _monitor(str(path))
     for _ in range(5):
         scores, labels = rng.normal(-1.5, 1, size=37).round(1), rng.random(11) >= 0.2
-        for monitor in (stayed, RiskMonitor.load(path)):
+        for monitor in (stayed, RiskMonitor.load(str(path))):
             monitor.observe_scores(scores)
             monitor.observe_labels(labels)
     assert RiskMonitor.load(path).record == stayed.record

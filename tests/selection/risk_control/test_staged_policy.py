@@ -140,7 +140,7 @@ def test_every_policy_of_the_grid_does_what_it_says(
     half = np.array_split(np.random.default_rng(0).permutation(len(staged.score)), 2)[0]
     proposing = staged.part(half)
     place = random.randrange(len(grid.proposing.released))
-    accept, fallback, accept_fallback = grid.thresholds_of(place)
+    accept, fallback, accept_fallback = grid.get_thresholds(place)
     policy = StagedPolicy(
         accept=accept,
         fallback=fallback,
@@ -156,7 +156,7 @@ def test_every_policy_of_the_grid_does_what_it_says(
     n = len(proposing.score)
     assert grid.proposing.released[place] == round(coverage * n)
     assert grid.proposing.asked[place] == round(asked * n)
-    assert grid.proposing.mean_costs(COSTS)[place] == pytest.approx(cost, abs=1e-12)
+    assert grid.proposing.compute_mean_costs(COSTS)[place] == pytest.approx(cost, abs=1e-12)
     assert coverage == 0 or grid.proposing.wrong[place] == round(risk * coverage * n)
 
 

@@ -441,7 +441,7 @@ def test_every_group_keeps_its_promise_at_once() -> None:
         ),
         (
             {"cost": Costs(wrong=1, abstain=1), "wrong_costs": [1.0]},
-            "wrong_costs: expected one an answer",
+            "wrong_costs: expected one per answer",
         ),
         (
             {"cost": Costs(wrong=1, abstain=1), "wrong_costs": [1.0, -1.0]},
@@ -461,7 +461,7 @@ def test_bands_and_groups_must_be_named() -> None:
     with pytest.raises(InputError, match="bands: expected one or more, found none"):
         choose_bands([-1.0], [True], {}, calibrator=PLATT, date=TODAY)
     with pytest.raises(
-        InputError, match=r"groups: expected one an answer, found shapes \(1,\) and \(2,\)"
+        InputError, match=r"groups: expected one per answer, found shapes \(1,\) and \(2,\)"
     ):
         choose_group_thresholds(
             [-1.0, -2.0], [True, True], ["a"], 0.1, calibrator=PLATT, date=TODAY

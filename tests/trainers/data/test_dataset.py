@@ -111,10 +111,10 @@ def test_a_record_cannot_be_changed() -> None:
             "{question: 1}",
             (
                 "expected a JSON object, found '{question: 1}' (Expecting property name enclosed in double quotes at "
-                "column 2); write one record a line, in braces."
+                "column 2); write one record per line, in braces."
             ),
         ),
-        ('["Who?"]', "expected a JSON object, found a list; write one record a line, in braces."),
+        ('["Who?"]', "expected a JSON object, found a list; write one record per line, in braces."),
         (
             '{"query": "Who?", "answers": []}',
             (

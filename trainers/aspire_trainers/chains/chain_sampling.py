@@ -90,7 +90,7 @@ class ChainSample:
 
 
 def sample_chain(
-    sampled: SampledChain, records: Sequence[QARecord], file: Path, progress: Progress
+    sampled: SampledChain, records: Sequence[QARecord], file: str | Path, progress: Progress
 ) -> ChainSample:
     """Ask the chain until `file` holds `sampled.samples` answers to each record, or until it fails too often.
 
@@ -100,7 +100,7 @@ def sample_chain(
     Raises:
         InputError: `file` holds something other than some of these answers.
     """
-    log = AppendOnlyJsonl(file)
+    log = AppendOnlyJsonl(Path(file))
     missing = _count_missing(log, records, sampled)
     total = len(records) * sampled.samples
     asker = _ChainAsker(sampled)
