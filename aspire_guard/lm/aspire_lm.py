@@ -28,8 +28,9 @@ from aspire_guard.lm.template import (
     truncate_at_marker,
 )
 
-# The cost of copying a slot, in slots that one token attends to. Measured on a processor with SmolLM2-135M.
-_COST_OF_COPYING_A_SLOT = 24
+# The products that attention computes in the time of copying one byte. It is a property of the machine,
+# and a wrong value costs little: `benchmarks/attention.py` measures both ways around the break-even.
+_PRODUCTS_PER_COPIED_BYTE = 37
 
 
 @dataclass(frozen=True)
@@ -167,15 +168,14 @@ class AspireLM:
         first_branches = torch.arange(longest_row, device=device)
         first_branches = first_branches.expand(len(texts), -1)  # (batch, longest row)
         states = answers.select_branches(first_branches)
-        if _is_cheaper_apart(states, suffixes):
+        if _is_cheaper_apart(states, suffixes, self.lm.attention_heads):
             states = states.split_into_rows(index)
             suffixes = [[suffix] for suffix in chain.from_iterable(suffixes)]
             rows = torch.arange(len(index), device=device)
             branches = torch.zeros_like(rows)
         judging_lm = self.self_eval.adapt(self.lm)
-        states = judging_lm.extend_branches(states, suffixes)
-        hidden = states.hidden[rows, branches]  # (answers, hidden)
-        return self.word_logits(hidden)
+        hidden = judging_lm.read_after_branches(states, suffixes)  # (batch, branches, hidden)
+        return self.word_logits(hidden[rows, branches])
 
     def word_logits(self, hidden: Tensor) -> Tensor:
         """Return the logits of z_c and z_w after `hidden` `(…, hidden)`, `(…, 2)`."""
@@ -441,11 +441,12 @@ class AspireLM:
 def _is_cheaper_apart(
     states: PrefixStates,
     suffixes: Sequence[Sequence[Tensor]],
+    heads: int,
 ) -> bool:
     """Tell whether to run each branch's suffix in a row of its own, on copies of the slots that it sees.
 
     Side by side in one row nothing is copied, but the tokens of every branch attend over all slots
-    of the row.
+    of the row. Both costs are counted in slots that one token attends to.
     """
     branches, slots = states.visible.shape[1:]
     tokens_together = 0
@@ -456,5 +457,16 @@ def _is_cheaper_apart(
         tokens_apart = max(tokens_apart, *lengths)
     slots_apart = int(states.lengths.max()) + tokens_apart
     cost_together = tokens_together * (slots + tokens_together)
-    cost_apart = branches * slots_apart * (tokens_apart + _COST_OF_COPYING_A_SLOT)
+    cost_apart = branches * slots_apart * (tokens_apart + _cost_of_copying_a_slot(states, heads))
     return cost_together > cost_apart
+
+
+def _cost_of_copying_a_slot(states: PrefixStates, heads: int) -> float:
+    """Return the cost of copying a slot's keys and values, in slots that one token attends to.
+
+    The fewer key-value heads the query heads share, and the smaller their numbers, the less there
+    is to copy for the same attention.
+    """
+    keys, _ = states.layers[0]  # (batch, kv_heads, slots, head_dim)
+    bytes_per_product = keys.shape[1] * keys.element_size() / heads
+    return _PRODUCTS_PER_COPIED_BYTE * bytes_per_product

@@ -33,17 +33,10 @@ def load_base_model(name: str) -> LanguageModel:
     """
     source = _find_source(name)
     has_gpu = torch.cuda.is_available()
-    # On a processor a fused attention repeats the states for every group of heads. Without it, running few
-    # tokens on long states, as beams and θs do, is up to twice as fast.
-    attention = None if has_gpu else "eager"
     try:
         with silence_transformers():
             tokenizer = AutoTokenizer.from_pretrained(source)
-            model = AutoModelForCausalLM.from_pretrained(
-                source,
-                dtype=torch.float32,
-                attn_implementation=attention,
-            )
+            model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
     except Exception as error:
         # transformers raises nearly anything here: OSError, ValueError, KeyError, SafetensorError, …
         message = str(error).strip() or type(error).__name__

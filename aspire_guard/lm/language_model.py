@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from aspire_guard.errors import InputError
+from aspire_guard.lm.attention import choose_attention
 from aspire_guard.lm.prefix_states import PrefixStates, gather_branches
 
 _UNLIMITED = 2**31
@@ -35,6 +36,7 @@ class LanguageModel:
 
     def __post_init__(self) -> None:
         self.model.eval().requires_grad_(False)
+        choose_attention(self.model)
         # A tokenizer keeps the settings of its last call. Set once and never changed, it serves several threads.
         self._encode("")
 
@@ -55,6 +57,11 @@ class LanguageModel:
         """The input embeddings, `(vocabulary, dim)`."""
         weight: Tensor = self.model.get_input_embeddings().weight
         return weight
+
+    @property
+    def attention_heads(self) -> int:
+        """The number of query heads in each layer."""
+        return int(self.model.config.num_attention_heads)
 
     @property
     def max_length(self) -> int:
@@ -151,30 +158,8 @@ class LanguageModel:
         Raises:
             InputError: a branch would grow beyond the model's positions.
         """
-        branches, tokens = mask.shape[1:]
-        # The branches of a row are run as one sequence, laid end to end.
-        sequence = _drop_padding(mask)
-        positions = _find_positions(states, mask, sequence)  # (batch, run)
-        self._check_length(int(positions.max()) + 1)
-
-        inputs = embeddings.flatten(1, 2)  # (batch, branches * tokens, dim)
-        inputs = inputs.gather(1, _expand_index(sequence.order, inputs))  # (batch, run, dim)
-        cache = _make_cache(states)
-        output = self.model.base_model(
-            inputs_embeds=inputs,
-            attention_mask=_make_attention_mask(states, sequence, embeddings.dtype),
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-        )
-
-        # Put the hidden states of the tokens back in their places among the padding.
-        run = output.last_hidden_state  # (batch, run, hidden)
-        batch, _, dim = run.shape
-        places = _expand_index(sequence.order, run)
-        hidden = run.new_zeros(batch, branches * tokens, dim).scatter(1, places, run)
-        hidden = hidden.unflatten(1, (branches, tokens))
-
+        cache = _make_cache(states, DynamicLayer)
+        hidden, sequence = self._run(states, embeddings, mask, cache)
         longer = PrefixStates(
             layers=tuple((layer.keys, layer.values) for layer in cache.layers),
             visible=_extend_visible(states, sequence),
@@ -194,21 +179,70 @@ class LanguageModel:
             parts: embeddings `(tokens, dim)` of any length for the first branches of each row. The
                 branches beyond them stay as they are.
         """
-        branches = states.visible.shape[1]
-        no_tokens = next(chain.from_iterable(parts))[:0]
-        flat: list[Tensor] = []
-        for row in parts:
-            flat.extend(row)
-            flat.extend([no_tokens] * (branches - len(row)))
-        embeddings, mask = pad(flat)  # (batch * branches, tokens, dim)
-        if not embeddings.shape[1]:
+        embeddings, mask = _pad_branches(states, parts)
+        if not embeddings.shape[2]:
             return states
-        longer, _ = self.extend(
-            states,
-            embeddings.view(-1, branches, *embeddings.shape[1:]),
-            mask.view(-1, branches, mask.shape[1]),
-        )
+        longer, _ = self.extend(states, embeddings, mask)
         return longer
+
+    def read_after_branches(
+        self,
+        states: PrefixStates,
+        parts: Sequence[Sequence[Tensor]],
+    ) -> Tensor:
+        """Run tokens of its own after each branch, and keep nothing but where they lead.
+
+        The keys and values of a layer are joined with those of the tokens only while the layer runs.
+        A verdict over a long context therefore needs no second copy of the context's states.
+
+        Args:
+            states: the states so far.
+            parts: as for `extend_branches`.
+
+        Returns:
+            The final hidden state of each branch's last token, `(batch, branches, hidden)`.
+        """
+        embeddings, mask = _pad_branches(states, parts)
+        if not embeddings.shape[2]:
+            return states.hidden
+        cache = _make_cache(states, _PassingLayer)
+        hidden, _ = self._run(states, embeddings, mask, cache)
+        return _find_last_hidden(states, hidden, mask)
+
+    def _run(
+        self,
+        states: PrefixStates,
+        embeddings: Tensor,
+        mask: Tensor,
+        cache: Any,
+    ) -> tuple[Tensor, _Sequence]:
+        """Run `embeddings` `(batch, branches, tokens, dim)` after the states that `cache` continues.
+
+        Returns:
+            The final hidden states `(batch, branches, tokens, hidden)`, and how the tokens were run.
+        """
+        branches, tokens = mask.shape[1:]
+        # The branches of a row are run as one sequence, laid end to end.
+        sequence = _drop_padding(mask)
+        positions = _find_positions(states, mask, sequence)  # (batch, run)
+        self._check_length(int(positions.max()) + 1)
+
+        inputs = embeddings.flatten(1, 2)  # (batch, branches * tokens, dim)
+        inputs = inputs.gather(1, _expand_index(sequence.order, inputs))  # (batch, run, dim)
+        output = self.model.base_model(
+            inputs_embeds=inputs,
+            attention_mask=_make_attention_mask(states, sequence, embeddings.dtype),
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+        )
+
+        # Put the hidden states of the tokens back in their places among the padding.
+        run = output.last_hidden_state  # (batch, run, hidden)
+        batch, _, dim = run.shape
+        places = _expand_index(sequence.order, run)
+        hidden = run.new_zeros(batch, branches * tokens, dim).scatter(1, places, run)
+        return hidden.unflatten(1, (branches, tokens)), sequence
 
     def _encode(self, text: str, *, add_special_tokens: bool = False) -> Tensor:
         encoding = self.tokenizer(
@@ -315,14 +349,45 @@ def _expand_index(index: Tensor, values: Tensor) -> Tensor:
     return index[..., None].expand(-1, -1, dim)
 
 
-def _make_cache(states: PrefixStates) -> Any:
+class _PassingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
+    """A layer of a cache that shows new keys and values to the attention once, and forgets them."""
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        assert self.keys is not None
+        assert self.values is not None
+        keys = torch.cat([self.keys, key_states], dim=-2)
+        values = torch.cat([self.values, value_states], dim=-2)
+        return keys, values
+
+
+def _pad_branches(states: PrefixStates, parts: Sequence[Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
+    """Stack the tokens that follow each branch, with no tokens after the branches beyond `parts`.
+
+    Returns:
+        Embeddings `(batch, branches, tokens, dim)` and their mask `(batch, branches, tokens)`.
+    """
+    branches = states.visible.shape[1]
+    no_tokens = next(chain.from_iterable(parts))[:0]
+    flat: list[Tensor] = []
+    for row in parts:
+        flat.extend(row)
+        flat.extend([no_tokens] * (branches - len(row)))
+    embeddings, mask = pad(flat)  # (batch * branches, tokens, dim)
+    tokens, dim = embeddings.shape[1:]
+    shape = (len(parts), branches, tokens)
+    return embeddings.view(*shape, dim), mask.view(shape)
+
+
+def _make_cache(states: PrefixStates, layer_type: type[DynamicLayer]) -> Any:
     """Make a cache that continues `states`.
 
     The cache's constructor would copy all of the states first.
     """
     cache: Any = DynamicCache()
     for keys, values in states.layers:
-        layer: Any = DynamicLayer()  # type: ignore[no-untyped-call]
+        layer: Any = layer_type()
         layer.lazy_initialization(keys, values)
         layer.keys, layer.values = keys, values
         cache.layers.append(layer)
