@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -11,6 +12,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+_NO_FOLDER_SYNC = (errno.EACCES, errno.EPERM, errno.EBADF, errno.EINVAL, errno.ENOTSUP)
+
 
 @contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
@@ -18,7 +21,7 @@ def replace_file(path: Path) -> Iterator[Path]:
 
     The content is on the disk before the old file is removed. If the block raises, `path` stays as it was.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.parent / f".{path.name}.partial"
     try:
         yield partial
         _sync(partial)
@@ -26,7 +29,7 @@ def replace_file(path: Path) -> Iterator[Path]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    _sync(path.parent)
+    _sync_folder(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -42,9 +45,14 @@ def move_folder(partial: Path, folder: Path) -> None:
         OSError: `folder` exists already, or the disk fails.
     """
     for path in partial.rglob("*"):
-        _sync(path)
+        if path.is_symlink():
+            continue  # It may lead nowhere, and its folder is synced.
+        if path.is_dir():
+            _sync_folder(path)
+        else:
+            _sync(path)
     os.rename(partial, folder)
-    _sync(folder.parent)
+    _sync_folder(folder.parent)
 
 
 def replace_folder(partial: Path, folder: Path) -> None:
@@ -74,6 +82,19 @@ def describe_validation_error(error: ValidationError, whole: str = "the file") -
     first = error.errors()[0]
     place = ".".join(map(str, first["loc"])) or whole
     return f"{place}: {first['msg']}"
+
+
+def _sync_folder(path: Path) -> None:
+    """Wait until the names in a folder are on the disk, if the system can sync this folder.
+
+    A folder that may be written to but not read can't be synced, nor can any folder on some network disks. The files
+    in it are complete, so this is no reason to fail.
+    """
+    try:
+        _sync(path)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
 
 
 def _sync(path: Path) -> None:

@@ -9,6 +9,7 @@ import sys
 from importlib import import_module
 from inspect import isclass, isfunction
 from pathlib import Path
+from pkgutil import iter_modules
 
 import pytest
 
@@ -47,6 +48,14 @@ def test_type_checkers_see_the_names_that_are_loaded_at_run_time(page: str) -> N
         assert isinstance(statement, ast.ImportFrom)
         declared.update({alias.name: statement.module for alias in statement.names})
     assert declared == package._MODULES
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_module_hides_a_name(page: str) -> None:
+    """No module of a page has a public name: Python would give the module in its place."""
+    package = import_module(page)
+    modules = {module.name for module in iter_modules(package.__path__)}
+    assert modules.isdisjoint(package.__all__)
 
 
 @pytest.mark.parametrize("page", PAGES)

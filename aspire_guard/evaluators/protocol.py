@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard, runtime_checkable
 
 from aspire_guard.exchange import Exchange
 from aspire_guard.verdict import Score
@@ -46,7 +46,6 @@ class NamedThreshold:
     guarantee: str | None
 
 
-@runtime_checkable
 class GroupedThresholds(Protocol):
     """An evaluator with thresholds of its own for groups of questions, or for further bands."""
 
@@ -55,7 +54,6 @@ class GroupedThresholds(Protocol):
         ...
 
 
-@runtime_checkable
 class Fingerprinted(Protocol):
     """An evaluator whose scores may come from the model that answered.
 
@@ -69,7 +67,6 @@ class Fingerprinted(Protocol):
         ...
 
 
-@runtime_checkable
 class IncrementalEvaluator(Protocol):
     """An evaluator that scores an answer while it grows, and reads each token once."""
 
@@ -78,6 +75,21 @@ class IncrementalEvaluator(Protocol):
         ...
 
 
+# Since Python 3.12, isinstance() doesn't see attributes that come from __getattr__. An evaluator that wraps another one
+# that way would lose its groups' thresholds, so the functions below look for the attributes themselves.
+
+
+def has_grouped_thresholds(evaluator: Evaluator) -> TypeGuard[GroupedThresholds]:
+    """Tell whether an evaluator, or the one that it wraps, has `threshold_for`."""
+    return getattr(evaluator, "threshold_for", None) is not None
+
+
+def is_incremental(evaluator: Evaluator) -> TypeGuard[IncrementalEvaluator]:
+    """Tell whether an evaluator, or the one that it wraps, has `score_incrementally`."""
+    return getattr(evaluator, "score_incrementally", None) is not None
+
+
 def find_fingerprint(evaluator: Evaluator) -> str | None:
     """Return the evaluator's fingerprint, or None if it has no fingerprint."""
-    return evaluator.fingerprint if isinstance(evaluator, Fingerprinted) else None
+    fingerprint: str | None = getattr(evaluator, "fingerprint", None)
+    return fingerprint

@@ -27,7 +27,7 @@ from langchain_core.runnables.config import (
 )
 from langchain_core.runnables.utils import coro_with_context
 
-from aspire_guard.evaluators.protocol import Evaluator, IncrementalEvaluator
+from aspire_guard.evaluators.protocol import Evaluator, IncrementalEvaluator, is_incremental
 from aspire_guard.exchange import Exchange, get_message_text
 from aspire_guard.execution.effect_runner import CHAIN_TAG, GuardedCall
 from aspire_guard.execution.guarded_run import VERDICT_EVENT, GuardedRun
@@ -261,7 +261,7 @@ class _Gate:
         answer = self._released_text + piece
         exchange = self._run.extract(self.call.input, answer, self.call.recorder.documents)
         evaluator = self._evaluator
-        if isinstance(evaluator, IncrementalEvaluator):
+        if is_incremental(evaluator):
             evaluator = _PieceScorer(self, evaluator, piece)
         (result,) = score_exchanges(evaluator, [exchange])
         return result

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from aspire_guard.errors import PolicyError
-from aspire_guard.evaluators.protocol import Evaluator, GroupedThresholds, NamedThreshold
+from aspire_guard.evaluators.protocol import Evaluator, NamedThreshold, has_grouped_thresholds
 from aspire_guard.routing.routes import Accept, Routes
 from aspire_guard.verdict import Score
 
@@ -107,7 +107,7 @@ def resolve_threshold(
 
 def _find_threshold(evaluator: Evaluator, group: str | None, name: str) -> NamedThreshold:
     """Return the evaluator's threshold of this name for a group."""
-    if isinstance(evaluator, GroupedThresholds) and (group is not None or name != "accept"):
+    if has_grouped_thresholds(evaluator) and (group is not None or name != "accept"):
         threshold = evaluator.threshold_for(group, name)
         if threshold is not None:
             return threshold

@@ -9,9 +9,9 @@ from aspire_guard.lazy_names import load_lazily
 if TYPE_CHECKING:
     from aspire_integrations.chat_model import AspireChatModel
     from aspire_integrations.decisions import IS_RIGHT, AspireDecisionModel, DecisionEvaluator
+    from aspire_integrations.feedback import langsmith_feedback
     from aspire_integrations.graph_nodes import GuardedState, answer_node, review_node
     from aspire_integrations.graph_review import InterruptReview
-    from aspire_integrations.langsmith_feedback import langsmith_feedback
     from aspire_integrations.middleware import AspireGuardMiddleware
     from aspire_integrations.retriever import BM25Retriever, format_documents
 
@@ -41,7 +41,7 @@ _MODULES = {
     "InterruptReview": "aspire_integrations.graph_review",
     "answer_node": "aspire_integrations.graph_nodes",
     "format_documents": "aspire_integrations.retriever",
-    "langsmith_feedback": "aspire_integrations.langsmith_feedback",
+    "langsmith_feedback": "aspire_integrations.feedback",
     "review_node": "aspire_integrations.graph_nodes",
 }
 

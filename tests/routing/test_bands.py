@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from langchain_core.runnables import RunnableLambda
@@ -128,6 +129,23 @@ def test_the_policys_own_threshold_goes_before_the_evaluators() -> None:
         RoutingPolicy(group_by="tenant", threshold=0.6).resolve_bands(evaluator, "beta").threshold
         == 0.6
     )
+
+
+def test_an_evaluator_that_wraps_another_keeps_its_groups() -> None:
+    """The thresholds are found behind `__getattr__`, which isinstance() ignores from Python 3.12 on."""
+
+    class Wrapper:
+        def __init__(self, evaluator: Any) -> None:
+            self._evaluator = evaluator
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._evaluator, name)
+
+    careful = Calibrated(confidence=0.9, thresholds=(threshold(0.95, group="acme"),))
+    wrapper: Any = Wrapper(careful)
+    bands = RoutingPolicy(group_by="tenant").resolve_bands(wrapper, "acme")
+    assert not bands.accepts(score(0.9))
+    assert bands.accepts(score(0.95))
 
 
 def test_a_groups_threshold_has_its_own_guarantee() -> None:

@@ -16,7 +16,7 @@ from urllib3 import Retry
 
 from aspire_guard.observe import AspireCallbackHandler
 from aspire_guard.testing import ConstantEvaluator
-from aspire_integrations.langsmith_feedback import langsmith_feedback
+from aspire_integrations.feedback import langsmith_feedback
 
 
 @pytest.fixture
