@@ -6,8 +6,10 @@ import errno
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -19,9 +21,14 @@ _NO_FOLDER_SYNC = (errno.EACCES, errno.EPERM, errno.EBADF, errno.EINVAL, errno.E
 def replace_file(path: Path) -> Iterator[Path]:
     """Yield a path to write to. At the end of the block, the file written there replaces `path`.
 
-    The content is on the disk before the old file is removed. If the block raises, `path` stays as it was.
+    The content is on the disk before the old file is removed. If the block raises, `path` stays as it
+    was. A link stays a link: the file that it leads to is replaced. Several writers at once are safe,
+    and the last of them wins.
     """
-    partial = path.parent / f".{path.name}.partial"
+    path = path.resolve()
+    _remove_leftovers(path)
+    writer = f"{os.getpid()}-{threading.get_ident()}"
+    partial = path.parent / f".{path.name}.{writer}.partial"
     try:
         yield partial
         _sync(partial)
@@ -95,6 +102,24 @@ def _sync_folder(path: Path) -> None:
     except OSError as error:
         if error.errno not in _NO_FOLDER_SYNC:
             raise
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove what killed writers of this machine have left beside a file: checkpoints are large."""
+    for partial in path.parent.glob(f".{escape(path.name)}.*-*.partial"):
+        process, _, _ = partial.name.removeprefix(f".{path.name}.").partition("-")
+        if process.isdecimal() and not _is_running(int(process)):
+            partial.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is another user's
+        return True
+    return True
 
 
 def _sync(path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,31 @@ def test_an_error_leaves_the_old_file(tmp_path: Path) -> None:
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [
         ("policy.json", "old")
     ]
+
+
+def test_several_writers_at_once_leave_one_whole_file(tmp_path: Path) -> None:
+    """Each writer has a partial file of its own, and a reader never finds half a text."""
+    path = tmp_path / "policy.json"
+    texts = [str(digit) * 50_000 for digit in range(4)]
+    write_text(path, texts[0])
+    with ThreadPoolExecutor(len(texts)) as writers:
+        written = [writers.submit(write_text, path, text) for text in texts * 10]
+        while not all(future.done() for future in written):
+            assert path.read_text() in texts
+        for future in written:
+            future.result()
+    assert path.read_text() in texts
+    assert [file.name for file in tmp_path.iterdir()] == ["policy.json"]
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    """A policy that is linked into a folder is replaced where it lies."""
+    target, link = tmp_path / "policy-v1.json", tmp_path / "policy.json"
+    target.write_text("old")
+    link.symlink_to(target.name)
+    write_text(link, "new")
+    assert link.is_symlink()
+    assert target.read_text() == "new"
 
 
 def test_the_current_folder_is_no_file_to_replace(

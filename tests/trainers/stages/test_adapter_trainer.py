@@ -136,7 +136,9 @@ def test_a_run_killed_while_it_saves_ignores_the_half_written_file(tmp_path: Pat
     """An incomplete file beside the checkpoint is overwritten, and never read."""
     through = _trained(tmp_path / "through")
     (tmp_path / "killed").mkdir()
-    (tmp_path / "killed" / ".stage.safetensors.partial").write_bytes(b"half a checkpoint")
+    (tmp_path / "killed" / ".stage.safetensors.99999999-1.partial").write_bytes(
+        b"half a checkpoint"
+    )
     adapter = _adapter()
     _fit(adapter, tmp_path / "killed").run()
     assert torch.equal(adapter.weight, through)
