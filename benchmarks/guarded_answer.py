@@ -126,11 +126,13 @@ def main() -> None:
         aspire = replace(starter.aspire, self_eval=self_eval.requires_grad_(False))
         evaluator = SelfEvaluator(aspire, starter.manifest, starter.calibration)
         guarded, alone = time_guard(evaluator, starter, settings)
-        added = [a - b for a, b in zip(guarded, alone, strict=True)]
+        added = [both - answer for both, answer in zip(guarded, alone, strict=True)]
         print_comparison(f"{name}, added", added, alone, divide(added, alone), wanted)
         # An added time within the noise of the two other times would make any ratio possible, so it counts as at
         # least a hundredth of the answer's time.
-        least_added = [max(a, b / 100) for a, b in zip(added, alone, strict=True)]
+        least_added = [
+            max(seconds, answer / 100) for seconds, answer in zip(added, alone, strict=True)
+        ]
         ratios = [entropy / seconds for seconds in least_added]
         print_comparison(f"{name}, semantic entropy", added, [entropy], ratios, "at least 10")
 

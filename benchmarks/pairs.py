@@ -23,12 +23,12 @@ class Settings:
 
     Attributes:
         records: the questions. Some are about the same passage.
-        apart: the same number of questions if the data has them, each about a passage of its own.
+        one_per_passage: the same number of questions if the data has them, each about another passage.
         pairs: the number of pairs of calls.
     """
 
     records: list[QARecord]
-    apart: list[QARecord]
+    one_per_passage: list[QARecord]
     pairs: int
 
 
@@ -45,7 +45,7 @@ def parse_settings(description: str | None, *, records: int, pairs: int) -> Sett
     by_passage = {record.context: record for record in answerable}
     return Settings(
         records=sample_records(answerable, arguments.records, seed=0),
-        apart=list(by_passage.values())[: arguments.records],
+        one_per_passage=list(by_passage.values())[: arguments.records],
         pairs=arguments.pairs,
     )
 

@@ -122,7 +122,7 @@ def format_page(work: Path) -> Iterator[str]:
 
 
 def describe_training(folders: Sequence[Path]) -> str:
-    """Say what the evaluators were trained on, and what kind of θs they have."""
+    """Describe the evaluators' training data and their θs."""
     provenances = [read_manifest(folder).provenance for folder in folders]
     questions = sorted({provenance["train_records"] for provenance in provenances})
     ranks = sorted({provenance["config"]["self_evaluation"]["rank"] for provenance in provenances})

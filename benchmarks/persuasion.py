@@ -20,7 +20,7 @@ import argparse
 import math
 import re
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -140,8 +140,9 @@ def format_row(family: str, scores: Sequence[FamilyScores], threshold: float) ->
 
 def _collect(scores: Sequence[FamilyScores], measure: str) -> Numbers:
     """Return a measure of all scores, `(answers, phrases, 1 + fillers)`."""
-    flat = [getattr(score, measure) for table in scores for row in table for score in row]
-    return np.array(flat).reshape(len(scores), -1, 1 + len(FILLERS))
+    rows = chain.from_iterable(scores)
+    values = [getattr(score, measure) for score in chain.from_iterable(rows)]
+    return np.array(values).reshape(len(scores), -1, 1 + len(FILLERS))
 
 
 def load_evaluator(folder: Path | None) -> SelfEvaluator:

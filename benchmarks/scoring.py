@@ -56,7 +56,7 @@ def main() -> None:
     """Print a line for passages with one question each, and a line for passages with several questions."""
     settings = parse_settings(__doc__, records=12, pairs=5)
     evaluator = SelfEvaluator.starter()
-    compare(evaluator, settings.apart, "a passage each", settings.pairs)
+    compare(evaluator, settings.one_per_passage, "a passage each", settings.pairs)
     compare(evaluator, settings.records, "passages shared", settings.pairs)
 
 

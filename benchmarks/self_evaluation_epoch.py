@@ -43,7 +43,7 @@ _KINDS: dict[str, tuple[dict[str, Any], str]] = {
 
 
 def sample_answers(aspire: AspireLM, records: Sequence[QARecord]) -> list[SampledAnswers]:
-    """Decode ten beams a question under the starter's θp."""
+    """Decode ten beams per question under the starter's θp."""
     answers = []
     for batch in group_by_context(records, _BATCH_SIZE, seed=0):
         beams = decode_records(aspire, batch, k=_ANSWERS, max_new_tokens=20)[0]
@@ -109,7 +109,7 @@ def compare(
         reference = make_reference(aspire, rows, config.length, folder)
 
         def train() -> None:
-            # With a new checkpoint, the training can't resume the one before.
+            # With a new checkpoint, training can't resume the run before.
             checkpoint = Path(folder) / f"{time.perf_counter_ns()}.safetensors"
             progress = Progress("epoch")
             tune_self_evaluation(
@@ -126,7 +126,7 @@ def compare(
 def main() -> None:
     """Print a line for each kind of θs."""
     settings = parse_settings(__doc__, records=4, pairs=3)
-    # Without its θs, which stage 3 would train further.
+    # Stage 3 would continue the starter's θs, so θs is removed.
     aspire = replace(SelfEvaluator.starter().aspire, self_eval=None)
     answers = sample_answers(aspire, settings.records)
     for name, (kind, wanted) in _KINDS.items():

@@ -3,7 +3,7 @@
     python benchmarks/sentence_release.py
 
 A scripted chain writes eight sentences of twelve words, 20 ms a word, and the evaluator takes no time. The chain's own
-stream, without a guard, is there for comparison. All three run in turn, and the figures are medians of five rounds.
+stream, without a guard, is timed for comparison. All three run in turn, and the figures are medians of five rounds.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def time_stream(chain: Runnable[Any, Any]) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Print a row for each way of release."""
+    """Print a row for each kind of release."""
     first: dict[str, list[float]] = {name: [] for name in CHAINS}
     last: dict[str, list[float]] = {name: [] for name in CHAINS}
     for _ in range(ROUNDS):

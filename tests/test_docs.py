@@ -103,6 +103,6 @@ def test_the_readme_has_the_figures_of_the_starter_evaluator() -> None:
 
 
 def test_the_page_of_commands_is_up_to_date() -> None:
-    """docs/commands.md is the help text of the commands; `make docs` writes it."""
+    """docs/commands.md is the help text of the commands. `make docs` writes it."""
     make_page = runpy.run_path(str(DOCS / "commands.py"))["format_page"]
     assert read_page(DOCS / "commands.md") == make_page()

@@ -136,8 +136,8 @@ def test_a_command_for_the_parent_graph_is_an_error_of_the_chain(way: str) -> No
 
 
 @SYNC_AND_ASYNC
-def test_a_graph_that_is_told_to_stop_stops(way: str) -> None:
-    """An order to stop is no command, and passes like an interrupt."""
+def test_a_graph_with_an_order_to_stop_stops(way: str) -> None:
+    """An order to stop is not a command, and passes through like an interrupt."""
 
     def stop(state: Any) -> Any:
         raise GraphDrained

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from aspire_guard.cli.app import main
 from aspire_guard.evaluators.evaluator_folder import read_calibration, read_manifest, save_evaluator
 from aspire_guard.routing.policy import RoutingPolicy
 from aspire_guard.selection.calibration import Threshold
@@ -21,22 +21,17 @@ from aspire_guard.selection.risk_control.thresholds import choose_threshold
 from aspire_guard.selection.scored_answers import read_scored
 from aspire_guard.testing import tiny_evaluator
 
+Run = Callable[..., int]
+Captured = pytest.CaptureFixture[str]
+
 N = 2000
 TUTORIAL = Path(__file__).parents[2] / "docs" / "calibration.md"
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    """The exit code of `aspire-guard` with these arguments."""
-    monkeypatch.setattr("sys.argv", ["aspire-guard", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    code = stop.value.code
-    assert isinstance(code, int)
-    return code
-
-
-def lines(n: int = N, seed: int = 0, shift: float = 0.0, **fields: Any) -> list[dict[str, Any]]:
-    """Answers whose score tells well how likely they are right; `fields` are functions of the row's number."""
+def make_lines(
+    n: int = N, seed: int = 0, shift: float = 0.0, **fields: Any
+) -> list[dict[str, Any]]:
+    """Make answers whose score ranks them well. `fields` are functions of the row's number."""
     rng = np.random.default_rng(seed)
     scores = -rng.exponential(0.8, n) - shift
     chances = 1 / (1 + np.exp(-(4 + 5 * scores)))
@@ -56,7 +51,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 @pytest.fixture
 def scored(tmp_path: Path) -> Path:
-    return write(tmp_path / "scored.jsonl", lines())
+    return write(tmp_path / "scored.jsonl", make_lines())
 
 
 @pytest.fixture
@@ -69,11 +64,11 @@ def evaluator(tmp_path: Path) -> Path:
 
 
 def test_calibrate_prints_the_threshold_and_what_it_promises(
-    scored: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    scored: Path, run_command: Run, capsys: Captured
 ) -> None:
     """A table with the threshold on both scales, and the guarantee in one sentence."""
-    assert run(monkeypatch, "calibrate", scored, "--target-risk", 0.1, "--method", "platt") == 0
-    said = capsys.readouterr()
+    assert run_command("calibrate", scored, "--target-risk", 0.1, "--method", "platt") == 0
+    captured = capsys.readouterr()
     answers = read_scored(scored)
     fitted = fit_calibrator(answers.selection_score, answers.correct, method="platt")
     threshold = choose_threshold(
@@ -85,49 +80,48 @@ def test_calibrate_prints_the_threshold_and_what_it_promises(
     )
     assert isinstance(threshold, Threshold)
     assert threshold.selection_score is not None
-    assert f"│ accept │ {threshold.confidence:.4f} " in said.out
-    assert f"│ {threshold.selection_score:.4f} " in said.out
-    assert f"│ {threshold.coverage:.1%} " in said.out
+    assert f"│ accept │ {threshold.confidence:.4f} " in captured.out
+    assert f"│ {threshold.selection_score:.4f} " in captured.out
+    assert f"│ {threshold.coverage:.1%} " in captured.out
     assert (
         "accept: with probability 95 % over the calibration answers, at most 10 % of the released"
-        in said.out
+        in captured.out
     )
-    assert "for questions like the 2,000 calibrated on" in said.out
-    assert "confidence by platt: Brier score 0." in said.out
-    assert said.err == ""
+    assert "for questions like the 2,000 calibrated on" in captured.out
+    assert "confidence by platt: Brier score 0." in captured.out
+    assert captured.err == ""
 
 
 def test_scores_of_another_evaluator_are_refused(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run_command: Run, tmp_path: Path, capsys: Captured
 ) -> None:
-    """No evaluator keeps the promise of another's scores; with its own, calibrated once or twice, all is well."""
+    """No evaluator keeps the promise of another's scores. Its own are accepted, before and after a calibration."""
     mine, other = (tmp_path / name for name in ("mine", "other"))
     for folder, seed in ((mine, 0), (other, 1)):
         evaluator = tiny_evaluator(seed=seed)
         save_evaluator(folder, evaluator.aspire, evaluator.manifest, evaluator.calibration)
     named = {folder: read_manifest(folder).scorer for folder in (mine, other)}
     assert len(set(named.values())) == 2
-    file = write(tmp_path / "of-mine.jsonl", lines(evaluator=lambda i: named[mine]))
+    file = write(tmp_path / "of-mine.jsonl", make_lines(evaluator=lambda i: named[mine]))
     before = (other / "calibration.json").read_bytes()
-    assert run(monkeypatch, "calibrate", file, "--target-risk", "0.2", "--evaluator", other) == 2
+    assert run_command("calibrate", file, "--target-risk", "0.2", "--evaluator", other) == 2
     assert "expected scores of the evaluator in" in capsys.readouterr().err
     assert (other / "calibration.json").read_bytes() == before
     for _ in range(2):
-        assert run(monkeypatch, "calibrate", file, "--target-risk", "0.2", "--evaluator", mine) == 0
+        assert run_command("calibrate", file, "--target-risk", "0.2", "--evaluator", mine) == 0
     mixed = write(
-        tmp_path / "mixed.jsonl", lines(evaluator=lambda i: named[mine if i % 2 else other])
+        tmp_path / "mixed.jsonl", make_lines(evaluator=lambda i: named[mine if i % 2 else other])
     )
-    assert run(monkeypatch, "calibrate", mixed, "--target-risk", "0.2") == 2
+    assert run_command("calibrate", mixed, "--target-risk", "0.2") == 2
     assert "line 2: expected the evaluator of the first line" in capsys.readouterr().err
 
 
 def test_scores_that_rank_the_wrong_way_round_are_warned_of(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run_command: Run, tmp_path: Path, capsys: Captured
 ) -> None:
     """All answers have one confidence then, and no threshold parts them."""
-    rows = [row | {"correct": not row["correct"]} for row in lines()]
-    run(
-        monkeypatch,
+    rows = [row | {"correct": not row["correct"]} for row in make_lines()]
+    run_command(
         "calibrate",
         write(tmp_path / "wrong.jsonl", rows),
         "--target-risk",
@@ -141,22 +135,18 @@ def test_scores_that_rank_the_wrong_way_round_are_warned_of(
     )
 
 
-def test_the_scored_answers_are_not_written_over(
-    monkeypatch: pytest.MonkeyPatch, scored: Path
-) -> None:
-    """By a policy that is to be written into the very file."""
+def test_the_scored_answers_are_not_written_over(run_command: Run, scored: Path) -> None:
+    """A policy must not be written into their file."""
     before = scored.read_bytes()
-    assert run(monkeypatch, "calibrate", scored, "--target-risk", "0.2", "--policy", scored) == 2
+    assert run_command("calibrate", scored, "--target-risk", "0.2", "--policy", scored) == 2
     assert scored.read_bytes() == before
 
 
 def test_calibrate_prints_one_json_object_alone_on_standard_output(
-    scored: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    scored: Path, run_command: Run, capsys: Captured
 ) -> None:
     """A script finds the threshold, its promise and the losses of every calibrator that was tried."""
-    assert (
-        run(monkeypatch, "calibrate", scored, "--target-risk", 0.1, "--delta", 0.1, "--json") == 0
-    )
+    assert run_command("calibrate", scored, "--target-risk", 0.1, "--delta", 0.1, "--json") == 0
     result = json.loads(capsys.readouterr().out)
     [threshold] = result["thresholds"]
     assert (result["n"], result["missing"]) == (N, [])
@@ -172,36 +162,36 @@ def test_calibrate_prints_one_json_object_alone_on_standard_output(
 def test_no_threshold_is_exit_code_3_and_nothing_is_written(
     evaluator: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    run_command: Run,
+    capsys: Captured,
 ) -> None:
     """It says the best that could have been promised, and how many more labels should do."""
-    scored, policy = write(tmp_path / "scored.jsonl", lines(300)), tmp_path / "policy.json"
+    scored, policy = write(tmp_path / "scored.jsonl", make_lines(300)), tmp_path / "policy.json"
     before = read_calibration(evaluator)
     asked = ("--target-risk", 0.01, "--evaluator", evaluator, "--policy", policy)
-    assert run(monkeypatch, "calibrate", scored, *asked) == 3
-    said = capsys.readouterr().out
+    assert run_command("calibrate", scored, *asked) == 3
+    output = capsys.readouterr().out
     assert (
         "accept: no threshold keeps wrong answers at 1 % of the released ones or fewer with probability 95 %"
-        in said
+        in output
     )
-    assert "the least that could have been promised is" in said
-    assert "more labelled answers like these should do" in said
+    assert "the least that could have been promised is" in output
+    assert "more labelled answers like these should do" in output
     assert read_calibration(evaluator) == before
     assert not policy.exists()
-    assert run(monkeypatch, "calibrate", scored, "--target-risk", 0.01, "--json") == 3
+    assert run_command("calibrate", scored, "--target-risk", 0.01, "--json") == 3
     result = json.loads(capsys.readouterr().out)
     assert result["thresholds"] == []
     assert result["missing"][0]["more_needed"] > 0
 
 
 def test_an_evaluator_takes_the_calibration_and_keeps_all_else(
-    scored: Path, evaluator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scored: Path, evaluator: Path, tmp_path: Path, run_command: Run
 ) -> None:
-    """The folder is sound after it, carries the promise, and the policy beside it has the same threshold."""
+    """The folder stays sound and carries the promise, and the policy has the same threshold."""
     before, policy = read_manifest(evaluator), tmp_path / "policy.json"
     asked = ("--target-risk", 0.1, "--evaluator", evaluator, "--policy", policy)
-    assert run(monkeypatch, "calibrate", scored, *asked) == 0
+    assert run_command("calibrate", scored, *asked) == 0
     calibration = read_calibration(evaluator)
     assert (calibration.n, calibration.source) == (N, "scored.jsonl")
     assert calibration.guarantee is not None
@@ -218,18 +208,15 @@ def test_an_evaluator_takes_the_calibration_and_keeps_all_else(
 def test_a_policy_alone_has_a_threshold_on_the_confidences_that_the_lines_have(
     scored: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    run_command: Run,
+    capsys: Captured,
 ) -> None:
     """Without --evaluator the guard keeps the confidences it had, and releases the same answers on that scale."""
     policy = tmp_path / "policy.json"
-    assert (
-        run(monkeypatch, "calibrate", scored, "--target-risk", 0.1, "--policy", policy, "--json")
-        == 0
-    )
-    said = capsys.readouterr()
-    [threshold] = json.loads(said.out)["thresholds"]
-    assert said.err.endswith("on the scale of the confidences in the lines\n")
+    assert run_command("calibrate", scored, "--target-risk", 0.1, "--policy", policy, "--json") == 0
+    captured = capsys.readouterr()
+    [threshold] = json.loads(captured.out)["thresholds"]
+    assert captured.err.endswith("on the scale of the confidences in the lines\n")
     answers, released_from = (
         read_scored(scored),
         RoutingPolicy.model_validate_json(policy.read_text()).threshold,
@@ -242,27 +229,27 @@ def test_a_policy_alone_has_a_threshold_on_the_confidences_that_the_lines_have(
 
 
 def test_a_policy_that_releases_everything_has_a_threshold_of_zero(
-    scored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scored: Path, tmp_path: Path, run_command: Run
 ) -> None:
-    """If even the lowest score may be released, so may one that is lower still."""
+    """If even the lowest score may be released, so may a lower score."""
     policy = tmp_path / "policy.json"
-    assert run(monkeypatch, "calibrate", scored, "--target-coverage", 1, "--policy", policy) == 0
+    assert run_command("calibrate", scored, "--target-coverage", 1, "--policy", policy) == 0
     assert json.loads(policy.read_text()) == {"threshold": 0.0}
 
 
 def test_a_policy_needs_confidences_on_one_scale(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, run_command: Run, capsys: Captured
 ) -> None:
     """Lines without a confidence, or with one of another evaluator here and there, can't carry the threshold over."""
     asked = ("--target-risk", 0.1, "--policy", tmp_path / "policy.json")
-    without = lines(confidence=lambda i: None)
-    assert run(monkeypatch, "calibrate", write(tmp_path / "without.jsonl", without), *asked) == 2
+    without = make_lines(confidence=lambda i: None)
+    assert run_command("calibrate", write(tmp_path / "without.jsonl", without), *asked) == 2
     assert (
         'expected a "confidence" in every line, to give the policy its scale'
         in capsys.readouterr().err
     )
-    mixed = lines(confidence=lambda i: 0.5 + 0.1 * (i % 2))
-    assert run(monkeypatch, "calibrate", write(tmp_path / "mixed.jsonl", mixed), *asked) == 2
+    mixed = make_lines(confidence=lambda i: 0.5 + 0.1 * (i % 2))
+    assert run_command("calibrate", write(tmp_path / "mixed.jsonl", mixed), *asked) == 2
     assert (
         "expected confidences that rise with the scores, found 0.6 on both sides"
         in capsys.readouterr().err
@@ -273,10 +260,10 @@ def test_a_policy_needs_confidences_on_one_scale(
 def test_bands_hold_together_and_one_without_a_threshold_stays_closed(
     scored: Path,
     evaluator: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    run_command: Run,
+    capsys: Captured,
 ) -> None:
-    """The target risk is that of the band "accept"; δ is shared by all bands; what can't be kept releases nothing."""
+    """The target risk is for the band "accept". All bands share δ. A band that can't keep its risk is closed."""
     bands = (
         "--target-risk",
         0.1,
@@ -287,7 +274,7 @@ def test_bands_hold_together_and_one_without_a_threshold_stays_closed(
         "--evaluator",
         evaluator,
     )
-    assert run(monkeypatch, "calibrate", scored, *bands) == 0
+    assert run_command("calibrate", scored, *bands) == 0
     calibration = read_calibration(evaluator)
     assert [(t.name, t.target, t.releases) for t in calibration.thresholds] == [
         ("gold", 0.001, False),
@@ -298,27 +285,26 @@ def test_bands_hold_together_and_one_without_a_threshold_stays_closed(
     assert review.confidence < accept.confidence == calibration.threshold
     assert accept.guarantee is not None
     assert accept.guarantee.family == 3
-    said = capsys.readouterr().out
-    assert "gold: no threshold keeps wrong answers at 0.1 %" in said
+    output = capsys.readouterr().out
+    assert "gold: no threshold keeps wrong answers at 0.1 %" in output
     assert (
         "review: with probability 95 % over the calibration answers, for all 3 thresholds at once, at most"
-        in said
+        in output
     )
 
 
 def test_every_group_has_a_threshold_of_its_own(
     tmp_path: Path,
     evaluator: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    run_command: Run,
+    capsys: Captured,
 ) -> None:
     """A group too small for any threshold stays closed, and so does whatever belongs to no group."""
     scored = write(
-        tmp_path / "scored.jsonl", lines(group=lambda i: "tiny" if i < 5 else "ab"[i % 2])
+        tmp_path / "scored.jsonl", make_lines(group=lambda i: "tiny" if i < 5 else "ab"[i % 2])
     )
     assert (
-        run(
-            monkeypatch,
+        run_command(
             "calibrate",
             scored,
             "--target-risk",
@@ -337,9 +323,7 @@ def test_every_group_has_a_threshold_of_its_own(
     assert "tiny: no threshold keeps wrong answers at 10 %" in capsys.readouterr().out
     policy = tmp_path / "policy.json"
     assert (
-        run(
-            monkeypatch, "calibrate", scored, "--target-risk", 0.1, "--by-group", "--policy", policy
-        )
+        run_command("calibrate", scored, "--target-risk", 0.1, "--by-group", "--policy", policy)
         == 2
     )
     assert "policy: expected a threshold for all answers, found" in capsys.readouterr().err
@@ -348,30 +332,30 @@ def test_every_group_has_a_threshold_of_its_own(
 def test_costs_choose_the_cheapest_threshold(
     tmp_path: Path,
     scored: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    run_command: Run,
+    capsys: Captured,
 ) -> None:
-    """Dear mistakes make it strict; costs of their own in the lines stand in place of `wrong`."""
-    own = write(tmp_path / "own.jsonl", lines(cost=lambda i: 20.0))
+    """Expensive mistakes make it strict. Costs in the lines replace `wrong`."""
+    own = write(tmp_path / "own.jsonl", make_lines(cost=lambda i: 20.0))
     coverages = []
     for data, cost in (
         (scored, "wrong=2,abstain=1"),
         (scored, "wrong=20,abstain=1"),
         (own, "abstain=1"),
     ):
-        assert run(monkeypatch, "calibrate", data, "--cost", cost, "--json") == 0
+        assert run_command("calibrate", data, "--cost", cost, "--json") == 0
         [threshold] = json.loads(capsys.readouterr().out)["thresholds"]
         assert (threshold["objective"], threshold["promise"]) == ("cost", None)
         coverages.append(threshold["coverage"])
     assert coverages[0] > coverages[1] == coverages[2]
-    assert run(monkeypatch, "calibrate", scored, "--cost", "wrong=2,abstain=1") == 0
+    assert run_command("calibrate", scored, "--cost", "wrong=2,abstain=1") == 0
     assert (
         "on these answers; an estimate on these answers, not a guarantee" in capsys.readouterr().out
     )
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (
             (),
@@ -424,30 +408,28 @@ def test_costs_choose_the_cheapest_threshold(
 )
 def test_bad_options_are_one_line_and_exit_code_2(
     options: tuple[object, ...],
-    said: str,
+    message: str,
     scored: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    run_command: Run,
+    capsys: Captured,
 ) -> None:
     """The error tells what was expected and what was found, and nothing else."""
-    assert run(monkeypatch, "calibrate", scored, *options) == 2
+    assert run_command("calibrate", scored, *options) == 2
     error = capsys.readouterr().err
-    assert said in error
+    assert message in error
     assert error.count("\n") == 1
 
 
 def test_poor_answers_are_calibrated_with_a_warning(
     tmp_path: Path,
     evaluator: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    run_command: Run,
+    capsys: Captured,
 ) -> None:
-    """Few answers, and answers of the evaluator's own training data, are told of on standard error."""
-    rows = [row | {"id": f"faq.jsonl/{i}"} for i, row in enumerate(lines(50))]
+    """Standard error warns of few answers, and of answers from the evaluator's own training data."""
+    rows = [row | {"id": f"faq.jsonl/{i}"} for i, row in enumerate(make_lines(50))]
     scored = write(tmp_path / "scored.jsonl", rows)
-    assert (
-        run(monkeypatch, "calibrate", scored, "--target-risk", 0.5, "--evaluator", evaluator) == 0
-    )
+    assert run_command("calibrate", scored, "--target-risk", 0.5, "--evaluator", evaluator) == 0
     few, trained_on = capsys.readouterr().err.splitlines()
     assert few.startswith("warning: scored.jsonl: expected 100 labelled answers or more, found 50")
     assert trained_on.startswith(
@@ -459,22 +441,21 @@ def test_report_writes_one_page(
     scored: Path,
     evaluator: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    run_command: Run,
+    capsys: Captured,
 ) -> None:
-    """With an evaluator, which keeps its calibration, and without; answers of the calibration are no test."""
+    """An evaluator is optional, and keeps its calibration. A test must not repeat the calibration's answers."""
     page, test, before = (
         tmp_path / "report.html",
         tmp_path / "test.jsonl",
         read_calibration(evaluator),
     )
     asked = {"question": "<b>Who?</b>", "answer": "Ann"}
-    write(test, [row | asked | {"id": f"t{row['id']}"} for row in lines(300, seed=5)])
-    assert run(monkeypatch, "report", scored, "--output", page) == 0
+    write(test, [row | asked | {"id": f"t{row['id']}"} for row in make_lines(300, seed=5)])
+    assert run_command("report", scored, "--output", page) == 0
     alone = page.read_text("utf-8")
     assert (
-        run(
-            monkeypatch,
+        run_command(
             "report",
             scored,
             "--test",
@@ -493,10 +474,10 @@ def test_report_writes_one_page(
     assert "&lt;b&gt;Who?&lt;/b&gt;" in tested
     assert read_calibration(evaluator) == before
     assert capsys.readouterr().err == ""
-    assert run(monkeypatch, "report", scored, "--test", scored, "--output", page) == 2
+    assert run_command("report", scored, "--test", scored, "--output", page) == 2
     assert capsys.readouterr().err.count("\n") == 1
     kept = test.read_bytes()
-    assert run(monkeypatch, "report", scored, "--test", test, "--output", test) == 2
+    assert run_command("report", scored, "--test", test, "--output", test) == 2
     assert "expected another file to write than" in capsys.readouterr().err
     assert test.read_bytes() == kept
 
@@ -504,36 +485,36 @@ def test_report_writes_one_page(
 def test_the_monitor_starts_watches_and_raises_the_alarm(
     scored: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    run_command: Run,
+    capsys: Captured,
 ) -> None:
     """Scores like those calibrated on are fine, a file's lines count once, and other scores end in exit code 4."""
     state = tmp_path / "state.json"
-    assert run(monkeypatch, "monitor", state, "--calibration", scored, "--target-risk", 0.1) == 0
+    assert run_command("monitor", state, "--calibration", scored, "--target-risk", 0.1) == 0
     assert capsys.readouterr().out.startswith("ok: nothing speaks against the guarantee")
-    same = write(tmp_path / "same.jsonl", lines(500, seed=1))
+    same = write(tmp_path / "same.jsonl", make_lines(500, seed=1))
     for _ in range(2):
-        assert run(monkeypatch, "monitor", state, "--scores", same) == 0
-    said = capsys.readouterr()
+        assert run_command("monitor", state, "--scores", same) == 0
+    captured = capsys.readouterr()
     assert (
-        said.err
+        captured.err
         == f"warning: {same}: all of 500 lines were counted before, and are not counted again\n"
     )
-    assert "scores: 500, on average above" in said.out
-    write(same, [*lines(500, seed=1), *lines(100, seed=6)])
-    assert run(monkeypatch, "monitor", state, "--scores", same) == 0
-    said = capsys.readouterr()
+    assert "scores: 500, on average above" in captured.out
+    write(same, [*make_lines(500, seed=1), *make_lines(100, seed=6)])
+    assert run_command("monitor", state, "--scores", same) == 0
+    captured = capsys.readouterr()
     assert (
-        said.err
+        captured.err
         == f"warning: {same}: the first 500 of 600 lines were counted before, and are not counted again\n"
     )
-    assert "scores: 600, on average above" in said.out
-    other = write(tmp_path / "other.jsonl", lines(500, seed=2, shift=0.5))
-    assert run(monkeypatch, "monitor", state, "--scores", other) == 4
+    assert "scores: 600, on average above" in captured.out
+    other = write(tmp_path / "other.jsonl", make_lines(500, seed=2, shift=0.5))
+    assert run_command("monitor", state, "--scores", other) == 4
     assert capsys.readouterr().out.startswith(
         "alarm: the scores are not like the calibration scores"
     )
-    assert run(monkeypatch, "monitor", state) == 4
+    assert run_command("monitor", state) == 4
     assert RiskMonitor.load(state).record.shift.n == 1100
 
 
@@ -541,19 +522,17 @@ def test_the_monitor_takes_the_evaluators_promise_and_only_labels_of_what_it_rel
     scored: Path,
     evaluator: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    run_command: Run,
+    capsys: Captured,
 ) -> None:
     """All answers that were reviewed may be given: those that the threshold holds back are not its promise."""
     state, reviewed = (
         tmp_path / "state.json",
-        write(tmp_path / "reviewed.jsonl", lines(400, seed=3)),
+        write(tmp_path / "reviewed.jsonl", make_lines(400, seed=3)),
     )
-    assert (
-        run(monkeypatch, "calibrate", scored, "--target-risk", 0.2, "--evaluator", evaluator) == 0
-    )
+    assert run_command("calibrate", scored, "--target-risk", 0.2, "--evaluator", evaluator) == 0
     start = ("--calibration", scored, "--evaluator", evaluator, "--labels", reviewed)
-    assert run(monkeypatch, "monitor", state, *start) == 0
+    assert run_command("monitor", state, *start) == 0
     errors, answers, calibration = (
         RiskMonitor.load(state).record.errors,
         read_scored(reviewed),
@@ -565,9 +544,12 @@ def test_the_monitor_takes_the_evaluators_promise_and_only_labels_of_what_it_rel
     assert 0 < errors.n < 400
     write(
         reviewed,
-        [*lines(400, seed=3), *(row | {"id": f"later {row['id']}"} for row in lines(100, seed=7))],
+        [
+            *make_lines(400, seed=3),
+            *(row | {"id": f"later {row['id']}"} for row in make_lines(100, seed=7)),
+        ],
     )
-    assert run(monkeypatch, "monitor", state, "--labels", reviewed, "--evaluator", evaluator) == 0
+    assert run_command("monitor", state, "--labels", reviewed, "--evaluator", evaluator) == 0
     released = (
         calibration.calibrator.confidences(read_scored(reviewed).selection_score)
         >= calibration.threshold
@@ -575,17 +557,17 @@ def test_the_monitor_takes_the_evaluators_promise_and_only_labels_of_what_it_rel
     assert RiskMonitor.load(state).record.errors.n == released.sum() > errors.n
     fixed = [json.loads(line) for line in reviewed.read_text("utf-8").splitlines()]
     write(reviewed, [fixed[0] | {"correct": not fixed[0]["correct"]}, *fixed[1:]])
-    assert run(monkeypatch, "monitor", state, "--labels", reviewed, "--evaluator", evaluator) == 0
+    assert run_command("monitor", state, "--labels", reviewed, "--evaluator", evaluator) == 0
     assert RiskMonitor.load(state).record.errors.n == released.sum()
     wrong = write(
-        tmp_path / "wrong.jsonl", [row | {"correct": False} for row in lines(400, seed=4)]
+        tmp_path / "wrong.jsonl", [row | {"correct": False} for row in make_lines(400, seed=4)]
     )
-    assert run(monkeypatch, "monitor", state, "--labels", wrong, "--evaluator", evaluator) == 4
+    assert run_command("monitor", state, "--labels", wrong, "--evaluator", evaluator) == 4
     assert "alarm: more released answers are wrong than was promised" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ((), "found: No such file or directory; start one with its calibration answers"),
         (
@@ -608,17 +590,18 @@ def test_the_monitor_takes_the_evaluators_promise_and_only_labels_of_what_it_rel
 )
 def test_a_monitor_that_cannot_start_is_one_line_and_exit_code_2(
     options: tuple[object, ...],
-    said: str,
+    message: str,
     scored: Path,
     evaluator: Path,
+    run_command: Run,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    capsys: Captured,
 ) -> None:
     """The error tells what is missing, and no file is made."""
     monkeypatch.chdir(scored.parent)
-    assert run(monkeypatch, "monitor", "state.json", *options) == 2
+    assert run_command("monitor", "state.json", *options) == 2
     error = capsys.readouterr().err
-    assert said in error
+    assert message in error
     assert error.count("\n") == 1
     assert not Path("state.json").exists()
 
@@ -626,19 +609,19 @@ def test_a_monitor_that_cannot_start_is_one_line_and_exit_code_2(
 def test_a_monitor_is_not_started_over(
     scored: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    run_command: Run,
+    capsys: Captured,
 ) -> None:
-    """--calibration beside a monitor that is there would forget what it has seen."""
+    """--calibration with an existing monitor would forget what it has seen."""
     state = tmp_path / "state.json"
     start = ("--calibration", scored, "--target-risk", 0.1)
-    assert run(monkeypatch, "monitor", state, *start) == 0
-    assert run(monkeypatch, "monitor", state, *start) == 2
+    assert run_command("monitor", state, *start) == 0
+    assert run_command("monitor", state, *start) == 2
     assert "expected a new file for the monitor, found one" in capsys.readouterr().err
 
 
 def test_the_tutorial_shows_what_the_commands_print(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, run_command: Run, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     """Every line of output in docs/calibration.md is printed for the answers that the page makes up, but for dates."""
     page = TUTORIAL.read_text("utf-8")
@@ -651,8 +634,8 @@ def test_the_tutorial_shows_what_the_commands_print(
     shown = re.findall(r"^\$ aspire-guard (.*)\n((?:(?!\$|```).+\n)+)", page, re.MULTILINE)
     assert len(shown) == 3
     for command, expected in shown:
-        assert run(monkeypatch, *shlex.split(command)) in (0, 3)
-        said = capsys.readouterr()
-        printed = re.sub(r"\d{4}-\d\d-\d\d", "DATE", said.out + said.err).splitlines()
+        assert run_command(*shlex.split(command)) in (0, 3)
+        captured = capsys.readouterr()
+        printed = re.sub(r"\d{4}-\d\d-\d\d", "DATE", captured.out + captured.err).splitlines()
         lines_shown = re.sub(r"\d{4}-\d\d-\d\d", "DATE", expected).splitlines()
         assert [line for line in lines_shown if line != "…" and line not in printed] == []

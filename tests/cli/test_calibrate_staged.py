@@ -12,7 +12,6 @@ import pytest
 from langchain_core.runnables import RunnableLambda
 
 from aspire_guard import AspireGuard, RoutingPolicy, Verdict
-from aspire_guard.cli.app import main
 from aspire_guard.evaluators.evaluator_folder import (
     read_calibration,
     read_manifest,
@@ -22,18 +21,11 @@ from aspire_guard.exchange import Exchange
 from aspire_guard.review.queue import ReviewQueue
 from aspire_guard.testing import ConstantEvaluator, tiny_evaluator
 
+Run = Callable[..., int]
+Captured = pytest.CaptureFixture[str]
+
 COSTS = "wrong=20,abstain=4,fallback=1,review=3"
 Rows = list[dict[str, Any]]
-
-
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    """The exit code of `aspire-guard calibrate` with these arguments."""
-    monkeypatch.setattr("sys.argv", ["aspire-guard", "calibrate", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    code = stop.value.code
-    assert isinstance(code, int)
-    return code
 
 
 def draw(n: int, seed: int, **fields: Any) -> Rows:
@@ -66,7 +58,7 @@ def records(tmp_path: Path) -> Path:
     return write(tmp_path / "staged.jsonl", draw(2000, 0))
 
 
-def guard_for(policy: RoutingPolicy, confidence: Callable[[Exchange], float]) -> AspireGuard:
+def make_guard(policy: RoutingPolicy, confidence: Callable[[Exchange], float]) -> AspireGuard:
     """A guard over a chain that answers `answer`, with a policy whose fallback answers `fallback`."""
     chain: RunnableLambda[str, str] = RunnableLambda(lambda question: "answer")
     return AspireGuard(chain, evaluator=ConstantEvaluator(confidence), policy=policy)
@@ -75,7 +67,7 @@ def guard_for(policy: RoutingPolicy, confidence: Callable[[Exchange], float]) ->
 def judge(policy: RoutingPolicy, of_answer: float, of_fallback: float) -> Verdict:
     """The verdict of a guard whose evaluator gives both answers these confidences."""
     confidences = {"answer": float(of_answer), "fallback": float(of_fallback)}
-    return guard_for(policy, lambda exchange: confidences[exchange.answer]).judge("Who?")
+    return make_guard(policy, lambda exchange: confidences[exchange.answer]).judge("Who?")
 
 
 def load(path: Path) -> RoutingPolicy:
@@ -85,17 +77,17 @@ def load(path: Path) -> RoutingPolicy:
 def test_a_guard_takes_each_way_of_the_policy(
     records: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    run_command: Run,
+    capsys: Captured,
 ) -> None:
-    """Release, fallback and review begin where the policy says, to the last bit; both stages have their threshold."""
+    """Release, fallback and review begin exactly at the policy's thresholds, of which each stage has its own."""
     path, queue = tmp_path / "policy.json", f"sqlite:///{tmp_path / 'reviews.db'}"
     asked = ("--target-risk", 0.1, "--cost", COSTS, "--policy", path)
     names = ("--fallback", "large", "--review", queue, "--json")
-    assert run(monkeypatch, records, *asked, *names) == 0
-    said = capsys.readouterr()
-    chosen = json.loads(said.out)["policy"]
-    assert "on the scale of the confidences in the lines" in said.err
+    assert run_command("calibrate", records, *asked, *names) == 0
+    captured = capsys.readouterr()
+    chosen = json.loads(captured.out)["policy"]
+    assert "on the scale of the confidences in the lines" in captured.err
     assert chosen["promise"].startswith(
         "with probability 95 % over the calibration answers, at most 10 %"
     )
@@ -121,7 +113,7 @@ def test_a_guard_takes_each_way_of_the_policy(
 
 
 def test_the_promise_holds_for_what_a_guard_releases(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, run_command: Run, capsys: Captured
 ) -> None:
     """On fresh draws the guard's released answers, of both stages together, are wrong at the target or less often."""
     path = tmp_path / "policy.json"
@@ -136,8 +128,8 @@ def test_the_promise_holds_for_what_a_guard_releases(
     n_kept = 0
     for seed in range(3):
         records = write(tmp_path / f"{seed}.jsonl", draw(1500, seed + 1))
-        assert run(monkeypatch, records, *asked) == 0
-        guard = guard_for(load(path), confidence)
+        assert run_command("calibrate", records, *asked) == 0
+        guard = make_guard(load(path), confidence)
         n_released = n_wrong = 0
         for stages, verdict in zip(fresh.values(), guard.judge_batch(list(fresh)), strict=True):
             if verdict.released:
@@ -151,9 +143,9 @@ def test_the_promise_holds_for_what_a_guard_releases(
 
 
 def test_with_an_evaluator_its_own_confidences_are_compared(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, run_command: Run, capsys: Captured
 ) -> None:
-    """Both stages are on the scale of its calibration, which stays as it is; another evaluator's scores are refused."""
+    """Both stages use the scale of its calibration, which stays as it is. Another evaluator's scores are refused."""
     tiny, folder = tiny_evaluator(seed=1), tmp_path / "evaluator"
     save_evaluator(folder, tiny.aspire, tiny.manifest, tiny.calibration)
     before, path = (folder / "calibration.json").read_bytes(), tmp_path / "policy.json"
@@ -161,29 +153,29 @@ def test_with_an_evaluator_its_own_confidences_are_compared(
     records = write(tmp_path / "staged.jsonl", rows)
     asked = ("--target-risk", 0.1, "--cost", COSTS, "--policy", path, "--fallback", "large")
     review = ("--review", f"sqlite:///{tmp_path / 'reviews.db'}", "--json", "--evaluator")
-    assert run(monkeypatch, records, *asked, *review, folder) == 0
+    assert run_command("calibrate", records, *asked, *review, folder) == 0
     chosen = json.loads(capsys.readouterr().out)["policy"]
     scores = [row["stages"]["answer"]["selection_score"] for row in rows]
     assert chosen["accept"] in read_calibration(folder).calibrator.confidences(scores)
     assert (folder / "calibration.json").read_bytes() == before
     assert load(path).bands[0].at_least == chosen["accept"]
     other = write(tmp_path / "other.jsonl", draw(200, 0, evaluator="another"))
-    assert run(monkeypatch, other, *asked, *review, folder) == 2
+    assert run_command("calibrate", other, *asked, *review, folder) == 2
     assert "expected scores of the evaluator in" in capsys.readouterr().err
 
 
 def test_a_target_out_of_reach_is_exit_code_3(
     records: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    run_command: Run,
+    capsys: Captured,
 ) -> None:
     """It says what could have been promised, and no policy is written."""
     path = tmp_path / "policy.json"
     asked = ("--target-risk", 0.001, "--cost", "wrong=20,abstain=4,fallback=1", "--policy", path)
-    assert run(monkeypatch, records, *asked, "--fallback", "large") == 3
+    assert run_command("calibrate", records, *asked, "--fallback", "large") == 3
     assert "policy: no threshold keeps wrong answers at 0.1 %" in capsys.readouterr().out
-    assert run(monkeypatch, records, *asked, "--fallback", "large", "--json") == 3
+    assert run_command("calibrate", records, *asked, "--fallback", "large", "--json") == 3
     result = json.loads(capsys.readouterr().out)
     assert result["policy"] is None
     assert result["missing"]["best_risk"] > 0.001
@@ -193,14 +185,14 @@ def test_a_target_out_of_reach_is_exit_code_3(
 def test_where_review_is_cheapest_the_policy_releases_nothing(
     records: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    run_command: Run,
+    capsys: Captured,
 ) -> None:
-    """All answers go to the reviewers, also one of which the evaluator is sure."""
+    """All answers go to the reviewers, even if the evaluator is sure of them."""
     path = tmp_path / "policy.json"
     asked = ("--target-risk", 0.2, "--cost", "wrong=100,abstain=1,fallback=0.1,review=0.01")
     names = ("--fallback", "large", "--review", f"sqlite:///{tmp_path / 'reviews.db'}")
-    assert run(monkeypatch, records, *asked, "--policy", path, *names) == 0
+    assert run_command("calibrate", records, *asked, "--policy", path, *names) == 0
     assert "releasing nothing costs least, so nothing is promised" in capsys.readouterr().out
     verdict = judge(load(path), 1.0, 1.0)
     assert not verdict.released
@@ -208,7 +200,7 @@ def test_where_review_is_cheapest_the_policy_releases_nothing(
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (
             ("--target-risk", 0.1, "--fallback", "m:f"),
@@ -236,30 +228,29 @@ def test_where_review_is_cheapest_the_policy_releases_nothing(
 )
 def test_bad_options_are_one_line_and_exit_code_2(
     options: tuple[object, ...],
-    said: str,
+    message: str,
     records: Path,
+    run_command: Run,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    capsys: Captured,
 ) -> None:
     """The error tells what was expected and what was found, and no file is made."""
     monkeypatch.chdir(records.parent)
-    assert run(monkeypatch, records, *options) == 2
+    assert run_command("calibrate", records, *options) == 2
     error = capsys.readouterr().err
-    assert said in error
+    assert message in error
     assert error.count("\n") == 1
     assert not Path("policy.json").exists()
 
 
-def test_records_must_suit_the_options(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_records_must_suit_the_options(tmp_path: Path, run_command: Run, capsys: Captured) -> None:
     """Without confidences there is no scale for the thresholds, and records of one answer have no fallback."""
     asked = ("--target-risk", 0.1, "--cost", "wrong=20,abstain=4,fallback=1")
     without = write(tmp_path / "without.jsonl", draw(200, 0, confidence=None))
-    assert run(monkeypatch, without, *asked) == 2
+    assert run_command("calibrate", without, *asked) == 2
     assert 'expected a "confidence" of both answers in every line' in capsys.readouterr().err
     single = write(tmp_path / "single.jsonl", [{"selection_score": -1.0, "correct": True}])
-    assert run(monkeypatch, single, *asked) == 2
+    assert run_command("calibrate", single, *asked) == 2
     assert 'expected "stages" to hold "answer" and "fallback"' in capsys.readouterr().err
-    assert run(monkeypatch, single, "--target-risk", 0.1, "--review", "sqlite:///r.db") == 2
+    assert run_command("calibrate", single, "--target-risk", 0.1, "--review", "sqlite:///r.db") == 2
     assert "expected --review with two stages" in capsys.readouterr().err

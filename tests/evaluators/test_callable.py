@@ -40,7 +40,7 @@ def test_a_function_of_many_exchanges_is_called_once() -> None:
     assert sizes == [2]
 
 
-def test_a_number_that_is_no_probability_is_an_error() -> None:
+def test_a_number_that_is_not_a_probability_is_an_error() -> None:
     """A raw score of unknown sign must not be taken for a confidence."""
     with pytest.raises(ValidationError):
         CallableEvaluator(lambda exchange: -1.3).score([ADA])

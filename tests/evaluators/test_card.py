@@ -40,12 +40,12 @@ MANIFEST: dict[str, Any] = {
 }
 
 
-def _card(*thresholds: Threshold) -> str:
+def _render_thresholds(*thresholds: Threshold) -> str:
     return render_card(MANIFEST, CALIBRATION.model_copy(update={"thresholds": thresholds}))
 
 
 def test_a_card_names_base_model_alpha_and_threshold() -> None:
-    """The figures of manifest and calibration stand in one table."""
+    """One table has the figures of manifest and calibration."""
     card = render_card(MANIFEST, CALIBRATION)
     assert "| base model | smollm2-135m (fingerprint `0123456789ab`) |" in card
     assert "| θp | soft prompt |" in card
@@ -75,16 +75,21 @@ def test_a_card_promises_no_more_than_the_threshold_does() -> None:
         in render_card(MANIFEST, CALIBRATION)
     )
     unreached = ACCEPT.model_copy(update={"confidence": 1.0})
-    assert "nothing: no threshold reached the target on 120 validation answers" in _card(unreached)
-    assert "nothing: no threshold reached the target on 120 validation answers" in _card()
+    assert (
+        "nothing: no threshold reached the target on 120 validation answers"
+        in _render_thresholds(unreached)
+    )
+    assert (
+        "nothing: no threshold reached the target on 120 validation answers" in _render_thresholds()
+    )
     covering = ACCEPT.model_copy(update={"objective": "coverage", "target": 0.5})
     assert (
         "| what it promises | no guarantee: it was chosen for a coverage of 0.5 on 120 validation"
-        in _card(covering)
+        in _render_thresholds(covering)
     )
     assert (
         "| what it promises | with probability 95 % over the calibration answers, at most 10 % of"
-        in _card(PROMISED)
+        in _render_thresholds(PROMISED)
     )
 
 
@@ -92,7 +97,7 @@ def test_a_card_has_a_row_for_every_other_band_and_group() -> None:
     """Each row has the threshold and its promise, and a bar in a group's name doesn't break the table."""
     tax = PROMISED.model_copy(update={"group": "tax|law"})
     fallback = ACCEPT.model_copy(update={"name": "fallback", "confidence": 0.25})
-    card = _card(tax, PROMISED, fallback)
+    card = _render_thresholds(tax, PROMISED, fallback)
     assert "| threshold | confidence ≥ 0.900 |" in card
     assert (
         "| accept of group tax\\|law | confidence ≥ 0.900: with probability 95 % over the calibration"
@@ -103,7 +108,7 @@ def test_a_card_has_a_row_for_every_other_band_and_group() -> None:
 
 def test_a_card_of_groups_alone_does_not_say_that_nothing_is_released() -> None:
     """Answers of these groups are released, and others aren't."""
-    card = _card(PROMISED.model_copy(update={"group": "tax"}))
+    card = _render_thresholds(PROMISED.model_copy(update={"group": "tax"}))
     assert "nothing of answers without a group, which are not released" in card
     assert "no threshold reached" not in card
 

@@ -64,7 +64,7 @@ def _load(folder: Path) -> SelfEvaluator:
     return SelfEvaluator.from_pretrained(folder, lm=tiny_lm())
 
 
-def _files(folder: Path) -> dict[str, bytes]:
+def _read_files(folder: Path) -> dict[str, bytes]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
@@ -139,7 +139,7 @@ def test_all_users_may_read_the_files(folder: Path) -> None:
 
 def test_the_folder_holds_what_the_design_says(folder: Path) -> None:
     """The files are JSON, safetensors and Markdown only, so there is no pickle."""
-    files = _files(folder)
+    files = _read_files(folder)
     assert set(files) >= {"aspire.json", "README.md", *SEALED}
     assert {Path(name).suffix for name in files} == {".json", ".safetensors", ".md"}
     assert not any(content.startswith((b"\x80", b"PK\x03\x04")) for content in files.values())
@@ -198,7 +198,7 @@ def test_a_damaged_file_is_refused(folder: Path, name: str, damage: Callable[[Pa
     [b"", b"[]", b"{}", b"\xff\xfe"],
     ids=["empty", "list", "no version", "not UTF-8"],
 )
-def test_a_file_that_is_no_manifest_is_refused(folder: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_manifest_is_refused(folder: Path, content: bytes) -> None:
     """Only a JSON object with a schema version can be an evaluator."""
     (folder / "aspire.json").write_bytes(content)
     with pytest.raises(
@@ -278,7 +278,7 @@ def test_an_adapter_that_does_not_fit_is_refused(tmp_path: Path, weight: torch.T
 
 
 @pytest.mark.parametrize("name", ["nowhere", "."])
-def test_a_folder_without_a_manifest_is_no_evaluator(tmp_path: Path, name: str) -> None:
+def test_a_folder_without_a_manifest_is_not_an_evaluator(tmp_path: Path, name: str) -> None:
     """A missing folder and any other folder give the same error, which names the path."""
     with pytest.raises(
         EvaluatorFolderError, match=r"expected an evaluator folder with aspire\.json, found none at"
@@ -289,46 +289,48 @@ def test_a_folder_without_a_manifest_is_no_evaluator(tmp_path: Path, name: str) 
 
 
 def test_saving_replaces_an_existing_folder_whole(folder: Path, exchanges: list[Exchange]) -> None:
-    """Nothing of the old evaluator is left, and nothing is left beside the new one."""
+    """Nothing of the old evaluator is left, and no other file lies next to the new one."""
     (folder / "old.json").write_text("{}", encoding="utf-8")
     other = tiny_evaluator(alpha=0.75, threshold=0.9)
     _save(other, folder)
     assert _load(folder).score(exchanges) == other.score(exchanges)
-    assert "old.json" not in _files(folder)
+    assert "old.json" not in _read_files(folder)
     assert list(folder.parent.iterdir()) == [folder]
 
 
 def test_saving_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     """An evaluator folder is a function of the evaluator."""
-    first, second = (_files(_save(tiny_evaluator(), tmp_path / name)) for name in ("one", "two"))
+    first, second = (
+        _read_files(_save(tiny_evaluator(), tmp_path / name)) for name in ("one", "two")
+    )
     assert first == second
 
 
 def test_an_evaluator_without_self_evaluation_is_not_saved(folder: Path) -> None:
     """It is refused, and the evaluator in the folder stays."""
-    before = _files(folder)
+    before = _read_files(folder)
     evaluator = tiny_evaluator()
     evaluator.aspire = replace(evaluator.aspire, self_eval=None)
     with pytest.raises(InputError, match="expected an evaluator with θs, found one without"):
         _save(evaluator, folder)
-    assert _files(folder) == before
+    assert _read_files(folder) == before
 
 
 def test_a_save_that_fails_midway_leaves_the_old_evaluator(folder: Path) -> None:
-    """An error while writing shows nothing half-written and leaves nothing beside the folder."""
-    before = _files(folder)
+    """An error while writing leaves no incomplete evaluator and no other file."""
+    before = _read_files(folder)
     evaluator = tiny_evaluator(alpha=0.75)
     evaluator.manifest = evaluator.manifest.model_copy(
         update={"metrics": {"squad_dev": "not a report"}}
     )
     with pytest.raises(TypeError):
         _save(evaluator, folder)
-    assert _files(folder) == before
+    assert _read_files(folder) == before
     assert list(folder.parent.iterdir()) == [folder]
 
 
 def test_metrics_are_added_to_manifest_and_card(folder: Path, exchanges: list[Exchange]) -> None:
-    """The evaluator stays loadable and scores as before; a second dataset joins the first."""
+    """The evaluator stays loadable and scores as before. A second dataset joins the first."""
     add_metrics(folder, METRICS)
     add_metrics(folder, {"handbook": METRICS["squad_dev"]})
     assert read_manifest(folder).metrics == METRICS | {"handbook": METRICS["squad_dev"]}
@@ -349,10 +351,10 @@ def test_a_new_calibration_takes_the_place_of_the_old_one(
 ) -> None:
     """Digests and card change with the calibration, while results and weights stay."""
     add_metrics(folder, METRICS)
-    before = _files(folder)
+    before = _read_files(folder)
     calibration = tiny_evaluator(threshold=0.875).calibration
     save_calibration(folder, calibration)
-    after = _files(folder)
+    after = _read_files(folder)
     assert {name for name in before if before[name] != after[name]} == {
         "calibration.json",
         "aspire.json",
@@ -370,10 +372,10 @@ def test_a_new_calibration_takes_the_place_of_the_old_one(
 def test_a_damaged_evaluator_gets_no_new_calibration(folder: Path) -> None:
     """New digests would hide the damage, so everything stays as it is."""
     _truncate(folder / "task" / "adapter_model.safetensors")
-    before = _files(folder)
+    before = _read_files(folder)
     with pytest.raises(CorruptEvaluatorError, match=r"task.adapter_model\.safetensors"):
         save_calibration(folder, tiny_evaluator().calibration)
-    assert _files(folder) == before
+    assert _read_files(folder) == before
     assert list(folder.parent.iterdir()) == [folder]
 
 
@@ -381,7 +383,7 @@ def test_a_new_calibration_that_can_t_be_written_leaves_the_old_one(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A full disk shows nothing half-written."""
-    before = _files(folder)
+    before = _read_files(folder)
 
     def full(self: Path, *_: Any, **__: Any) -> int:
         raise OSError(28, "No space left on device")
@@ -390,7 +392,7 @@ def test_a_new_calibration_that_can_t_be_written_leaves_the_old_one(
         disk.setattr(Path, "write_text", full)
         with pytest.raises(OSError, match="No space left"):
             save_calibration(folder, tiny_evaluator(threshold=0.9).calibration)
-    assert _files(folder) == before
+    assert _read_files(folder) == before
     assert list(folder.parent.iterdir()) == [folder]
 
 

@@ -131,7 +131,7 @@ def _record_passes(evaluator: SelfEvaluator) -> Iterator[list[int]]:
 
 
 def test_a_pass_holds_a_bounded_number_of_tokens_and_a_context_is_read_once() -> None:
-    """With forty answers to each of two contexts, no pass is above the budget, and few other tokens are run."""
+    """With forty answers to each of two contexts, no pass is above the budget, and hardly any token is run twice."""
     evaluator = tiny_evaluator()
     contexts = ["a" * 300, "b" * 300] * 40
     exchanges = [Exchange(question="Who?", context=context, answer="Ada") for context in contexts]
@@ -202,7 +202,7 @@ def test_threads_may_share_an_evaluator(exchanges: list[Exchange]) -> None:
 
 
 def test_it_is_an_evaluator_of_the_protocol() -> None:
-    """The threshold and the guarantee are those of the calibration."""
+    """The threshold and the guarantee come from the calibration."""
     evaluator = tiny_evaluator(threshold=0.75)
     assert isinstance(evaluator, Evaluator)
     assert evaluator.threshold == 0.75
@@ -254,7 +254,7 @@ def test_a_given_model_is_used(tmp_path: Path) -> None:
 def test_an_answer_scored_incrementally_scores_as_a_finished_one(
     family: Family, self_eval: Any
 ) -> None:
-    """At every boundary the score is that of the answer so far, even if a token grows across the boundary."""
+    """At every boundary the score equals the score of the answer so far, even if a token grows across the boundary."""
     evaluator = tiny_evaluator(family, self_eval=self_eval)
     parts = ["", "Harrow built it.", " In 1998.", "", " It is cor", "rect", "", "ly said."]
     extend = evaluator.score_incrementally("Which yard?", "A passage.")
@@ -266,7 +266,7 @@ def test_an_answer_scored_incrementally_scores_as_a_finished_one(
 
 
 def test_incremental_scoring_reads_each_token_once() -> None:
-    """Only new or changed tokens are run, beside the three embeddings of θs."""
+    """Only new or changed tokens are run, and the three embeddings of θs."""
     evaluator = tiny_evaluator()
     extend = evaluator.score_incrementally("Which yard?", "A passage.")
     with _record_passes(evaluator) as passes:

@@ -66,7 +66,7 @@ def test_answer(output: Any) -> None:
 
 
 def test_an_empty_answer_is_an_answer() -> None:
-    """A chain may answer with nothing; that too is judged."""
+    """An empty answer of a chain is judged too."""
     assert Exchange.from_run(QUESTION, "").answer == ""
 
 

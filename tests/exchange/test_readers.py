@@ -105,13 +105,13 @@ def test_structured_output_passes_unharmed() -> None:
 
 
 def test_structured_output_from_a_real_parser() -> None:
-    """`with_structured_output` calls a tool and parses it; the guard around it sees the object."""
+    """`with_structured_output` calls a tool and parses it. The guard around it sees the object."""
     call = {"name": "Keeper", "args": {"name": "Zanq", "since": 1990}, "id": "1"}
     chain = ScriptedChatModel(AIMessage("", tool_calls=[call])).with_structured_output(Keeper)
     assert AspireGuard(chain, evaluator=TRUSTING, answer=lambda i, o: o).invoke("Who?") == KEEPER
 
 
-def test_structured_output_that_nobody_says_how_to_judge_is_an_error() -> None:
+def test_structured_output_without_a_reader_is_an_error() -> None:
     """The first call raises an error that says what was found and the way out."""
     guard = AspireGuard(RunnableLambda(lambda question: KEEPER), evaluator=TRUSTING)
     with pytest.raises(

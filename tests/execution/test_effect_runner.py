@@ -67,7 +67,7 @@ def judge_both_ways(guard: AspireGuard) -> list[Verdict]:
 
 
 def test_an_evaluator_that_hangs_releases_nothing(hang: Callable[[Any], Any]) -> None:
-    """After its time the guard goes on, and the verdict says why."""
+    """After its time limit the guard continues, and the verdict says why."""
     policy = RoutingPolicy(timeouts=Timeouts(evaluator=SHORT))
     guard = AspireGuard(
         lambda question: "zanzibar", evaluator=ConstantEvaluator(hang), policy=policy
@@ -262,7 +262,7 @@ def test_a_batch_of_fallbacks_is_scored_in_one_call() -> None:
 
 
 def test_a_review_store_that_is_down_releases_nothing() -> None:
-    """The guard abstains; neither error nor verdict holds the answer."""
+    """The guard abstains, and neither error nor verdict holds the answer."""
     queue = ReviewQueue("sqlite:////no/such/folder/reviews.db")
     policy = RoutingPolicy(otherwise=HumanReview(queue, wait=5))
     guard = AspireGuard(lambda question: "zanzibar", evaluator=REFUSING, policy=policy)
@@ -281,7 +281,7 @@ def test_a_custom_route_leaves_the_event_loop_free() -> None:
     async def both_at_once() -> list[Any]:
         loop, ticked = asyncio.get_running_loop(), asyncio.Event()
 
-        def wait(asked: Any, said: Any, verdict: Verdict) -> str:
+        def wait(asked: Any, answer: Any, verdict: Verdict) -> str:
             asyncio.run_coroutine_threadsafe(ticked.wait(), loop).result(timeout=10)
             return "done"
 

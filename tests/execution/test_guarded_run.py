@@ -43,10 +43,10 @@ def make_chain(*answers: str | Exception) -> Callable[[Any], str]:
 
     def answer(question: Any) -> str:
         calls[question] += 1
-        said = answers[min(calls[question], len(answers)) - 1]
-        if isinstance(said, Exception):
-            raise said
-        return said
+        reply = answers[min(calls[question], len(answers)) - 1]
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
 
     return answer
 
@@ -59,7 +59,7 @@ def confidence(exchange: Exchange) -> float:
 
 @dataclass(frozen=True)
 class Way:
-    """A way through the guard: a chain and a policy, made anew for each run, and the expected result."""
+    """A path through the guard: a chain and a policy, which are made for each run, and the expected result."""
 
     chain: Callable[[], Any]
     policy: Callable[[ReviewQueue], RoutingPolicy]
@@ -75,7 +75,7 @@ def route_below(*routes: Any, **settings: Any) -> Callable[[ReviewQueue], Routin
     )
 
 
-def with_review(
+def route_to_review(
     wait: float | None = 5, otherwise: Any = None
 ) -> Callable[[ReviewQueue], RoutingPolicy]:
     return lambda queue: RoutingPolicy(otherwise=HumanReview(queue, wait=wait, otherwise=otherwise))
@@ -85,32 +85,44 @@ def make_fallback(*answers: str | Exception, **settings: Any) -> Callable[[], Fa
     return lambda: Fallback(make_chain(*answers), name="other", **settings)
 
 
-def bad() -> Any:
+def make_bad_chain() -> Any:
     return make_chain("bad")
 
 
 APPROVE, REJECT = Decision(action="approve"), Decision(action="reject")
 PATHS = {
     "accepted": Way(lambda: make_chain("good"), lambda queue: RoutingPolicy(), "good", "accept"),
-    "abstained": Way(bad, lambda queue: RoutingPolicy(), ABSTENTION, "abstain"),
+    "abstained": Way(make_bad_chain, lambda queue: RoutingPolicy(), ABSTENTION, "abstain"),
     "abstained in other words": Way(
-        bad, route_below(Abstain(lambda verdict: verdict.route)), "abstain", "abstain"
+        make_bad_chain, route_below(Abstain(lambda verdict: verdict.route)), "abstain", "abstain"
     ),
-    "fallback": Way(bad, route_below(make_fallback("good")), "good", "fallback"),
+    "fallback": Way(make_bad_chain, route_below(make_fallback("good")), "good", "fallback"),
     "second fallback": Way(
-        bad, route_below(make_fallback("fair"), make_fallback("good")), "good", "fallback"
+        make_bad_chain,
+        route_below(make_fallback("fair"), make_fallback("good")),
+        "good",
+        "fallback",
     ),
     "no fallback is good": Way(
-        bad, route_below(make_fallback("fair"), make_fallback("bad")), ABSTENTION, "abstain"
+        make_bad_chain,
+        route_below(make_fallback("fair"), make_fallback("bad")),
+        ABSTENTION,
+        "abstain",
     ),
     "fallback that fails": Way(
-        bad, route_below(make_fallback(ValueError("no"))), ABSTENTION, "abstain"
+        make_bad_chain, route_below(make_fallback(ValueError("no"))), ABSTENTION, "abstain"
     ),
     "fallback with a retry": Way(
-        bad, route_below(make_fallback(ValueError("no"), "good", retries=1)), "good", "fallback"
+        make_bad_chain,
+        route_below(make_fallback(ValueError("no"), "good", retries=1)),
+        "good",
+        "fallback",
     ),
     "budget": Way(
-        bad, route_below(make_fallback("good"), budget=Budget(hops=0)), ABSTENTION, "abstain"
+        make_bad_chain,
+        route_below(make_fallback("good"), budget=Budget(hops=0)),
+        ABSTENTION,
+        "abstain",
     ),
     "unscorable": Way(
         lambda: make_chain("unscorable"), route_below(make_fallback("good")), "good", "fallback"
@@ -127,7 +139,7 @@ PATHS = {
         EvaluationError,
     ),
     "fallback unscorable": Way(
-        bad, route_below(make_fallback("unscorable")), ABSTENTION, "abstain"
+        make_bad_chain, route_below(make_fallback("unscorable")), ABSTENTION, "abstain"
     ),
     "chain raises": Way(
         lambda: make_chain(ConnectionError("down")),
@@ -141,29 +153,31 @@ PATHS = {
         "fallback",
     ),
     "custom": Way(
-        bad,
-        route_below(Custom(lambda asked, said, verdict: f"{asked}: {said}?")),
+        make_bad_chain,
+        route_below(Custom(lambda asked, reply, verdict: f"{asked}: {reply}?")),
         "q: bad?",
         "custom",
     ),
     "custom that fails": Way(
-        bad, route_below(Custom(lambda *given: given[9])), ABSTENTION, "abstain"
+        make_bad_chain, route_below(Custom(lambda *given: given[9])), ABSTENTION, "abstain"
     ),
-    "accepted at last": Way(bad, route_below(make_fallback("fair"), Accept()), "fair", "accept"),
-    "ticket": Way(bad, with_review(wait=None), ABSTENTION, "abstain"),
-    "nobody decides": Way(bad, with_review(wait=0.05), ABSTENTION, "abstain"),
-    "approved": Way(bad, with_review(), "bad", "human_review", {"bad": APPROVE}),
+    "accepted at last": Way(
+        make_bad_chain, route_below(make_fallback("fair"), Accept()), "fair", "accept"
+    ),
+    "ticket": Way(make_bad_chain, route_to_review(wait=None), ABSTENTION, "abstain"),
+    "nobody decides": Way(make_bad_chain, route_to_review(wait=0.05), ABSTENTION, "abstain"),
+    "approved": Way(make_bad_chain, route_to_review(), "bad", "human_review", {"bad": APPROVE}),
     "edited": Way(
-        bad,
-        with_review(),
+        make_bad_chain,
+        route_to_review(),
         "better",
         "human_review",
         {"bad": Decision(action="edit", text="better")},
     ),
-    "rejected": Way(bad, with_review(), ABSTENTION, "abstain", {"bad": REJECT}),
+    "rejected": Way(make_bad_chain, route_to_review(), ABSTENTION, "abstain", {"bad": REJECT}),
     "rejected, then another": Way(
-        bad,
-        with_review(otherwise=Fallback(lambda question: "good")),
+        make_bad_chain,
+        route_to_review(otherwise=Fallback(lambda question: "good")),
         "good",
         "fallback",
         {"bad": REJECT},
@@ -181,7 +195,7 @@ PATHS = {
         "fallback",
     ),
     "within all time limits": Way(
-        bad,
+        make_bad_chain,
         route_below(
             make_fallback("good", retries=1),
             timeouts=Timeouts(chain=60, evaluator=60, fallback=60, overall=60),

@@ -61,7 +61,7 @@ class Listener(BaseCallbackHandler):
 
 
 class Garbling(ScriptedChatModel):
-    """Ends its answer with a call of a tool whose arguments are no JSON."""
+    """A model that ends its answer with a tool call whose arguments are not JSON."""
 
     def _stream(self, *args: Any, **kwargs: Any) -> Iterator[ChatGenerationChunk]:
         yield from super()._stream(*args, **kwargs)
@@ -107,7 +107,7 @@ def test_sentences_leave_as_they_pass(way: str) -> None:
 
 
 @SYNC_AND_ASYNC
-def test_the_stream_is_cut_where_one_falls_short(way: str) -> None:
+def test_the_stream_is_cut_at_the_first_weak_sentence(way: str) -> None:
     """The sentences before the cut stay, the abstention is the last chunk, and the rest is nowhere."""
     assert collect_chunks(guard_by_sentence(TEXT, DOUBTS_THE_END), way) == [
         "Ada keeps it.",
@@ -145,7 +145,7 @@ def test_a_message_is_streamed_under_one_id_with_its_verdict(way: str) -> None:
 def test_calls_of_tools_pass_after_what_is_said_before_them(
     way: str, confidences: tuple[float, float], contents: list[str]
 ) -> None:
-    """A message that calls tools is no answer, so it leaves whole and without a verdict."""
+    """A message that calls tools is not an answer, so it is released whole and without a verdict."""
     model = ScriptedChatModel(AIMessage("Let me look. One moment.", tool_calls=[CALL]))
     evaluator = ConstantEvaluator(lambda exchange: confidences["moment" in exchange.answer])
     listener = Listener()

@@ -27,7 +27,7 @@ from aspire_guard.verdict import Score
 ANSWER = "Ada keeps it. Zanq."
 ABSTENTION = "I can't answer this question."
 SYNC_AND_ASYNC = pytest.mark.parametrize("way", ["sync", "async"])
-DECIDED = pytest.mark.parametrize(("confidence", "said"), [(1.0, ANSWER), (0.0, ABSTENTION)])
+DECIDED = pytest.mark.parametrize(("confidence", "answer"), [(1.0, ANSWER), (0.0, ABSTENTION)])
 
 
 def stream_one_chunk(
@@ -64,18 +64,18 @@ class Scripted:
 
 @SYNC_AND_ASYNC
 @DECIDED
-def test_a_dict_is_judged_whole(way: str, confidence: float, said: str) -> None:
+def test_a_dict_is_judged_whole(way: str, confidence: float, answer: str) -> None:
     """A dict has no sentences to release, so it is judged as a whole."""
     chain: RunnableLambda[Any, Any] = RunnableLambda(lambda question: {"answer": ANSWER, "n": 1})
-    assert stream_one_chunk(chain, ConstantEvaluator(confidence), way) == {"answer": said, "n": 1}
+    assert stream_one_chunk(chain, ConstantEvaluator(confidence), way) == {"answer": answer, "n": 1}
 
 
 @SYNC_AND_ASYNC
 @DECIDED
-def test_json_is_judged_whole(way: str, confidence: float, said: str) -> None:
+def test_json_is_judged_whole(way: str, confidence: float, answer: str) -> None:
     """A JSON parser streams the whole object with each token, and the last object is the output."""
     chain = ScriptedChatModel(json.dumps({"answer": ANSWER, "n": 1})) | JsonOutputParser()
-    assert stream_one_chunk(chain, ConstantEvaluator(confidence), way) == {"answer": said, "n": 1}
+    assert stream_one_chunk(chain, ConstantEvaluator(confidence), way) == {"answer": answer, "n": 1}
 
 
 @SYNC_AND_ASYNC

@@ -56,14 +56,14 @@ def look_up(place: str) -> str:
     return "page 1"
 
 
-def calls_a_tool_first(messages: list[BaseMessage]) -> AIMessage:
+def call_a_tool_first(messages: list[BaseMessage]) -> AIMessage:
     if isinstance(messages[-1], ToolMessage):
         return AIMessage("Ada keeps it.")
     return AIMessage("", tool_calls=[{"name": "look_up", "args": {"place": "?"}, "id": "1"}])
 
 
-def an_agent() -> Runnable[Any, Any]:
-    return create_agent(ScriptedChatModel(calls_a_tool_first), [look_up])
+def make_agent() -> Runnable[Any, Any]:
+    return create_agent(ScriptedChatModel(call_a_tool_first), [look_up])
 
 
 RETRIEVE = RunnableLambda(operator.itemgetter("question")) | OnePassage()
@@ -77,17 +77,17 @@ CHAINS: dict[str, tuple[Runnable[Any, Any], Any]] = {
         {"question": "Who?"},
     ),
     "chat model": (MODEL, MESSAGES),
-    "agent": (an_agent(), {"messages": MESSAGES}),
+    "agent": (make_agent(), {"messages": MESSAGES}),
     "function": (RunnableLambda(lambda question: "Ada keeps it."), "Who?"),
 }
 
 
-async def _last(stream: AsyncIterator[Any]) -> Any:
+async def _get_only(stream: AsyncIterator[Any]) -> Any:
     (only,) = [item async for item in stream]
     return only
 
 
-async def _chunks(*chunks: Any) -> AsyncIterator[Any]:
+async def _yield_chunks(*chunks: Any) -> AsyncIterator[Any]:
     for chunk in chunks:
         yield chunk
 
@@ -120,16 +120,16 @@ WAYS: dict[str, Callable[[Runnable[Any, Any], Any, Any], Any]] = {
         _abatch_as_completed(guard, asked, config)
     )[0][1],
     "stream": _stream,
-    "astream": lambda guard, asked, config: asyncio.run(_last(guard.astream(asked, config))),
+    "astream": lambda guard, asked, config: asyncio.run(_get_only(guard.astream(asked, config))),
     "transform": lambda guard, asked, config: next(iter(guard.transform(iter([asked]), config))),
     "atransform": lambda guard, asked, config: asyncio.run(
-        _last(guard.atransform(_chunks(asked), config))
+        _get_only(guard.atransform(_yield_chunks(asked), config))
     ),
     "astream_events": _astream_events,
 }
 
 
-def kind(output: Any) -> type:
+def get_kind(output: Any) -> type:
     """Return the type of an output. A parser may return a subclass of str."""
     return next(kind for kind in (str, AIMessage, dict) if isinstance(output, kind))
 
@@ -165,7 +165,7 @@ def test_released_is_what_the_chain_gives(chain: str, way: str) -> None:
     runnable, asked = CHAINS[chain]
     plain = runnable.invoke(asked)
     released = WAYS[way](AspireGuard(runnable, evaluator=TRUSTING), asked, None)
-    assert kind(released) is kind(plain)
+    assert get_kind(released) is get_kind(plain)
     assert read_answer(released) == read_answer(plain) == "Ada keeps it."
     if isinstance(plain, dict):
         assert released.keys() == plain.keys()
@@ -180,7 +180,7 @@ def test_withheld_is_the_abstention_in_the_same_type(chain: str, way: str) -> No
     """Nothing is left of a withheld answer, and a message carries the verdict."""
     runnable, asked = CHAINS[chain]
     withheld = WAYS[way](AspireGuard(runnable, evaluator=REFUSING), asked, None)
-    assert kind(withheld) is kind(runnable.invoke(asked))
+    assert get_kind(withheld) is get_kind(runnable.invoke(asked))
     assert read_answer(withheld) == ABSTENTION
     assert "Ada keeps it." not in str(withheld)
     answer = find_answer(withheld)

@@ -210,7 +210,7 @@ def test_an_evaluator_that_fails_holds_the_answer_back() -> None:
     assert "zanzibar" not in verdict.model_dump_json()
 
 
-def test_what_is_no_score_holds_the_answer_back() -> None:
+def test_a_value_that_is_not_a_score_withholds_the_answer() -> None:
     """The other answers of a batch are judged, and the verdict names the type that was found."""
 
     class Careless(ConstantEvaluator):

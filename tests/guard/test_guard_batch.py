@@ -21,7 +21,7 @@ ABSTENTION = "I can't answer this question."
 
 
 class CountingEvaluator(ConstantEvaluator):
-    """Trusts the answer "A"; keeps the answers of each call."""
+    """An evaluator that trusts the answer "A", and keeps the answers of each call."""
 
     def __init__(self) -> None:
         super().__init__(lambda exchange: float(exchange.answer == "A"))
@@ -83,7 +83,7 @@ def test_exceptions_are_raised_otherwise() -> None:
 
 
 def test_a_failing_evaluator_fails_each_item() -> None:
-    """Abstentions by default; with on_error="raise" one error for each."""
+    """By default each answer becomes an abstention. With on_error="raise" each raises an error."""
 
     def broken(exchange: Exchange) -> float:
         raise MemoryError("no memory")
@@ -106,7 +106,7 @@ def test_each_input_has_its_own_config() -> None:
 
 
 def test_judge_batch_gives_one_verdict_each() -> None:
-    """In the order of the inputs, sync and async."""
+    """The results come in the order of the inputs, sync and async."""
     guard = AspireGuard(CHAIN, evaluator=CountingEvaluator())
     for verdicts in (guard.judge_batch(["a", "b"]), asyncio.run(guard.ajudge_batch(["a", "b"]))):
         assert [verdict.accepted for verdict in verdicts] == [True, False]

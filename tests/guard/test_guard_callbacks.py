@@ -69,7 +69,7 @@ class HeedlessChain(Runnable[Any, Any]):
         return await self.model.ainvoke(input)
 
 
-def streaming_model(times: int = 1) -> GenericFakeChatModel:
+def make_streaming_model(times: int = 1) -> GenericFakeChatModel:
     return GenericFakeChatModel(messages=iter([AIMessage("zan zi bar")] * times))
 
 
@@ -178,10 +178,10 @@ def test_scoring_leaves_the_event_loop_free() -> None:
 
 
 def test_no_rejected_text_in_streamed_events() -> None:
-    """The tokens of a rejected answer reach no astream_events consumer; the abstention does."""
+    """A consumer of astream_events gets the abstention, and no token of a rejected answer."""
 
     async def events() -> list[Any]:
-        guard = AspireGuard(HeedlessChain(streaming_model()), evaluator=REFUSING)
+        guard = AspireGuard(HeedlessChain(make_streaming_model()), evaluator=REFUSING)
         return [event async for event in guard.astream_events("Where?", version="v2")]
 
     streamed = str(asyncio.run(events()))
@@ -191,7 +191,7 @@ def test_no_rejected_text_in_streamed_events() -> None:
 
 def test_no_rejected_text_in_the_events_of_a_surrounding_batch() -> None:
     """A batch inside another runnable shows nothing either if its chain ignores its config."""
-    guard = AspireGuard(HeedlessChain(streaming_model(times=2)), evaluator=REFUSING)
+    guard = AspireGuard(HeedlessChain(make_streaming_model(times=2)), evaluator=REFUSING)
 
     async def outer(question: str) -> Any:
         return await guard.abatch([question, question])

@@ -38,7 +38,7 @@ class Keeper(BaseModel):
 
 
 class Report(BaseModel):
-    """An answer inside, and a text beside it."""
+    """An answer inside, and a text next to it."""
 
     keeper: Keeper
     summary: str
@@ -49,7 +49,7 @@ def make_chain(output: Any) -> RunnableLambda[Any, Any]:
     return RunnableLambda(lambda _: output)
 
 
-def test_the_named_answer_is_replaced_beside_the_usual_one() -> None:
+def test_the_named_answer_is_replaced_and_the_usual_key_too() -> None:
     """Both answers are replaced, whichever of them was judged."""
     guard = AspireGuard(
         make_chain({"final": "Bob", "output": "log", "n": 1}), evaluator=LOW, answer="final"
@@ -83,7 +83,7 @@ def test_an_answer_that_cannot_be_replaced_is_not_released() -> None:
     assert "Bob" not in str(hit.value)
 
 
-def test_a_named_answer_is_judged_beside_a_message_that_calls_tools() -> None:
+def test_a_named_answer_is_judged_next_to_a_message_that_calls_tools() -> None:
     """A message that calls tools passes only if it is the answer, not if the named text is."""
     output = {"final": "Bob", "messages": [HumanMessage("Who?"), AIMessage("", tool_calls=[CALL])]}
     assert (

@@ -58,7 +58,7 @@ def test_the_mean_is_read_out_of_a_message(metadata: dict[str, Any], mean: float
 
 
 def test_the_chunks_of_a_stream_add_up() -> None:
-    """LangChain joins their lists, so the mean is that of all tokens."""
+    """LangChain joins their lists, so the mean is over all tokens."""
     one, two = (
         AIMessageChunk(content="A", response_metadata=make_logprobs(value))
         for value in (-0.5, -1.0)
@@ -91,7 +91,7 @@ def test_every_evaluator_is_given_what_the_chain_s_model_reports() -> None:
     assert AspireGuard(chain, evaluator=evaluator).judge("Who?").confidence == 0.375
 
 
-def test_a_chain_s_likelihood_stands_in_for_the_own_one() -> None:
+def test_a_chain_s_likelihood_replaces_the_evaluator_s_own() -> None:
     """g = (1 − α)·log f_norm + α·log P(z_c) with the reported log f_norm, or the evaluator's own if it was fitted."""
     exchange = EXCHANGE.model_copy(update={"log_likelihood": -0.375})
     (of_chain,), (own,) = OF_CHAIN.score([exchange]), OWN.score([exchange])

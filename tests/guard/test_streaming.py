@@ -53,7 +53,7 @@ def look_up(place: str) -> str:
     return "page 1"
 
 
-def calls_a_tool_first(messages: list[BaseMessage]) -> AIMessage:
+def call_a_tool_first(messages: list[BaseMessage]) -> AIMessage:
     if isinstance(messages[-1], ToolMessage):
         return AIMessage(ANSWER)
     return AIMessage("", tool_calls=[{"name": "look_up", "args": {"place": "?"}, "id": "1"}])
@@ -68,19 +68,19 @@ class OnePassage(BaseRetriever):
         return [Document("It is an island.")]
 
 
-def heedless(question: str) -> Any:
+def run_without_config(question: str) -> Any:
     """Run a model without passing on a config, and write its answer to a graph's stream writer."""
-    said = str(MODEL.invoke(question).text)
+    answer = str(MODEL.invoke(question).text)
     with suppress(RuntimeError, KeyError):  # not inside a graph
-        get_stream_writer()(said)
-    return said
+        get_stream_writer()(answer)
+    return answer
 
 
 class Conversation(TypedDict):
     messages: Annotated[list[AnyMessage], add_messages]
 
 
-def a_graph() -> Runnable[Any, Any]:
+def make_graph() -> Runnable[Any, Any]:
     def answer(state: Conversation) -> dict[str, Any]:
         get_stream_writer()(ANSWER)
         return {"messages": [MODEL.invoke(state["messages"])]}
@@ -99,11 +99,11 @@ CHAINS: dict[str, tuple[Callable[[], Runnable[Any, Any]], Any]] = {
     ),
     "chat model": (lambda: MODEL, MESSAGES),
     "agent": (
-        lambda: create_agent(ScriptedChatModel(calls_a_tool_first, streaming=True), [look_up]),
+        lambda: create_agent(ScriptedChatModel(call_a_tool_first, streaming=True), [look_up]),
         {"messages": MESSAGES},
     ),
-    "graph": (a_graph, {"messages": MESSAGES}),
-    "function": (lambda: RunnableLambda(heedless), "Where?"),
+    "graph": (make_graph, {"messages": MESSAGES}),
+    "function": (lambda: RunnableLambda(run_without_config), "Where?"),
 }
 
 
@@ -161,7 +161,7 @@ def atransform(of: Subject) -> list[Any]:
     return asyncio.run(_gather(of.guard.atransform(chunks())))
 
 
-def in_a_sequence(of: Subject) -> list[Any]:
+def stream_in_a_sequence(of: Subject) -> list[Any]:
     return list((RunnablePassthrough() | of.guard).stream(of.asked))
 
 
@@ -173,7 +173,7 @@ def astream_log(of: Subject) -> list[Any]:
     return asyncio.run(_gather(of.guard.astream_log(of.asked)))
 
 
-def batch_in_events(of: Subject) -> list[Any]:
+def stream_batch_events(of: Subject) -> list[Any]:
     """A batch inside another runnable, whose events are streamed."""
 
     async def outer(question: str) -> Any:
@@ -207,7 +207,7 @@ def graph_astream_events_v3(of: Subject) -> list[Any]:
     return asyncio.run(events())
 
 
-def stdout_handler(of: Subject) -> list[Any]:
+def print_by_handler(of: Subject) -> list[Any]:
     """LangChain's handler that prints each token."""
     with redirect_stdout(io.StringIO()) as printed:
         output = of.guard.invoke(of.asked, {"callbacks": [StreamingStdOutCallbackHandler()]})
@@ -222,14 +222,14 @@ BUFFERED: dict[str, Surface] = {
     "astream": astream,
     "transform": transform,
     "atransform": atransform,
-    "stream in a sequence": in_a_sequence,
+    "stream in a sequence": stream_in_a_sequence,
 }
 SILENCED: dict[str, Surface] = {
     "astream_events v1": astream_events("v1"),
     "astream_events v2": astream_events("v2"),
-    "astream_events v2 of a batch": batch_in_events,
+    "astream_events v2 of a batch": stream_batch_events,
     "astream_log": astream_log,
-    "printing callback": stdout_handler,
+    "printing callback": print_by_handler,
     "LangGraph messages": graph_mode("messages"),
     "LangGraph messages, async": agraph_mode("messages"),
     "LangGraph updates": graph_mode("updates"),
@@ -254,16 +254,16 @@ def show(surface: str, chain: str, case: Case) -> str:
     of = subject(chain, TRUSTING if case == "accepted" else REFUSING)
     with pytest.MonkeyPatch.context() as patch:
         if case == "rejected, no cure":
-            take_out_the_cure(patch, surface)
+            remove_isolation(patch, surface)
         return str(SURFACES[surface](of))
 
 
-def count_leaked_tokens(surface: str, chain: str, case: Case) -> int:
+def count_shown_tokens(surface: str, chain: str, case: Case) -> int:
     """Count the answer's tokens that a surface shows."""
     return sum(token in show(surface, chain, case) for token in TOKENS)
 
 
-def take_out_the_cure(patch: pytest.MonkeyPatch, surface: str) -> None:
+def remove_isolation(patch: pytest.MonkeyPatch, surface: str) -> None:
     """Make the guard pass on the chain's stream, or leave the callbacks of its config as they are."""
 
     def stream(
@@ -286,27 +286,24 @@ def take_out_the_cure(patch: pytest.MonkeyPatch, surface: str) -> None:
 
 @pytest.mark.parametrize("chain", CHAINS)
 @pytest.mark.parametrize("surface", SURFACES)
-def test_a_rejected_answer_is_shown_nowhere(surface: str, chain: str) -> None:
-    """A surface shows no token of a rejected answer, and the abstention in its place."""
-    assert count_leaked_tokens(surface, chain, "rejected") == 0
-    assert "custom" in surface or ABSTENTION in show(surface, chain, "rejected")
+def test_a_surface_shows_accepted_answers_alone(surface: str, chain: str) -> None:
+    """It shows no token of a rejected answer, but the abstention, and every token of an accepted answer.
 
-
-@pytest.mark.parametrize("chain", CHAINS)
-@pytest.mark.parametrize("surface", SURFACES)
-def test_an_accepted_answer_is_shown(surface: str, chain: str) -> None:
-    """Every surface shows the whole answer, except the stream that a node itself writes to."""
-    assert count_leaked_tokens(surface, chain, "accepted") == (
-        0 if "custom" in surface else len(TOKENS)
-    )
+    The stream that a node itself writes to shows neither.
+    """
+    assert count_shown_tokens(surface, chain, "rejected") == 0
+    if "custom" in surface:
+        assert count_shown_tokens(surface, chain, "accepted") == 0
+    else:
+        assert ABSTENTION in show(surface, chain, "rejected")
+        assert count_shown_tokens(surface, chain, "accepted") == len(TOKENS)
 
 
 @pytest.mark.parametrize("surface", SURFACES)
 def test_without_the_cure_the_surface_leaks(surface: str) -> None:
     """Without the cure each surface shows every token of a rejected answer, for at least one chain."""
-    assert max(count_leaked_tokens(surface, chain, "rejected, no cure") for chain in CHAINS) == len(
-        TOKENS
-    )
+    shown = [count_shown_tokens(surface, chain, "rejected, no cure") for chain in CHAINS]
+    assert max(shown) == len(TOKENS)
 
 
 def test_the_matrix() -> None:
@@ -316,7 +313,7 @@ def test_the_matrix() -> None:
     for surface in SURFACES:
         cells = []
         for chain in CHAINS:
-            counts = [count_leaked_tokens(surface, chain, case) for case in CASES]
+            counts = [count_shown_tokens(surface, chain, case) for case in CASES]
             cells.append("/".join(map(str, counts)))
             for case, count in zip(CASES, counts, strict=True):
                 totals[case] += count

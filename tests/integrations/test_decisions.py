@@ -150,17 +150,17 @@ def test_a_trace_names_provider_and_model() -> None:
 
 @SYNC_AND_ASYNC
 @pytest.mark.parametrize(
-    ("said", "heard"), [("Ada", "Ada"), ("Bob", ABSTENTION), ("Eve", ABSTENTION)]
+    ("answer", "heard"), [("Ada", "Ada"), ("Bob", ABSTENTION), ("Eve", ABSTENTION)]
 )
-def test_a_decision_model_is_an_evaluator(said: str, heard: str, way: str) -> None:
+def test_a_decision_model_is_an_evaluator(answer: str, heard: str, way: str) -> None:
     """Its probability is the confidence that the guard decides on. If it fails, nothing is released."""
     evaluator = DecisionEvaluator(Supported())
     assert isinstance(evaluator, Evaluator)
-    model = ScriptedChatModel(said)
+    model = ScriptedChatModel(answer)
     guard = AspireGuard(model, evaluator=evaluator, context=lambda *run: ADA["context"])
     message = asyncio.run(guard.ainvoke("Who?")) if way == "async" else guard.invoke("Who?")
     assert message.content == heard
-    expected = {"Ada": 0.75, "Bob": 0.25, "Eve": None}[said]
+    expected = {"Ada": 0.75, "Bob": 0.25, "Eve": None}[answer]
     assert message.response_metadata["aspire_guard"]["confidence"] == expected
 
 
@@ -174,11 +174,11 @@ def test_a_decision_model_is_asked_about_the_exchange() -> None:
 def test_in_a_batch_a_failure_stays_with_its_answer() -> None:
     """The other answers are judged nevertheless."""
     guard = AspireGuard(
-        lambda asked: asked["said"],
+        lambda asked: asked["text"],
         evaluator=DecisionEvaluator(Supported()),
         question=lambda asked: "Who?",
     )
-    inputs = [{"said": said, "context": "Ada keeps the key."} for said in ("Ada", "Eve", "Bob")]
+    inputs = [{"text": answer, "context": "Ada keeps the key."} for answer in ("Ada", "Eve", "Bob")]
     assert guard.batch(inputs) == ["Ada", ABSTENTION, ABSTENTION]
     assert asyncio.run(guard.abatch(inputs)) == ["Ada", ABSTENTION, ABSTENTION]
 

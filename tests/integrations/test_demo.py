@@ -74,7 +74,7 @@ def test_each_answer_is_judged_by_itself() -> None:
 
 
 def test_the_summary_counts() -> None:
-    """Three of six answers are right, two of the three released; two of three were rightly withheld."""
+    """Three of six answers are right. Two of the three released answers are right, and one of the three withheld."""
     summary = run_demo(make_guard(), QUESTIONS, make_console()[0])
     assert summary.accuracy == 3 / 6
     assert summary.coverage == 3 / 6

@@ -1,4 +1,4 @@
-"""Feedback for LangSmith, sent to a local server that stands in for its API."""
+"""Feedback for LangSmith, sent to a local server in place of its API."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def test_an_accepted_answer_is_not_reviewed(kind: str, way: str) -> None:
 
 @pytest.mark.parametrize("way", ["sync", "async"])
 @pytest.mark.parametrize(
-    ("kind", "decision", "said"),
+    ("kind", "decision", "answer"),
     [
         ("message", {"action": "approve"}, ANSWER),
         ("text", {"action": "edit", "text": "Pemba."}, "Pemba."),
@@ -75,7 +75,7 @@ def test_an_accepted_answer_is_not_reviewed(kind: str, way: str) -> None:
     ],
 )
 def test_one_generation_and_one_scoring_over_a_resume(
-    kind: str, decision: Any, said: str, way: str
+    kind: str, decision: Any, answer: str, way: str
 ) -> None:
     """A person decides on the answer that they saw, though the model would give another answer by now."""
     calls = Counter[str]()
@@ -96,9 +96,9 @@ def test_one_generation_and_one_scoring_over_a_resume(
     assert asked.value["answer"] == ANSWER
     assert asked.response_schema["title"] == "Decision"
     result = run(paused_graph, Command(resume=decision), way)
-    assert [message.text for message in result["messages"]] == ["Where?", said]
+    assert [message.text for message in result["messages"]] == ["Where?", answer]
     verdict = result["messages"][-1].response_metadata["aspire_guard"]
-    assert verdict["released"] == (said != ABSTENTION)
+    assert verdict["released"] == (answer != ABSTENTION)
     assert verdict["confidence"] == 0.25
     assert calls == {"generate": 1, "score": 1}
 

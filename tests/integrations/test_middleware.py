@@ -148,7 +148,7 @@ def test_a_rejected_answer_is_not_streamed(mode: str, way: str) -> None:
 
 
 def test_a_rejected_answer_is_in_no_events() -> None:
-    """The events are those of astream_events v2 and of stream_events v3."""
+    """The events come from astream_events v2 and from stream_events v3."""
 
     async def events() -> list[Any]:
         return [event async for event in make_agent(REFUSING).astream_events(ASKED, version="v2")]
@@ -212,7 +212,7 @@ PAUSE = RoutingPolicy(otherwise=HumanReview(InterruptReview()))
 
 @SYNC_AND_ASYNC
 @pytest.mark.parametrize(
-    ("decision", "said", "route", "released"),
+    ("decision", "answer", "route", "released"),
     [
         ({"action": "approve"}, ANSWER, "human_review", True),
         ({"action": "edit", "text": "Pemba."}, "Pemba.", "human_review", True),
@@ -221,7 +221,7 @@ PAUSE = RoutingPolicy(otherwise=HumanReview(InterruptReview()))
     ],
 )
 def test_a_review_pauses_the_graph(
-    way: str, decision: Any, said: str, route: str, released: bool
+    way: str, decision: Any, answer: str, route: str, released: bool
 ) -> None:
     """The person sees the exchange and decides. On resume, nothing is generated or scored again."""
     script, scored = Script(), Counter[str]()
@@ -240,7 +240,7 @@ def test_a_review_pauses_the_graph(
     assert texts(paused)[-1] == ABSTENTION
 
     result = run(guarded, Command(resume=decision), thread(), way=way)
-    assert texts(result) == ["Where?", "", "It is an island.", said]
+    assert texts(result) == ["Where?", "", "It is an island.", answer]
     message = result["messages"][-1]
     assert message.id == paused["messages"][-1].id
     verdict = message.response_metadata["aspire_guard"]
@@ -253,9 +253,9 @@ def test_a_review_pauses_the_graph(
 
 
 @SYNC_AND_ASYNC
-def test_a_route_behind_the_review_may_give_a_text(way: str) -> None:
+def test_a_route_after_the_review_may_give_a_text(way: str) -> None:
     """The graph pauses nevertheless, and the text is released if the person rejects the answer."""
-    desk = Custom(lambda asked, said, verdict: "Ask the desk.")
+    desk = Custom(lambda asked, answer, verdict: "Ask the desk.")
     policy = RoutingPolicy(otherwise=[HumanReview(InterruptReview()), desk])
     guarded = make_agent(REFUSING, policy, checkpointer=InMemorySaver())
     assert run(guarded, ASKED, thread(), way=way)["__interrupt__"][0].value["answer"] == ANSWER
@@ -295,7 +295,7 @@ def test_without_checkpointer_and_queue_the_verdict_tells_the_way_out() -> None:
 
 @SYNC_AND_ASYNC
 def test_a_guard_with_fallbacks_does_not_swallow_an_interrupt(way: str) -> None:
-    """A pause is no failure: the graph around the agent pauses, and the fallback is never asked."""
+    """A pause is not a failure: the graph around the agent pauses, and the fallback is never asked."""
     asked_for: list[Any] = []
 
     def other(input: Any) -> Any:

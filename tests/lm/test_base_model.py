@@ -1,4 +1,4 @@
-"""Base models: found, loaded, told apart."""
+"""Base models: how they are found, loaded and distinguished."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_path_to_nothing_is_named(name: str) -> None:
         load_base_model(name)
 
 
-def test_an_empty_folder_is_no_base_model(tmp_path: Path) -> None:
+def test_an_empty_folder_is_not_a_base_model(tmp_path: Path) -> None:
     """There is one clear error, whatever the libraries below raise."""
     with pytest.raises(
         BaseModelError, match=r"expected a base model .* can't be loaded: .*; check the name"
@@ -53,7 +53,7 @@ def test_an_empty_folder_is_no_base_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["truncated", "config"])
-def test_a_damaged_folder_is_no_base_model(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_folder_is_not_a_base_model(tmp_path: Path, damage: str) -> None:
     """Truncated weights and an unreadable config give the same one error."""
     folder = _save(tiny_lm(), tmp_path)
     weights = folder / "model.safetensors"
@@ -74,7 +74,7 @@ def test_a_tokenizer_without_end_token_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_fingerprint_tells_models_apart(family: Family, lm: LanguageModel) -> None:
-    """Equal weights give equal digests; another seed, or one weight of a tensor moved, gives another."""
+    """Equal weights give equal digests. Another seed, or a single changed weight, gives another digest."""
     assert fingerprint(tiny_lm(family)) == fingerprint(lm)
     assert fingerprint(tiny_lm(family, seed=1)) != fingerprint(lm)
     moved = tiny_lm(family)

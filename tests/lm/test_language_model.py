@@ -72,8 +72,9 @@ def test_the_weights_are_frozen(family: Family) -> None:
     assert not lm.model.training
 
 
-def test_tokenising_from_several_threads_keeps_markers_as_text(lm: LanguageModel) -> None:
-    """The tokenizer's settings are not switched to and fro between calls."""
+def test_tokenising_from_several_threads_keeps_markers_as_text() -> None:
+    """The tokenizer's settings are not switched back and forth between calls."""
+    lm = tiny_lm()
     text = f"a {END_TOKEN} b " * 20
     expected = lm.token_ids(text)
 
@@ -93,7 +94,7 @@ def test_tokenising_from_several_threads_keeps_markers_as_text(lm: LanguageModel
     ],
     ids=lambda config: str(config.model_type),
 )
-def test_logits_are_those_of_the_model(config: PreTrainedConfig) -> None:
+def test_logits_match_the_model(config: PreTrainedConfig) -> None:
     """They are equal even if the model scales them after its output head."""
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
@@ -113,7 +114,7 @@ def test_logits_are_those_of_the_model(config: PreTrainedConfig) -> None:
     ],
 )
 def test_a_sliding_window_ends_what_is_read(config: PreTrainedConfig, length: int) -> None:
-    """Beyond the window, states would depend on how a text was cut; layers may have settings of their own."""
+    """Beyond the window, states would depend on how a text was cut. Layers may have settings of their own."""
     model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
     lm = LanguageModel(model, tiny_lm().tokenizer)
     assert lm.max_length == length

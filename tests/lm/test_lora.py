@@ -19,7 +19,7 @@ from aspire_guard.testing import Family, tiny_lm
 FILE = "adapter_model.safetensors"
 
 
-def _random(lm: LanguageModel, text: str = "Right?", seed: int = 1) -> Lora:
+def _make_random(lm: LanguageModel, text: str = "Right?", seed: int = 1) -> Lora:
     """Matrices that change something: an untrained LoRA does not."""
     adapter = Lora.from_text(lm, text, rank=2, seed=0).requires_grad_(False)
     chance = torch.Generator().manual_seed(seed)
@@ -28,7 +28,7 @@ def _random(lm: LanguageModel, text: str = "Right?", seed: int = 1) -> Lora:
     return adapter
 
 
-def _hidden(lm: LanguageModel, ids: torch.Tensor) -> torch.Tensor:
+def _compute_hidden(lm: LanguageModel, ids: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
         return lm.prefill([lm.embed(ids)]).hidden[0, 0]
 
@@ -37,25 +37,25 @@ def _hidden(lm: LanguageModel, ids: torch.Tensor) -> torch.Tensor:
 def test_peft_reads_a_saved_lora(family: Family, tmp_path: Path) -> None:
     """`PeftModel.from_pretrained(base, folder)` gives the logits of our adapted model."""
     lm = tiny_lm(family)
-    adapter = _random(lm)
+    adapter = _make_random(lm)
     adapter.save(tmp_path, lm)
     ids = torch.randint(0, 256, (9,), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         peft = PeftModel.from_pretrained(tiny_lm(family).model, str(tmp_path))
         expected = peft(input_ids=ids[None]).logits[0, -1]
     torch.testing.assert_close(
-        lm.logits(_hidden(adapter.adapt(lm), ids)), expected, atol=1e-4, rtol=0
+        lm.logits(_compute_hidden(adapter.adapt(lm), ids)), expected, atol=1e-4, rtol=0
     )
 
 
 def test_the_frozen_model_does_not_see_its_adapters(family: Family) -> None:
-    """Two LoRAs and the model they were made from give three answers; the model's own is what it was, bit by bit."""
+    """Two LoRAs and their base model give three results. The base model's own is bit by bit what it was."""
     lm, ids = tiny_lm(family), torch.arange(9)
     names = set(lm.model.state_dict())
-    before = _hidden(lm, ids)
-    one, two = _random(lm), _random(lm, seed=2)
-    changed = [_hidden(adapter.adapt(lm), ids) for adapter in (one, two)]
-    assert torch.equal(_hidden(lm, ids), before)
+    before = _compute_hidden(lm, ids)
+    one, two = _make_random(lm), _make_random(lm, seed=2)
+    changed = [_compute_hidden(adapter.adapt(lm), ids) for adapter in (one, two)]
+    assert torch.equal(_compute_hidden(lm, ids), before)
     assert set(lm.model.state_dict()) == names
     assert not any(torch.equal(value, before) for value in changed)
     assert not torch.equal(*changed)
@@ -65,16 +65,18 @@ def test_the_frozen_weights_are_shared_not_copied(family: Family) -> None:
     """A second adapter costs its own matrices and no more memory."""
     lm = tiny_lm(family)
     own = {tensor.data_ptr() for tensor in lm.model.parameters()}
-    adapter = _random(lm)
+    adapter = _make_random(lm)
     matrices = {weight.data_ptr() for _, weight in adapter.named_parameters()}
     assert {tensor.data_ptr() for tensor in adapter.adapt(lm).model.parameters()} == own | matrices
 
 
 def test_a_new_lora_changes_nothing_and_can_be_trained(family: Family) -> None:
-    """It starts from the frozen model; gradients reach its matrices and nothing else."""
+    """It starts from the frozen model, and gradients reach only its matrices."""
     lm, ids = tiny_lm(family), torch.arange(9)
     adapter = Lora.from_text(lm, "Right?", rank=2, seed=0)
-    torch.testing.assert_close(_hidden(adapter.adapt(lm), ids), _hidden(lm, ids), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        _compute_hidden(adapter.adapt(lm), ids), _compute_hidden(lm, ids), atol=1e-6, rtol=0
+    )
     assert all(
         weight.requires_grad and weight.dtype == torch.float32
         for _, weight in adapter.named_parameters()
@@ -97,22 +99,26 @@ def test_equal_seeds_give_equal_adapters_and_others_don_t(lm: LanguageModel) -> 
     assert not all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_its_vectors_are_the_embeddings_of_its_text(lm: LanguageModel) -> None:
-    """An adapter without a text adds none."""
-    assert torch.equal(_random(lm).vectors(lm), lm.embed(lm.token_ids("Right?")))
-    assert _random(lm, text="").vectors(lm).shape == (0, 32)
+def test_its_vectors_are_the_embeddings_of_its_text() -> None:
+    """An adapter without a text adds no vectors."""
+    lm = tiny_lm()
+    assert torch.equal(_make_random(lm).vectors(lm), lm.embed(lm.token_ids("Right?")))
+    assert _make_random(lm, text="").vectors(lm).shape == (0, 32)
 
 
-def test_its_text_may_repeat_question_and_answer(lm: LanguageModel) -> None:
-    """Each stands where it is named; what they say themselves is no placeholder."""
-    found = _random(lm, text="{question} {answer}? {answer}!").vectors(lm, "{answer}", "{question}")
+def test_its_text_may_repeat_question_and_answer() -> None:
+    """Each replaces its placeholder, and a placeholder within them is plain text."""
+    lm = tiny_lm()
+    found = _make_random(lm, text="{question} {answer}? {answer}!").vectors(
+        lm, "{answer}", "{question}"
+    )
     assert torch.equal(found, lm.embed(lm.token_ids("{answer} {question}? {question}!")))
 
 
 def test_saving_and_loading_keeps_every_bit(family: Family, tmp_path: Path) -> None:
     """Matrices and text come back as they were, in two files and no pickle, and are frozen."""
     lm = tiny_lm(family)
-    adapter = _random(lm, text="Ist das\nrichtig?")
+    adapter = _make_random(lm, text="Ist das\nrichtig?")
     adapter.save(tmp_path, lm)
     loaded = Lora.load(tmp_path, lm)
     found, expected = (dict(one.named_parameters()) for one in (loaded, adapter))
@@ -123,7 +129,8 @@ def test_saving_and_loading_keeps_every_bit(family: Family, tmp_path: Path) -> N
         for name in expected
     )
     assert torch.equal(
-        _hidden(loaded.adapt(lm), torch.arange(5)), _hidden(adapter.adapt(lm), torch.arange(5))
+        _compute_hidden(loaded.adapt(lm), torch.arange(5)),
+        _compute_hidden(adapter.adapt(lm), torch.arange(5)),
     )
     assert {path.name for path in tmp_path.iterdir()} == {"adapter_config.json", FILE}
     config = json.loads((tmp_path / "adapter_config.json").read_text())
@@ -184,9 +191,9 @@ def _name_other_modules(folder: Path) -> None:
 def test_what_does_not_fit_is_a_corrupt_evaluator(
     tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
-    """Names, shapes and values are checked before anything is computed with them; the way out is named."""
+    """Names, shapes and values are checked before anything is computed with them. The error names the way out."""
     lm = tiny_lm()
-    _random(lm).save(tmp_path, lm)
+    _make_random(lm).save(tmp_path, lm)
     damage(tmp_path)
     with pytest.raises(
         CorruptEvaluatorError, match=r"expected .*, found .*; restore the evaluator folder"

@@ -1,4 +1,4 @@
-"""Every θp with every θs on every architecture: the same figures as plain passes of `transformers`."""
+"""θp and θs of every kind on every architecture: the same figures as plain passes of `transformers`."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ EXCHANGES = [
     ("What was built?", CONTEXT, ""),
     ("Which yard built MV Petrel?", CONTEXT, "some other yard"),
 ]
+
+# Every kind once, where the kinds of θp and θs don't interact.
+SOME_KINDS = [("soft_prompt", "soft_prompt"), ("lora", "lora"), ("none", "lora")]
 
 pytestmark = pytest.mark.usefixtures("single_thread")
 
@@ -46,10 +49,10 @@ def evaluator(
     return tiny_evaluator(family, task=task, self_eval=self_eval)
 
 
-def _by_hand(
+def _score_by_hand(
     aspire: AspireLM, question: str, context: str | None, answer: str
 ) -> tuple[Tensor, Tensor]:
-    """log f_norm and log P(z_c): θp's model over `[θp ; x ; ŷ]`, θs's model over θs on the cache that leaves."""
+    """Compute log f_norm by θp's model over `[θp ; x ; ŷ]`, and log P(z_c) by θs's model over θs on that cache."""
     assert aspire.self_eval is not None
     tokenizer, end = aspire.lm.tokenizer, torch.tensor([aspire.lm.tokenizer.eos_token_id])
     pieces = [f"Passage: {context}\n" if context else "", f"Question: {question}\nAnswer:"]
@@ -74,20 +77,21 @@ def _by_hand(
 
 
 @torch.no_grad()
-def test_scores_are_those_of_plain_passes_alone_and_in_a_batch(evaluator: SelfEvaluator) -> None:
-    """Questions with and without context, of any length, an empty answer among them."""
+def test_scores_match_plain_passes_alone_and_in_a_batch(evaluator: SelfEvaluator) -> None:
+    """Questions with and without context, of different lengths, with an empty answer among them."""
     aspire = evaluator.aspire
     together = zip(*aspire.score(EXCHANGES), strict=True)
     for exchange, in_batch in zip(EXCHANGES, together, strict=True):
-        expected = torch.stack(_by_hand(aspire, *exchange))
+        expected = torch.stack(_score_by_hand(aspire, *exchange))
         alone = torch.cat(aspire.score([exchange]))
         torch.testing.assert_close(torch.stack(in_batch), expected, atol=1e-4, rtol=0)
         torch.testing.assert_close(alone, expected, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize(("task", "self_eval"), SOME_KINDS)
 @torch.no_grad()
 def test_shared_states_judge_as_a_pass_each_does(evaluator: SelfEvaluator) -> None:
-    """The questions of a passage share its states, and the answers of a question theirs."""
+    """The questions of a passage share its states, and the answers of a question share the question's states."""
     aspire = evaluator.aspire
     rows = [[EXCHANGES[0], EXCHANGES[2], EXCHANGES[3]], [EXCHANGES[1]]]
     texts: list[list[tuple[str, str]]] = []
@@ -98,9 +102,10 @@ def test_shared_states_judge_as_a_pass_each_does(evaluator: SelfEvaluator) -> No
     torch.testing.assert_close(log_p, expected, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize(("task", "self_eval"), SOME_KINDS)
 @torch.no_grad()
 def test_the_turns_of_a_conversation_judge_as_a_pass_each_does(evaluator: SelfEvaluator) -> None:
-    """They share the states of the last turn, whichever stands first; other contexts in their row change nothing."""
+    """They share the states of the last turn in any order. Other contexts in their row change nothing."""
     aspire, turns = evaluator.aspire, [CONTEXT]
     for question, answer in (("Who?", "Ada"), ("When?", "1911")):
         turns.append(f"{turns[-1]}\n\nQ: {question}\nA: {answer}")
@@ -122,7 +127,7 @@ def test_the_turns_of_a_conversation_judge_as_a_pass_each_does(evaluator: SelfEv
 def test_an_evaluator_saved_and_loaded_gives_the_same_scores(
     evaluator: SelfEvaluator, tmp_path: Path
 ) -> None:
-    """Bit by bit, and the folder says what θp and θs are made of."""
+    """The scores are equal bit by bit, and the folder names the kinds of θp and θs."""
     aspire = evaluator.aspire
     save_evaluator(tmp_path / "evaluator", aspire, evaluator.manifest, evaluator.calibration)
     manifest = read_manifest(tmp_path / "evaluator")
@@ -134,11 +139,12 @@ def test_an_evaluator_saved_and_loaded_gives_the_same_scores(
     assert manifest.methods.self_eval == aspire.self_eval.method
 
 
+@pytest.mark.parametrize(("task", "self_eval"), SOME_KINDS)
 @torch.no_grad()
 def test_answers_and_likelihoods_don_t_depend_on_the_self_evaluation(
     evaluator: SelfEvaluator,
 ) -> None:
-    """Bit by bit the same beams as a model without θs, which comes last and is active on nothing before it."""
+    """The beams are bit by bit those of a model without θs, which comes last and changes nothing before it."""
     aspire = evaluator.aspire
     without = AspireLM(aspire.lm, task=aspire.task)
     prompts = [(question, context) for question, context, _ in EXCHANGES]
@@ -151,7 +157,7 @@ def test_answers_and_likelihoods_don_t_depend_on_the_self_evaluation(
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])  # GPT-2 has transposed projections
 def test_another_precision_takes_the_same_adapters(evaluator: SelfEvaluator) -> None:
-    """To bfloat16 and back every score is as it was; in between it is near."""
+    """After bfloat16 and back every score is as it was. In bfloat16 it is close."""
     aspire = evaluator.aspire
     half = aspire.copy_onto(aspire.lm.to(torch.bfloat16))
     assert half.lm.embedding_weight.dtype == torch.bfloat16

@@ -11,6 +11,7 @@ from aspire_guard.errors import InputError
 from aspire_guard.lm.aspire_lm import AspireLM
 from aspire_guard.lm.language_model import LanguageModel
 from aspire_guard.lm.sampling import Samples, sample_continuations
+from aspire_guard.testing import tiny_lm
 
 PROMPTS = (tuple(range(7)), (3, 1), tuple(range(20, 32)))
 
@@ -40,10 +41,12 @@ def test_first_tokens_are_drawn_as_often_as_the_model_says(lm: LanguageModel) ->
 
 
 def test_likelihoods_are_mean_log_probabilities_at_temperature_one(lm: LanguageModel) -> None:
-    """Each is that of a full forward pass over prompt, sample and end token, also where the sample was cut."""
+    """A full forward pass over prompt, sample and end token gives the same, even if the sample was cut."""
     samples, end = _sample(lm, n=32, temperature=2.0), lm.tokenizer.eos_token_id
     for row, prompt in enumerate(PROMPTS):
-        for ids, expected in zip(_counted(samples, row), samples.log_likelihoods[row], strict=True):
+        for ids, expected in zip(
+            _list_counted_tokens(samples, row), samples.log_likelihoods[row], strict=True
+        ):
             sequence = torch.tensor([*prompt, *(i for i in ids if i != end), end])
             with torch.inference_mode():
                 log_p = lm.model(sequence[None]).logits[0].log_softmax(-1)
@@ -54,7 +57,7 @@ def test_likelihoods_are_mean_log_probabilities_at_temperature_one(lm: LanguageM
 
 
 def test_a_sample_ends_at_the_end_token_or_the_limit(lm: LanguageModel) -> None:
-    """The end token stands at most once, last of the counted tokens; a sample without it has the full length."""
+    """The end token can only be the last of the counted tokens. A sample without it has the full length."""
     end = lm.tokenizer.eos_token_id
     samples = _sample(lm, n=64, max_new_tokens=6)
     for ids, length in zip(
@@ -65,10 +68,10 @@ def test_a_sample_ends_at_the_end_token_or_the_limit(lm: LanguageModel) -> None:
 
 
 def test_equal_seeds_draw_equal_samples_in_any_batch(lm: LanguageModel) -> None:
-    """A prompt alone, and behind others, gives the same tokens; another seed gives others."""
+    """A prompt gives the same tokens alone and after others. Another seed gives others."""
     together, alone = _sample(lm, temperature=20.0), _sample(lm, (2,), temperature=20.0)
-    assert _counted(together, 2) == _counted(alone, 0)
-    assert _counted(together, 0) != _counted(together, 1)
+    assert _list_counted_tokens(together, 2) == _list_counted_tokens(alone, 0)
+    assert _list_counted_tokens(together, 0) != _list_counted_tokens(together, 1)
 
 
 def test_a_low_temperature_takes_the_likeliest_token(lm: LanguageModel) -> None:
@@ -93,12 +96,12 @@ def test_answers_are_decoded_with_their_likelihood(aspire: AspireLM) -> None:
     assert all(aspire.lm.tokenizer.eos_token not in answer.text for row in first for answer in row)
 
 
-def test_a_temperature_of_zero_is_refused(lm: LanguageModel) -> None:
-    """Zero has no distribution; the error names the way out."""
+def test_a_temperature_of_zero_is_refused() -> None:
+    """Zero has no distribution, and the error names the way out."""
     with pytest.raises(InputError, match="temperature above 0, found 0"):
-        _sample(lm, temperature=0.0)
+        _sample(tiny_lm(), temperature=0.0)
 
 
-def _counted(samples: Samples, row: int) -> list[list[int]]:
+def _list_counted_tokens(samples: Samples, row: int) -> list[list[int]]:
     pairs = zip(samples.tokens[row].tolist(), samples.lengths[row].tolist(), strict=True)
     return [ids[:length] for ids, length in pairs]

@@ -1,4 +1,4 @@
-"""Contexts that are turns of one conversation, and token sequences that begin alike."""
+"""Contexts that are turns of one conversation, and token sequences with a common prefix."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from aspire_guard.lm.shared_prefixes import count_common_prefix, find_first_turn
 
 
 def test_a_context_that_goes_on_after_a_line_break_belongs_to_the_first_turn() -> None:
-    """In any order, however many turns lie between; a conversation may branch."""
+    """This holds in any order, however many turns lie between. A conversation may branch."""
     turns = ("A story.", "A story.\nQ: Who?", "A story.\nQ: Who?\nA: Ada", "A story.\n\nQ: When?")
     for order in permutations(turns):
         assert find_first_turns(order) == dict.fromkeys(turns, "A story.")
 
 
-def test_other_contexts_stand_alone() -> None:
-    """To begin alike is not enough, nor to go on within the line; nothing belongs to the missing context."""
+def test_other_contexts_are_on_their_own() -> None:
+    """A common beginning is not enough, nor a continuation within the line. Nothing belongs to the missing context."""
     contexts = [
         None,
         "",

@@ -1,4 +1,4 @@
-"""Soft prompts: where they start from, and what they are on disk."""
+"""Soft prompts: their start from a text, and their files."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from peft import PeftModel
 from safetensors.torch import save_file
 
 from aspire_guard.errors import CorruptEvaluatorError
-from aspire_guard.lm.language_model import LanguageModel
 from aspire_guard.lm.soft_prompt import SoftPrompt
 from aspire_guard.testing import Family, tiny_lm
 
 
-def _random(length: int = 5) -> SoftPrompt:
+def _make_random(length: int = 5) -> SoftPrompt:
     return SoftPrompt(torch.randn(length, 32, generator=torch.Generator().manual_seed(0)))
 
 
@@ -24,7 +23,7 @@ def _random(length: int = 5) -> SoftPrompt:
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 def test_peft_reads_a_saved_soft_prompt(family: Family, tmp_path: Path) -> None:
     """`PeftModel.from_pretrained(base, folder)` gives the logits of our states."""
-    lm, prompt = tiny_lm(family), _random()
+    lm, prompt = tiny_lm(family), _make_random()
     prompt.save(tmp_path, lm)
     ids = torch.randint(0, 256, (1, 9), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -34,9 +33,10 @@ def test_peft_reads_a_saved_soft_prompt(family: Family, tmp_path: Path) -> None:
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 
 
-def test_saving_and_loading_keeps_every_bit(lm: LanguageModel, tmp_path: Path) -> None:
-    """The weights come back as they were, in two files and no pickle."""
-    prompt = _random()
+def test_saving_and_loading_keeps_every_bit(tmp_path: Path) -> None:
+    """The weights come back as they were, in two files and without a pickle."""
+    lm = tiny_lm()
+    prompt = _make_random()
     prompt.save(tmp_path / "task", lm)
     assert torch.equal(SoftPrompt.load(tmp_path / "task", lm).weight, prompt.weight)
     files = list((tmp_path / "task").iterdir())

@@ -23,25 +23,26 @@ def test_a_closed_book_prompt_has_no_passage(context: str | None) -> None:
 
 
 def test_an_empty_answer_is_empty() -> None:
-    """Not even the space that parts an answer from its prompt remains."""
+    """Not even the space between prompt and answer remains."""
     assert TEMPLATE.render_answer("") == ""
 
 
 @pytest.mark.parametrize(
-    "question",
-    ["Who?", "Who\nor what?", "{question} {context} {answer}", r"(a|b)*\d", "", "누가?"],
-)
-@pytest.mark.parametrize(
-    "context",
+    ("question", "context"),
     [
-        None,
-        "One line.",
-        "Two\nlines.",
-        "\n\nblank lines\n",
-        "Question: of its own?",
-        "An essay on the question: why?\nQ: Who?\nA: Ada.\n  Questions: none. The answer: no.",
-        "{question} {context}",
-        "문장.",
+        ("Who?", None),
+        ("", None),
+        ("Who\nor what?", "One line."),
+        ("", "Two\nlines."),
+        (r"(a|b)*\d", "\n\nblank lines\n"),
+        ("Who?", "Question: of its own?"),
+        (
+            "Who\nor what?",
+            "An essay on the question: why?\nQ: Who?\nA: Ada.\n  Questions: none. The answer: no.",
+        ),
+        ("{question} {context} {answer}", None),
+        ("{question} {context} {answer}", "{question} {context}"),
+        ("누가?", "문장."),
     ],
 )
 def test_parsing_undoes_rendering(question: str, context: str | None) -> None:
@@ -68,7 +69,7 @@ def test_another_template_parses_its_own_prompts() -> None:
 
 
 def test_the_markers_are_what_the_lines_of_the_layout_begin_with() -> None:
-    """Read off the template itself; a line that begins with what is filled in has none."""
+    """They come from the template itself. A line that begins with a placeholder has no marker."""
     assert TEMPLATE.markers == ("Passage:", "Question:", "Answer:")
     template = PromptTemplate(
         context="<doc>\n{context}\n</doc>\n", question="{question} ->\n", answer="So {answer}."
@@ -94,7 +95,7 @@ def test_the_markers_are_what_the_lines_of_the_layout_begin_with() -> None:
 def test_a_line_that_begins_with_a_marker_is_joined_to_the_line_before(
     text: str, expected: str, before: str
 ) -> None:
-    """In any case of letters, after any line break; twice is as once. What comes before can be had alone."""
+    """Case and kind of line break make no difference. Joining twice is like once. Truncating keeps the text before."""
     assert truncate_at_marker(text, TEMPLATE.markers) == before
     assert neutralize_markers(text, TEMPLATE.markers) == expected
     assert neutralize_markers(expected, TEMPLATE.markers) == expected
@@ -115,7 +116,7 @@ def test_a_line_that_begins_with_a_marker_is_joined_to_the_line_before(
     ],
 )
 def test_ordinary_text_stays_as_it_is(text: str) -> None:
-    """A marker within a line, or at the very start, where the layout stands before it, is none."""
+    """A marker within a line is not a marker, nor is one at the very start, which follows text of the layout."""
     assert (
         neutralize_markers(text, TEMPLATE.markers)
         == truncate_at_marker(text, TEMPLATE.markers)
@@ -129,7 +130,7 @@ def test_ordinary_text_stays_as_it_is(text: str) -> None:
 
 
 def test_long_white_space_is_read_once() -> None:
-    """A million line breaks are as quick as a million letters, not a million times slower."""
+    """A million line breaks are as fast as a million letters, not a million times slower."""
     text = "x" + "\n" * 1_000_000
     assert (
         neutralize_markers(f"{text}y", TEMPLATE.markers)

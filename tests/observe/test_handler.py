@@ -44,7 +44,7 @@ def look_up(place: str) -> str:
     return OnePassage().invoke(place)[0].page_content
 
 
-def calls_a_tool_first(messages: list[BaseMessage]) -> AIMessage:
+def call_a_tool_first(messages: list[BaseMessage]) -> AIMessage:
     if isinstance(messages[-1], ToolMessage):
         return AIMessage("Ada")
     return AIMessage("", tool_calls=[{"name": "look_up", "args": {"place": "?"}, "id": "1"}])
@@ -69,7 +69,7 @@ def recording() -> Iterator[Recording]:
 
 @pytest.mark.parametrize("way", ["invoke", "stream", "astream"])
 def test_the_chain_answers_as_ever_and_is_scored(recording: Recording, way: str) -> None:
-    """The output is the chain's own; the observation has the exchange, the score and the run."""
+    """The output is the chain's own. The observation has the exchange, the score and the run."""
     run_id = uuid4()
     config: Any = {
         "callbacks": [recording.handler],
@@ -109,7 +109,7 @@ def test_the_chain_answers_as_ever_and_is_scored(recording: Recording, way: str)
         (MODEL, "Who?", None),
         (OnePassage() | RunnableLambda(lambda documents: "Ada"), "Who?", "Ada keeps it."),
         (
-            create_agent(ScriptedChatModel(calls_a_tool_first), [look_up]),
+            create_agent(ScriptedChatModel(call_a_tool_first), [look_up]),
             {"messages": [("human", "Who?")]},
             "Ada keeps it.",
         ),
@@ -119,7 +119,7 @@ def test_the_chain_answers_as_ever_and_is_scored(recording: Recording, way: str)
 def test_every_kind_of_chain_is_seen(
     recording: Recording, chain: Runnable[Any, Any], asked: Any, context: str | None
 ) -> None:
-    """Each call is observed once, with its retrieved passages, and a message that calls a tool is no answer."""
+    """Each call is observed once, with its retrieved passages. A message that calls a tool is not an answer."""
     chain.invoke(asked, {"callbacks": [recording.handler]})
     assert recording.handler.flush(timeout=10)
     assert [observation.exchange for observation in recording.observations] == [
@@ -231,7 +231,7 @@ class Scores(ConstantEvaluator):
 @pytest.mark.parametrize(
     "given", [0.1, Score.model_construct(confidence=None, selection_score=None)]
 )
-def test_an_object_that_is_no_score_is_a_failure(given: Any) -> None:
+def test_an_object_that_is_not_a_score_is_a_failure(given: Any) -> None:
     """It is counted and reported, and the next answer is scored as usual."""
     seen: list[Observation] = []
     with AspireCallbackHandler(Scores(given), on_score=seen.append, batch=1) as handler:

@@ -105,8 +105,8 @@ def make_guard(model: Runnable[Any, Any], threshold: float) -> AspireGuard:
 
 def test_a_chain_on_it_is_guarded(server: dict[str, Any]) -> None:
     """invoke, stream and ainvoke give the model's answer if it is trusted, else the abstention and no word of it."""
-    said = AspireGuard(PROMPT | client(server), policy=RoutingPolicy(threshold=0.0)).invoke(INPUTS)
-    confidence = said.response_metadata["aspire_guard"]["confidence"]
+    reply = AspireGuard(PROMPT | client(server), policy=RoutingPolicy(threshold=0.0)).invoke(INPUTS)
+    confidence = reply.response_metadata["aspire_guard"]["confidence"]
     assert 0.0 < confidence < 1.0
     below, above = confidence / 2, (1 + confidence) / 2
 
@@ -118,11 +118,11 @@ def test_a_chain_on_it_is_guarded(server: dict[str, Any]) -> None:
             return await trusting.ainvoke(INPUTS), await withholding.ainvoke(INPUTS), events
 
     released, withheld, events = asyncio.run(run_asynchronously())
-    assert released == said.content
+    assert released == reply.content
     assert withheld == ABSTENTION
-    assert find_leaked_words(said.content, events) == set()
+    assert find_leaked_words(reply.content, events) == set()
     model = client(server)
-    for answer, threshold in ((said.content, below), (ABSTENTION, above)):
+    for answer, threshold in ((reply.content, below), (ABSTENTION, above)):
         guard = make_guard(model, threshold)
         assert guard.invoke(INPUTS) == answer
         assert "".join(guard.stream(INPUTS)) == answer
@@ -136,11 +136,11 @@ def make_agent(server: dict[str, Any], threshold: float, **options: Any) -> Any:
 
 def test_an_agent_on_it_is_guarded(server: dict[str, Any]) -> None:
     """Its final answer is released with the verdict, or else is in no message, state, checkpoint or stream."""
-    said = make_agent(server, 0.0).invoke(ASKED)["messages"][-1]
+    reply = make_agent(server, 0.0).invoke(ASKED)["messages"][-1]
     unguarded: Any = create_agent(client(server), [look_up])
     unguarded_stream = list(unguarded.stream(ASKED, stream_mode=MODES))
-    assert find_leaked_words(said.content, unguarded_stream) != set()
-    verdict = said.response_metadata["aspire_guard"]
+    assert find_leaked_words(reply.content, unguarded_stream) != set()
+    verdict = reply.response_metadata["aspire_guard"]
     assert verdict["accepted"]
     assert 0.0 < verdict["confidence"] < 1.0
 
@@ -154,4 +154,4 @@ def test_an_agent_on_it_is_guarded(server: dict[str, Any]) -> None:
     checkpoints = [saver.storage, saver.writes, saver.blobs]
     stream = list(withholding.stream(ASKED, OTHER_THREAD, stream_mode=MODES))
     assert ABSTENTION in str(stream)
-    assert find_leaked_words(said.content, result, history, checkpoints, stream) == set()
+    assert find_leaked_words(reply.content, result, history, checkpoints, stream) == set()

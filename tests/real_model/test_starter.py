@@ -38,7 +38,7 @@ def make_exchange(record: QARecord) -> Exchange:
     return Exchange(question=record.question, context=record.context, answer=answer)
 
 
-def test_it_ranks_right_answers_above_those_of_other_questions(
+def test_it_ranks_right_answers_above_answers_to_other_questions(
     evaluator: SelfEvaluator, questions: list[QARecord]
 ) -> None:
     """A reference nearly always scores higher than another question's reference: AUROC is at least 0.9."""

@@ -162,7 +162,7 @@ while True:
 
 
 def test_a_killed_process_loses_nothing(url: str, tmp_path: Path) -> None:
-    """Everything that a process was told is in the database after a kill, and others go on at once."""
+    """Everything that a process was given is in the database after a kill, and other processes continue at once."""
     told: list[list[str]] = []
     for life in range(3):
         log = tmp_path / f"{life}.log"

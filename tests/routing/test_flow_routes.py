@@ -46,7 +46,7 @@ LARGER = Fallback(RunnableLambda(lambda question: "unused"), name="larger")
 
 
 class Desk:
-    """A queue that nobody works at."""
+    """A queue without reviewers."""
 
     def submit(self, item: ReviewItem) -> Any:
         raise AssertionError("the flow itself does no work")
@@ -70,15 +70,15 @@ class Clock:
         return self.now
 
 
-def scored(confidence: float) -> ScoringResult:
+def make_result(confidence: float) -> ScoringResult:
     return ScoringResult(Score(selection_score=0.0, confidence=confidence))
 
 
 # The chain's own answer, which is below the threshold.
-REJECTED = (ChainRan("Ada"), scored(0.2))
+REJECTED = (ChainRan("Ada"), make_result(0.2))
 
 
-def below(*routes: Route, **settings: Any) -> RoutingPolicy:
+def route_below(*routes: Route, **settings: Any) -> RoutingPolicy:
     """Make a policy that takes these routes below the threshold."""
     return RoutingPolicy(otherwise=routes, **settings)
 
@@ -98,19 +98,19 @@ def drive(flow: Flow, results: Iterable[Any]) -> tuple[list[Any], Outcome]:
     raise AssertionError(f"expected the flow to end, found it asking for {asked[-1]}")
 
 
-def verdict(outcome: Outcome) -> Verdict:
+def get_verdict(outcome: Outcome) -> Verdict:
     assert outcome.verdict is not None
     return outcome.verdict
 
 
-def told(verdict: Verdict) -> tuple[str, bool, bool, float | None]:
+def summarize(verdict: Verdict) -> tuple[str, bool, bool, float | None]:
     return verdict.route, verdict.accepted, verdict.released, verdict.confidence
 
 
 def test_a_fallbacks_answer_is_scored_and_released() -> None:
     """The verdict names the route, and its steps tell of both answers."""
-    results = [*REJECTED, ChainRan("Bob", seconds=2.0, retries=1), scored(0.75)]
-    asked, outcome = drive(start(below(LARGE)), results)
+    results = [*REJECTED, ChainRan("Bob", seconds=2.0, retries=1), make_result(0.75)]
+    asked, outcome = drive(start(route_below(LARGE)), results)
     assert asked == [
         RunChain(),
         ScoreExchange(Exchange(question="Who?", answer="Ada")),
@@ -118,9 +118,9 @@ def test_a_fallbacks_answer_is_scored_and_released() -> None:
         ScoreExchange(Exchange(question="Who?", answer="Bob")),
     ]
     assert outcome.output == "Bob"
-    assert told(verdict(outcome)) == ("fallback", False, True, 0.75)
-    assert verdict(outcome).reason == "confidence 0.750 reaches the threshold 0.500"
-    assert verdict(outcome).steps == (
+    assert summarize(get_verdict(outcome)) == ("fallback", False, True, 0.75)
+    assert get_verdict(outcome).reason == "confidence 0.750 reaches the threshold 0.500"
+    assert get_verdict(outcome).steps == (
         Step(route="chain", confidence=0.2),
         Step(route="fallback", name="large", confidence=0.75, seconds=2.0, retries=1),
     )
@@ -128,30 +128,37 @@ def test_a_fallbacks_answer_is_scored_and_released() -> None:
 
 def test_the_guarantee_is_about_the_chains_own_answers() -> None:
     """It goes with an accepted answer and with an abstention, not with a fallback's answer."""
-    _, accepted = drive(start(below(LARGE)), [ChainRan("Ada"), scored(0.9)])
-    _, abstained = drive(start(RoutingPolicy()), [ChainRan("Ada"), scored(0.1)])
-    _, fallen_back = drive(start(below(LARGE)), [*REJECTED, ChainRan("Bob"), scored(0.9)])
-    found = [verdict(outcome).guarantee for outcome in (accepted, abstained, fallen_back)]
+    _, accepted = drive(start(route_below(LARGE)), [ChainRan("Ada"), make_result(0.9)])
+    _, abstained = drive(start(RoutingPolicy()), [ChainRan("Ada"), make_result(0.1)])
+    _, fallen_back = drive(
+        start(route_below(LARGE)), [*REJECTED, ChainRan("Bob"), make_result(0.9)]
+    )
+    found = [get_verdict(outcome).guarantee for outcome in (accepted, abstained, fallen_back)]
     assert found == ["promised", "promised", None]
 
 
 def test_fallbacks_in_a_row_are_tried_one_after_another() -> None:
-    """If no answer is good enough, the guard abstains, and the verdict is on the best-scored one."""
-    results = [*REJECTED, ChainRan("Bob"), scored(0.4), ChainRan("Cy"), scored(0.3)]
-    asked, outcome = drive(start(below(LARGE, LARGER, Abstain("Pass."))), results)
+    """If no answer is good enough, the guard abstains, and the verdict is about the best-scored answer."""
+    results = [*REJECTED, ChainRan("Bob"), make_result(0.4), ChainRan("Cy"), make_result(0.3)]
+    asked, outcome = drive(start(route_below(LARGE, LARGER, Abstain("Pass."))), results)
     assert [request.route for request in asked if isinstance(request, RunFallback)] == [
         LARGE,
         LARGER,
     ]
     assert outcome.output == "Pass."
-    assert told(verdict(outcome)) == ("abstain", False, False, 0.4)
-    assert [step.confidence for step in verdict(outcome).steps] == [0.2, 0.4, 0.3]
+    assert summarize(get_verdict(outcome)) == ("abstain", False, False, 0.4)
+    assert [step.confidence for step in get_verdict(outcome).steps] == [0.2, 0.4, 0.3]
 
 
 def test_after_the_last_route_comes_abstention() -> None:
     """The abstention has the policy's message, in the type of the chain's own output."""
-    results = [ChainRan(AIMessage("Ada", id="m1")), scored(0.2), ChainRan("Bob"), scored(0.1)]
-    _, outcome = drive(start(below(LARGE, abstention="Pass.")), results)
+    results = [
+        ChainRan(AIMessage("Ada", id="m1")),
+        make_result(0.2),
+        ChainRan("Bob"),
+        make_result(0.1),
+    ]
+    _, outcome = drive(start(route_below(LARGE, abstention="Pass.")), results)
     assert (outcome.output.content, outcome.output.id) == ("Pass.", "m1")
 
 
@@ -159,8 +166,8 @@ def test_a_fallback_that_fails_is_recorded_without_its_words() -> None:
     """An error of a fallback may quote an unjudged answer, but our own errors don't."""
     results = [*REJECTED, EffectFailed(ValueError("can't parse: Ada"), 3.0, retries=2)]
     late = EffectFailed(RouteTimeoutError("expected the fallback to be done within 3 s"))
-    _, outcome = drive(start(below(LARGE, LARGER)), [*results, late])
-    assert verdict(outcome).steps[1:] == (
+    _, outcome = drive(start(route_below(LARGE, LARGER)), [*results, late])
+    assert get_verdict(outcome).steps[1:] == (
         Step(
             route="fallback",
             name="large",
@@ -170,16 +177,16 @@ def test_a_fallback_that_fails_is_recorded_without_its_words() -> None:
         ),
         Step(route="fallback", name="larger", error="expected the fallback to be done within 3 s"),
     )
-    assert verdict(outcome).error == "expected the fallback to be done within 3 s"
-    assert not verdict(outcome).released
+    assert get_verdict(outcome).error == "expected the fallback to be done within 3 s"
+    assert not get_verdict(outcome).released
 
 
 def test_a_fallback_without_a_readable_answer_is_skipped() -> None:
     """The next route is taken."""
-    results = [*REJECTED, ChainRan(42), ChainRan("Cy"), scored(0.9)]
-    _, outcome = drive(start(below(LARGE, LARGER)), results)
+    results = [*REJECTED, ChainRan(42), ChainRan("Cy"), make_result(0.9)]
+    _, outcome = drive(start(route_below(LARGE, LARGER)), results)
     assert outcome.output == "Cy"
-    error = verdict(outcome).steps[1].error
+    error = get_verdict(outcome).steps[1].error
     assert error is not None
     assert error.startswith("no answer found in the chain's output")
 
@@ -187,15 +194,15 @@ def test_a_fallback_without_a_readable_answer_is_skipped() -> None:
 def test_a_fallback_that_calls_tools_passes() -> None:
     """Its message leaves the guard unjudged, as the chain's own would."""
     message = AIMessage("", tool_calls=[{"name": "look_up", "args": {}, "id": "1"}])
-    _, outcome = drive(start(below(LARGE)), [*REJECTED, ChainRan(message)])
+    _, outcome = drive(start(route_below(LARGE)), [*REJECTED, ChainRan(message)])
     assert outcome == Outcome(message, None)
 
 
 def test_the_budget_of_hops_is_kept() -> None:
     """Fallbacks beyond the budget are skipped, and the steps say so."""
-    policy = below(LARGE, LARGER, budget=Budget(hops=1))
-    _, outcome = drive(start(policy), [*REJECTED, ChainRan("Bob"), scored(0.2)])
-    assert verdict(outcome).steps[2] == Step(
+    policy = route_below(LARGE, LARGER, budget=Budget(hops=1))
+    _, outcome = drive(start(policy), [*REJECTED, ChainRan("Bob"), make_result(0.2)])
+    assert get_verdict(outcome).steps[2] == Step(
         route="fallback", name="larger", error="the budget of 1 hops is used up"
     )
 
@@ -204,26 +211,26 @@ def test_the_budget_of_cost_is_kept() -> None:
     """An expensive fallback is skipped, and a cheap one behind it is called."""
     dear = Fallback(LARGE.runnable, cost=3.0, name="dear")
     cheap = Fallback(LARGE.runnable, cost=1.0, name="cheap")
-    policy = below(cheap, dear, cheap, budget=Budget(cost=3.0))
-    results = [*REJECTED, ChainRan("Bob"), scored(0.2), ChainRan("Cy"), scored(0.2)]
+    policy = route_below(cheap, dear, cheap, budget=Budget(cost=3.0))
+    results = [*REJECTED, ChainRan("Bob"), make_result(0.2), ChainRan("Cy"), make_result(0.2)]
     asked, outcome = drive(start(policy), results)
     assert [request.route.name for request in asked if isinstance(request, RunFallback)] == [
         "cheap",
         "cheap",
     ]
-    assert verdict(outcome).steps[2].error == "its cost of 3 is more than the budget has left"
+    assert get_verdict(outcome).steps[2].error == "its cost of 3 is more than the budget has left"
 
 
 def test_the_budget_of_time_is_kept() -> None:
     """No fallback begins after the budget's seconds."""
     clock = Clock()
-    flow = start(below(LARGE, budget=Budget(seconds=5)), clock=clock)
+    flow = start(route_below(LARGE, budget=Budget(seconds=5)), clock=clock)
     next(flow)
     flow.send(ChainRan("Ada"))
     clock.now += 5
     with pytest.raises(StopIteration) as stop:
-        flow.send(scored(0.2))
-    assert verdict(stop.value.value).steps[1].error == "the budget of 5 s is used up"
+        flow.send(make_result(0.2))
+    assert get_verdict(stop.value.value).steps[1].error == "the budget of 5 s is used up"
 
 
 def test_time_limits_go_with_the_requests() -> None:
@@ -231,14 +238,14 @@ def test_time_limits_go_with_the_requests() -> None:
     clock = Clock()
     timeouts = Timeouts(chain=4, evaluator=3, fallback=2, overall=10)
     slow = Fallback(LARGE.runnable, timeout=9)
-    flow = start(below(slow, LARGE, timeouts=timeouts), clock=clock)
+    flow = start(route_below(slow, LARGE, timeouts=timeouts), clock=clock)
     assert next(flow) == RunChain(timeout=4)
     clock.now += 4
     assert flow.send(ChainRan("Ada")) == ScoreExchange(
         Exchange(question="Who?", answer="Ada"), timeout=3
     )
     clock.now += 1
-    assert flow.send(scored(0.2)) == RunFallback(slow, timeout=5, within=5)
+    assert flow.send(make_result(0.2)) == RunFallback(slow, timeout=5, within=5)
     clock.now += 4
     assert flow.send(EffectFailed(RouteTimeoutError("late"))) == RunFallback(
         LARGE, timeout=1, within=1
@@ -247,21 +254,21 @@ def test_time_limits_go_with_the_requests() -> None:
     with pytest.raises(StopIteration) as stop:
         flow.send(ChainRan("Bob"))
     # No time is left to score it, so it is not released.
-    assert verdict(stop.value.value).steps[2].error == "the overall time is used up"
-    assert not verdict(stop.value.value).released
+    assert get_verdict(stop.value.value).steps[2].error == "the overall time is used up"
+    assert not get_verdict(stop.value.value).released
 
 
 def test_without_time_nothing_more_is_tried() -> None:
     """Fallback, review and custom route are skipped, but abstention always works."""
     clock = Clock()
     routes = (LARGE, HumanReview(DESK), Custom(lambda *given: "Bob"))
-    flow = start(below(*routes, timeouts=Timeouts(overall=10)), clock=clock)
+    flow = start(route_below(*routes, timeouts=Timeouts(overall=10)), clock=clock)
     next(flow)
     flow.send(ChainRan("Ada"))
     clock.now += 11
     with pytest.raises(StopIteration) as stop:
-        flow.send(scored(0.2))
-    steps = verdict(stop.value.value).steps[1:]
+        flow.send(make_result(0.2))
+    steps = get_verdict(stop.value.value).steps[1:]
     assert [(step.route, step.error) for step in steps] == [
         (route, "the overall time is used up") for route in ("fallback", "human_review", "custom")
     ]
@@ -270,116 +277,123 @@ def test_without_time_nothing_more_is_tried() -> None:
 def test_a_failed_evaluation_takes_the_lowest_routes() -> None:
     """The answer itself is not released, but a fallback's may be."""
     failed = ScoringResult(error=EvaluationError("no memory"))
-    _, outcome = drive(start(below(LARGE)), [ChainRan("Ada"), failed, ChainRan("Bob"), scored(0.9)])
+    _, outcome = drive(
+        start(route_below(LARGE)), [ChainRan("Ada"), failed, ChainRan("Bob"), make_result(0.9)]
+    )
     assert outcome.output == "Bob"
-    assert (verdict(outcome).steps[0].error, verdict(outcome).error) == ("no memory", "no memory")
+    assert (get_verdict(outcome).steps[0].error, get_verdict(outcome).error) == (
+        "no memory",
+        "no memory",
+    )
 
 
 def test_an_unscored_answer_is_never_accepted() -> None:
     """Neither a band that accepts everything nor acceptance as the last resort releases it."""
     failed = ScoringResult(error=EvaluationError("no memory"))
     everything = RoutingPolicy(bands=(Band(0, Accept()),))
-    for policy in (everything, below(HumanReview(DESK, otherwise=Accept()))):
+    for policy in (everything, route_below(HumanReview(DESK, otherwise=Accept()))):
         results: list[Any] = [ChainRan("Ada"), failed]
         if policy.otherwise:
             results.append(Reviewed("t1"))
         _, outcome = drive(start(policy), results)
         assert outcome.output == policy.abstention
-        assert not verdict(outcome).released
+        assert not get_verdict(outcome).released
 
 
 def test_a_failed_evaluation_may_end_in_abstention_at_once() -> None:
     """With on_error="abstain" no other route is tried."""
     failed = ScoringResult(error=EvaluationError("no memory"))
-    _, outcome = drive(start(below(LARGE, on_error="abstain")), [ChainRan("Ada"), failed])
-    assert told(verdict(outcome)) == ("abstain", False, False, None)
+    _, outcome = drive(start(route_below(LARGE, on_error="abstain")), [ChainRan("Ada"), failed])
+    assert summarize(get_verdict(outcome)) == ("abstain", False, False, None)
 
 
 def test_a_failed_chain_raises_by_default() -> None:
     """A failure is not an answer of low confidence."""
     with pytest.raises(ConnectionError, match="down"):
-        drive(start(below(LARGE)), [ConnectionError("down")])
+        drive(start(route_below(LARGE)), [ConnectionError("down")])
 
 
 def test_a_failed_chain_may_be_routed() -> None:
     """It takes the routes of the lowest confidence."""
-    policy = below(LARGE, on_chain_error="fallback")
-    _, outcome = drive(start(policy), [ConnectionError("down"), ChainRan("Bob"), scored(0.9)])
+    policy = route_below(LARGE, on_chain_error="fallback")
+    _, outcome = drive(start(policy), [ConnectionError("down"), ChainRan("Bob"), make_result(0.9)])
     assert outcome.output == "Bob"
-    assert verdict(outcome).steps[0] == Step(
+    assert get_verdict(outcome).steps[0] == Step(
         route="chain", error="the chain raised ConnectionError"
     )
-    assert verdict(outcome).error == "the chain raised ConnectionError"
+    assert get_verdict(outcome).error == "the chain raised ConnectionError"
 
 
 def test_a_failed_chain_raises_if_nothing_else_has_an_output() -> None:
     """There is no type that the abstention could take, and no answer to review."""
-    policy = below(LARGE, HumanReview(DESK), Abstain("Pass."), on_chain_error="fallback")
+    policy = route_below(LARGE, HumanReview(DESK), Abstain("Pass."), on_chain_error="fallback")
     with pytest.raises(ConnectionError, match="down"):
         drive(start(policy), [ConnectionError("down"), EffectFailed(ValueError("too"))])
 
 
-def test_a_custom_route_can_stand_in_for_a_failed_chain() -> None:
+def test_a_custom_route_can_replace_a_failed_chain() -> None:
     """The route gets no output, and makes one."""
     route = Custom(lambda *given: "unused")
     asked, outcome = drive(
-        start(below(route, on_chain_error="fallback")),
+        start(route_below(route, on_chain_error="fallback")),
         [ConnectionError("down"), CustomRan("Call us.")],
     )
     assert isinstance(asked[1], CallCustom)
     assert (asked[1].output, asked[1].verdict.reason) == (None, "the chain failed")
     assert outcome.output == "Call us."
-    assert told(verdict(outcome)) == ("custom", False, False, None)
+    assert summarize(get_verdict(outcome)) == ("custom", False, False, None)
 
 
 def test_a_custom_route_gets_the_best_answer() -> None:
     """The route also gets the verdict so far, and releases the answer if it hands it on unchanged."""
     route = Custom(lambda *given: "unused")
-    results = [ChainRan("Ada"), scored(0.4), ChainRan("Bob"), scored(0.3)]
-    asked, outcome = drive(start(below(LARGE, route)), [*results, CustomRan("Ada")])
+    results = [ChainRan("Ada"), make_result(0.4), ChainRan("Bob"), make_result(0.3)]
+    asked, outcome = drive(start(route_below(LARGE, route)), [*results, CustomRan("Ada")])
     assert isinstance(asked[-1], CallCustom)
     assert (asked[-1].output, asked[-1].verdict.confidence) == ("Ada", 0.4)
-    assert told(verdict(outcome)) == ("custom", False, True, 0.4)
-    _, other = drive(start(below(LARGE, route)), [*results, CustomRan("Perhaps Ada")])
-    assert not verdict(other).released
+    assert summarize(get_verdict(outcome)) == ("custom", False, True, 0.4)
+    _, other = drive(start(route_below(LARGE, route)), [*results, CustomRan("Perhaps Ada")])
+    assert not get_verdict(other).released
 
 
 def test_a_failed_custom_route_is_skipped() -> None:
     """The steps name its error, and the guard abstains."""
-    _, outcome = drive(start(below(Custom(print))), [*REJECTED, EffectFailed(KeyError("Ada"))])
-    assert verdict(outcome).steps[1] == Step(
+    _, outcome = drive(
+        start(route_below(Custom(print))), [*REJECTED, EffectFailed(KeyError("Ada"))]
+    )
+    assert get_verdict(outcome).steps[1] == Step(
         route="custom", error="the custom route raised KeyError"
     )
-    assert not verdict(outcome).released
+    assert not get_verdict(outcome).released
 
 
 def test_an_abstention_may_be_a_function_of_the_verdict() -> None:
     """If the function fails, the policy's message replaces it."""
     sure = Abstain(lambda verdict: f"Only {verdict.confidence:.0%} sure.")
-    _, outcome = drive(start(below(sure)), REJECTED)
+    _, outcome = drive(start(route_below(sure)), REJECTED)
     assert outcome.output == "Only 20% sure."
 
     def broken(verdict: Verdict) -> str:
         raise KeyError("Ada")
 
-    _, outcome = drive(start(below(Abstain(broken), abstention="Pass.")), REJECTED)
+    _, outcome = drive(start(route_below(Abstain(broken), abstention="Pass.")), REJECTED)
     assert outcome.output == "Pass."
-    assert verdict(outcome).error == "the abstention's function raised KeyError"
+    assert get_verdict(outcome).error == "the abstention's function raised KeyError"
 
 
 def test_acceptance_may_be_the_last_resort() -> None:
     """The best-scored answer is released without a promise if the policy says so."""
-    results = [ChainRan("Ada"), scored(0.4), ChainRan("Bob"), scored(0.3)]
-    _, outcome = drive(start(below(LARGE, Accept())), results)
+    results = [ChainRan("Ada"), make_result(0.4), ChainRan("Bob"), make_result(0.3)]
+    _, outcome = drive(start(route_below(LARGE, Accept())), results)
     assert outcome.output == "Ada"
-    assert told(verdict(outcome)) == ("accept", True, True, 0.4)
-    assert verdict(outcome).guarantee is None
+    assert summarize(get_verdict(outcome)) == ("accept", True, True, 0.4)
+    assert get_verdict(outcome).guarantee is None
 
 
 def test_a_review_leaves_a_ticket() -> None:
     """Without waiting the guard abstains, and its message may name the ticket."""
     words = Abstain(lambda verdict: f"We will come back to you: {verdict.ticket}.")
-    policy = below(HumanReview(DESK, otherwise=words), group_by="tenant")
+    policy = route_below(HumanReview(DESK, otherwise=words), group_by="tenant")
     flow = start(policy, metadata={"tenant": "acme"})
     asked, outcome = drive(flow, [*REJECTED, Reviewed("t1", seconds=0.5)])
     item = ReviewItem(
@@ -391,8 +405,8 @@ def test_a_review_leaves_a_ticket() -> None:
     )
     assert asked[-1] == RequestReview(DESK, item)
     assert outcome.output == "We will come back to you: t1."
-    assert (verdict(outcome).route, verdict(outcome).ticket) == ("abstain", "t1")
-    assert verdict(outcome).steps[1] == Step(route="human_review", seconds=0.5)
+    assert (get_verdict(outcome).route, get_verdict(outcome).ticket) == ("abstain", "t1")
+    assert get_verdict(outcome).steps[1] == Step(route="human_review", seconds=0.5)
 
 
 @pytest.mark.parametrize(
@@ -419,16 +433,16 @@ def test_a_reviewer_releases_an_answer(
     ]
     expected: list[Any] = [output, output, {"answer": output, "sources": ["keys.md"]}]
     for chain_output, wanted in zip(chains, expected, strict=True):
-        flow = start(below(HumanReview(DESK, wait=60)))
-        results = [ChainRan(chain_output), scored(0.2), Reviewed("t1", decision)]
+        flow = start(route_below(HumanReview(DESK, wait=60)))
+        results = [ChainRan(chain_output), make_result(0.2), Reviewed("t1", decision)]
         asked, outcome = drive(flow, results)
         assert asked[-1].wait == 60
         found = outcome.output
         if isinstance(found, AIMessage):
             found = found.content
         assert found == wanted
-        assert told(verdict(outcome)) == ("human_review", accepted, True, 0.2)
-        assert verdict(outcome).reason == reason
+        assert summarize(get_verdict(outcome)) == ("human_review", accepted, True, 0.2)
+        assert get_verdict(outcome).reason == reason
 
 
 def test_the_best_answer_is_reviewed() -> None:
@@ -436,33 +450,33 @@ def test_the_best_answer_is_reviewed() -> None:
     results = [
         *REJECTED,
         ChainRan("Bob"),
-        scored(0.4),
+        make_result(0.4),
         Reviewed("t1", Decision(action="approve")),
     ]
-    asked, outcome = drive(start(below(LARGE, HumanReview(DESK, wait=60))), results)
+    asked, outcome = drive(start(route_below(LARGE, HumanReview(DESK, wait=60))), results)
     assert asked[-1].item.answer == "Bob"
     assert outcome.output == "Bob"
-    assert told(verdict(outcome)) == ("human_review", False, True, 0.4)
+    assert summarize(get_verdict(outcome)) == ("human_review", False, True, 0.4)
 
 
 def test_a_rejected_answer_takes_the_next_route() -> None:
     """The rejected answer is not released."""
     results = [*REJECTED, Reviewed("t1", Decision(action="reject"))]
-    _, outcome = drive(start(below(HumanReview(DESK, wait=60), Abstain("Pass."))), results)
+    _, outcome = drive(start(route_below(HumanReview(DESK, wait=60), Abstain("Pass."))), results)
     assert outcome.output == "Pass."
-    assert told(verdict(outcome)) == ("abstain", False, False, 0.2)
-    assert verdict(outcome).reason == "a reviewer rejected the answer"
+    assert summarize(get_verdict(outcome)) == ("abstain", False, False, 0.2)
+    assert get_verdict(outcome).reason == "a reviewer rejected the answer"
 
 
 def test_a_review_store_that_is_down_takes_the_next_route() -> None:
     """The steps name the error, and nothing is released."""
     down = EffectFailed(ReviewQueueError("expected the database to answer"), ticket="t1")
-    _, outcome = drive(start(below(HumanReview(DESK, wait=60))), [*REJECTED, down])
+    _, outcome = drive(start(route_below(HumanReview(DESK, wait=60))), [*REJECTED, down])
     assert outcome.output == RoutingPolicy().abstention
-    assert verdict(outcome).steps[1] == Step(
+    assert get_verdict(outcome).steps[1] == Step(
         route="human_review", error="expected the database to answer"
     )
-    assert verdict(outcome).ticket == "t1"
+    assert get_verdict(outcome).ticket == "t1"
 
 
 def test_the_extractor_reads_every_answer() -> None:
@@ -471,8 +485,8 @@ def test_the_extractor_reads_every_answer() -> None:
     def shout(input: Any, output: Any, documents: Any) -> Exchange:
         return Exchange(question=str(input).upper(), answer=str(output).upper())
 
-    flow = start(below(LARGE), extract=shout)
-    asked, _ = drive(flow, [*REJECTED, ChainRan("Bob"), scored(0.9)])
+    flow = start(route_below(LARGE), extract=shout)
+    asked, _ = drive(flow, [*REJECTED, ChainRan("Bob"), make_result(0.9)])
     exchanges = [request.exchange for request in asked if isinstance(request, ScoreExchange)]
     assert exchanges == [
         Exchange(question="WHO?", answer="ADA"),

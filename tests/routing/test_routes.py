@@ -22,7 +22,7 @@ LARGE: RunnableLambda[str, str] = RunnableLambda(lambda question: "Ada")
 
 
 def test_routes_refuse_what_they_cannot_use() -> None:
-    """Numbers out of range, unknown settings and an object that is no queue are refused."""
+    """Numbers out of range, unknown settings and an object that is not a queue are refused."""
     wrong: list[Callable[[], object]] = [
         lambda: Budget(hops=-1),
         lambda: Timeouts(chain=0.0),

@@ -28,7 +28,7 @@ ANSWERS = st.lists(
 )
 
 
-def _calibration(*thresholds: Threshold) -> Calibration:
+def _make_calibration(*thresholds: Threshold) -> Calibration:
     return Calibration(
         calibrator=PLATT, thresholds=thresholds, n=1000, date=TODAY, source="scored.jsonl"
     )
@@ -38,13 +38,13 @@ def _fit(scores: list[float], correct: list[bool], target: float = 0.8) -> Calib
     return fit_calibration(scores, correct, target_accuracy=target, date=TODAY)
 
 
-def _released(calibration: Calibration, scores: list[float]) -> list[bool]:
+def _find_released(calibration: Calibration, scores: list[float]) -> list[bool]:
     return [calibration.confidence(score) >= calibration.threshold for score in scores]
 
 
 def test_a_calibration_has_the_confidence_of_its_calibrator() -> None:
-    """And the threshold and the promise that open the way to the user."""
-    calibration = _calibration(ACCEPT)
+    """The threshold and the promise that release answers survive too."""
+    calibration = _make_calibration(ACCEPT)
     assert calibration.confidence(-0.5) == PLATT.confidence(-0.5) == 0.5
     assert calibration.threshold == 0.75
     assert calibration.guarantee == GUARANTEE.sentence
@@ -53,7 +53,7 @@ def test_a_calibration_has_the_confidence_of_its_calibrator() -> None:
 
 def test_a_calibration_without_a_threshold_releases_nothing() -> None:
     """No confidence reaches 1, and nothing is promised."""
-    calibration = _calibration()
+    calibration = _make_calibration()
     assert (calibration.threshold, calibration.guarantee, calibration.threshold_for()) == (
         1.0,
         None,
@@ -62,10 +62,10 @@ def test_a_calibration_without_a_threshold_releases_nothing() -> None:
 
 
 def test_a_group_has_its_own_threshold_or_the_common_one() -> None:
-    """By group and by the name of the band."""
+    """It is found by group and by the name of the band."""
     own = ACCEPT.model_copy(update={"group": "tax", "confidence": 0.9})
     fallback = ACCEPT.model_copy(update={"name": "fallback", "confidence": 0.4})
-    calibration = _calibration(own, ACCEPT, fallback)
+    calibration = _make_calibration(own, ACCEPT, fallback)
     assert calibration.threshold_for("tax") == own
     assert calibration.threshold_for("law") == calibration.threshold_for() == ACCEPT
     assert calibration.threshold_for("tax", "fallback") == fallback
@@ -73,9 +73,9 @@ def test_a_group_has_its_own_threshold_or_the_common_one() -> None:
     assert calibration.threshold == 0.75
 
 
-def test_a_group_s_threshold_is_no_other_s() -> None:
-    """If only one group has a threshold, nobody else's answers are released."""
-    calibration = _calibration(ACCEPT.model_copy(update={"group": "tax"}))
+def test_a_threshold_is_for_its_group_alone() -> None:
+    """If only one group has a threshold, answers of other groups are not released."""
+    calibration = _make_calibration(ACCEPT.model_copy(update={"group": "tax"}))
     assert calibration.threshold_for("law") is None
     assert (calibration.threshold, calibration.guarantee) == (1.0, None)
 
@@ -85,11 +85,11 @@ def test_a_name_and_group_have_one_threshold() -> None:
     with pytest.raises(
         ValidationError, match="expected one threshold of each name and group, found two"
     ):
-        _calibration(ACCEPT, ACCEPT.model_copy(update={"confidence": 0.9}))
+        _make_calibration(ACCEPT, ACCEPT.model_copy(update={"confidence": 0.9}))
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"confidence": 1.0}, "expected no selection score if nothing is released, found 0.05"),
         ({"confidence": 1.1}, "less than or equal to 1"),
@@ -98,9 +98,9 @@ def test_a_name_and_group_have_one_threshold() -> None:
         ({"extra": 1}, "Extra inputs are not permitted"),
     ],
 )
-def test_an_impossible_threshold_is_refused(change: dict[str, Any], said: str) -> None:
+def test_an_impossible_threshold_is_refused(change: dict[str, Any], message: str) -> None:
     """A threshold is checked when it is made, and so also when it is read."""
-    with pytest.raises(ValidationError, match=said):
+    with pytest.raises(ValidationError, match=message):
         Threshold.model_validate(ACCEPT.model_dump() | change)
 
 
@@ -115,7 +115,7 @@ def test_an_impossible_promise_is_refused(change: dict[str, Any]) -> None:
 
 
 def test_a_promise_is_one_plain_sentence() -> None:
-    """Probability, risk, number and date; several thresholds that share δ say so."""
+    """It names probability, risk, number and date. If several thresholds share δ, it says so."""
     assert GUARANTEE.sentence == (
         "with probability 90 % over the calibration answers, at most 5 % of the released answers are wrong, "
         "for questions like the 1,000 calibrated on (2024-01-31)"
@@ -142,7 +142,7 @@ def test_a_calibration_survives_json() -> None:
         0.6,
     )
     for calibration in (
-        _calibration(ACCEPT),
+        _make_calibration(ACCEPT),
         fitted,
         fitted.model_copy(update={"calibrator": steps}),
     ):
@@ -151,7 +151,7 @@ def test_a_calibration_survives_json() -> None:
 
 def test_a_file_of_another_form_is_refused() -> None:
     """Nothing unknown is passed over in silence."""
-    values = json.loads(_calibration(ACCEPT).model_dump_json()) | {"slope": 1.0}
+    values = json.loads(_make_calibration(ACCEPT).model_dump_json()) | {"slope": 1.0}
     with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
         Calibration.model_validate(values)
 
@@ -170,7 +170,7 @@ def test_a_fit_is_monotone_and_keeps_its_target(
     assert all(0 <= value < 1 for value in confidence)
     kept = [
         right
-        for right, released in zip(correct, _released(calibration, scores), strict=True)
+        for right, released in zip(correct, _find_released(calibration, scores), strict=True)
         if released
     ]
     if calibration.target_accuracy is None:
@@ -201,7 +201,7 @@ def test_the_threshold_is_the_lowest_that_reaches_the_target() -> None:
     correct = [*[True] * 14, False, False, True, True, False, False, *[False] * 10]
     scores = [-i / 10 for i in range(30)]
     calibration = _fit(scores, correct)
-    assert _released(calibration, scores) == [True] * 20 + [False] * 10
+    assert _find_released(calibration, scores) == [True] * 20 + [False] * 10
     assert calibration.thresholds == (
         Threshold(
             confidence=calibration.confidence(scores[19]),
@@ -221,7 +221,7 @@ def test_ties_are_released_together_or_not_at_all() -> None:
     scores = [*[-0.1] * 12, *[-1.0] * 8]
     correct = [*[True] * 12, True, True, *[False] * 6]
     calibration = _fit(scores, correct)
-    assert _released(calibration, scores) == [True] * 12 + [False] * 8
+    assert _find_released(calibration, scores) == [True] * 12 + [False] * 8
 
 
 def test_fewer_than_ten_answers_set_no_threshold() -> None:
@@ -232,14 +232,14 @@ def test_fewer_than_ten_answers_set_no_threshold() -> None:
 
 
 def test_a_target_that_nothing_reaches_releases_nothing() -> None:
-    """The threshold is 1, which no confidence reaches; what was asked for stays on record, and is not claimed."""
+    """The threshold is 1, which no confidence reaches. The requested target stays on record, and is not claimed."""
     scores = [-i / 10 for i in range(40)]
     calibration = _fit(scores, [i % 2 == 0 for i in range(40)], 0.9)
     assert calibration.thresholds == (
         Threshold(confidence=1.0, objective="accuracy", target=0.9, coverage=0.0),
     )
     assert calibration.target_accuracy is None
-    assert not any(_released(calibration, [*scores, 0.0, math.inf]))
+    assert not any(_find_released(calibration, [*scores, 0.0, math.inf]))
 
 
 @pytest.mark.parametrize(("right", "confidence"), [(True, 13 / 14), (False, 1 / 14)])
@@ -251,7 +251,7 @@ def test_one_class_alone_is_released_whole_or_not_at_all(right: bool, confidence
 
 
 def test_no_answers_give_even_odds_and_release_nothing() -> None:
-    """An empty calibration is valid and careful."""
+    """An empty calibration is valid and cautious."""
     calibration = _fit([], [])
     assert (calibration.confidence(-1.0), calibration.threshold) == (0.5, 1.0)
     assert (calibration.n, calibration.target_accuracy) == (0, None)

@@ -88,7 +88,7 @@ def test_platt_is_the_logistic_of_a_line() -> None:
 
 
 def test_platt_without_a_slope_gives_all_the_same() -> None:
-    """If scores tell nothing, not even an infinite one does."""
+    """If scores tell nothing, even an infinite score tells nothing."""
     flat = PlattCalibrator(slope=0.0, intercept=math.log(3))
     assert (
         flat.confidences([-math.inf, -1.0, 0.0, math.inf]).tolist()
@@ -105,7 +105,7 @@ def test_a_temperature_of_one_leaves_probabilities_alone(probability: float) -> 
 
 
 def test_a_temperature_divides_the_log_odds() -> None:
-    """P = 0.9 has odds of 9; at T = 2 the odds are 3 and the confidence is ¾."""
+    """P = 0.9 has odds of 9. At T = 2 the odds are 3 and the confidence is ¾."""
     assert TEMPERATURE.confidence(math.log(0.9)) == pytest.approx(0.75, abs=1e-12)
     assert TEMPERATURE.confidence(math.log(0.5)) == pytest.approx(0.5, abs=1e-12)
 
@@ -146,7 +146,7 @@ def test_confidence_stays_below_one(calibrator: Calibrator) -> None:
 
 @every_calibrator
 def test_confidence_of_nothing_known_is_not_a_number(calibrator: Calibrator) -> None:
-    """NaN is not turned into a confidence: it is for the guard to see."""
+    """NaN does not become a confidence, so that the guard can notice it."""
     assert math.isnan(calibrator.confidence(math.nan))
     assert calibrator.confidences([-1.0, math.nan, 0.0])[[0, 2]].tolist() == [
         calibrator.confidence(-1.0),
@@ -156,7 +156,7 @@ def test_confidence_of_nothing_known_is_not_a_number(calibrator: Calibrator) -> 
 
 @every_calibrator
 def test_one_score_and_many_give_the_same_confidences(calibrator: Calibrator) -> None:
-    """To the last bit, wherever in the array a score stands: they are compared with a threshold."""
+    """They are equal to the last bit at any position of the array, because they are compared with a threshold."""
     scores = -np.random.default_rng(0).exponential(size=4001)
     together = calibrator.confidences(scores).tolist()
     assert [calibrator.confidence(score) for score in scores.tolist()] == together
@@ -169,19 +169,19 @@ def test_one_score_and_many_give_the_same_confidences(calibrator: Calibrator) ->
 def test_a_higher_score_never_has_a_lower_confidence(
     calibrator: Calibrator, scores: list[float]
 ) -> None:
-    """Also not by rounding."""
+    """Rounding does not change the order either."""
     assert (np.diff(calibrator.confidences(sorted(scores))) >= 0).all()
 
 
 @every_calibrator
 def test_a_higher_score_has_a_higher_confidence(calibrator: Calibrator) -> None:
-    """Also on the plateaus of step functions, so that a threshold on the score is a threshold on the confidence."""
+    """It is higher on the plateaus of step functions too, so that a threshold on the score is one on the confidence."""
     assert (np.diff(calibrator.confidences(np.linspace(-12.0, -0.001, 5000))) > 0).all()
 
 
 @every_calibrator
 def test_a_calibrator_survives_json(calibrator: Calibrator) -> None:
-    """Written and read, it is of the same kind and gives the same numbers to the last bit."""
+    """After writing and reading it is of the same kind and gives the same numbers to the last bit."""
     again = READER.validate_json(calibrator.model_dump_json())
     assert again == calibrator
     scores = np.linspace(-5, 0, 999)
@@ -190,7 +190,7 @@ def test_a_calibrator_survives_json(calibrator: Calibrator) -> None:
 
 @every_method
 def test_a_fitted_calibrator_survives_json(method: Method) -> None:
-    """Fitted numbers too have all their digits in the file."""
+    """Fitted numbers also keep all their digits in the file."""
     scores, correct = _sample(500, 2.0, 1.0)
     fitted = fit_calibrator(scores, correct, method=method).calibrator
     assert fitted.method == method
@@ -199,7 +199,7 @@ def test_a_fitted_calibrator_survives_json(method: Method) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({"method": "platt", "slope": -0.1, "intercept": 0}, "greater than or equal to 0"),
         ({"method": "platt", "slope": "NaN", "intercept": 0}, "finite number"),
@@ -241,10 +241,10 @@ def test_a_fitted_calibrator_survives_json(method: Method) -> None:
         ),
     ],
 )
-def test_numbers_that_calibrate_nothing_are_refused(values: dict[str, Any], said: str) -> None:
-    """Not finite, falling, of the wrong length, or of no known method."""
+def test_numbers_that_calibrate_nothing_are_refused(values: dict[str, Any], message: str) -> None:
+    """The numbers are not finite, fall, have the wrong length, or belong to no known method."""
     rest = {"lower_knots": [], "lower": [0], "upper_knots": [], "upper": [1]}
-    with pytest.raises(ValidationError, match=said):
+    with pytest.raises(ValidationError, match=message):
         READER.validate_python((rest if values.get("method") == "venn_abers" else {}) | values)
 
 
@@ -286,8 +286,8 @@ def test_a_temperature_is_found_again() -> None:
     assert fitted.temperature == pytest.approx(1.7, rel=0.05)
 
 
-def test_a_log_probability_of_zero_is_no_obstacle() -> None:
-    """Certainty counts as log-odds of 36, the most that a float can tell from it: fitted, and ranked on top."""
+def test_a_log_probability_of_zero_can_be_fitted() -> None:
+    """Certainty counts as log-odds of 36, the most that a float can tell from it. It is fitted, and ranks highest."""
     assert (
         TEMPERATURE.confidence(0.0)
         == TEMPERATURE.confidence(5.0)
@@ -302,7 +302,7 @@ def test_a_log_probability_of_zero_is_no_obstacle() -> None:
 @settings(deadline=None, max_examples=30)
 @given(ANSWERS)
 def test_isotonic_agrees_with_scikit_learn(answers: Answers) -> None:
-    """At and between all scores, to the millionth that keeps the order."""
+    """They agree at and between all scores, up to the millionth that keeps the order."""
     if len({right for _, right in answers}) < 2:
         return
     scores, correct = map(np.array, zip(*answers, strict=True))
@@ -364,7 +364,7 @@ def test_venn_abers_agrees_with_mapie() -> None:
 
 
 def test_a_long_venn_abers_is_thinned_outward() -> None:
-    """At most 1,000 steps each way are kept; the interval holds the exact one and is less than 0.001 wider."""
+    """At most 1,000 steps each way are kept. The interval holds the exact interval and is less than 0.001 wider."""
     scores, correct = _sample(6000, 40.0, 20.0)
     thin = fit_calibrator(scores, correct, method="venn_abers").calibrator
     assert isinstance(thin, VennAbersCalibrator)
@@ -376,7 +376,7 @@ def test_a_long_venn_abers_is_thinned_outward() -> None:
         assert p1 - 1e-12 <= high < p1 + 0.001
 
 
-def test_the_interval_is_narrow_where_data_is_plenty() -> None:
+def test_the_interval_is_narrow_if_data_is_plenty() -> None:
     """With 2,000 answers p0 and p1 are close, and the confidence lies between them."""
     scores, correct = _sample(2000, 2.0, 1.0)
     fitted = fit_calibrator(scores, correct, method="venn_abers").calibrator
@@ -387,7 +387,7 @@ def test_the_interval_is_narrow_where_data_is_plenty() -> None:
 
 
 def test_the_best_is_the_method_of_least_loss() -> None:
-    """Platt wins if the log-odds are a line; if they are a step it loses to both free curves."""
+    """Platt wins if the log-odds are a line. If they are a step, it loses to both free curves."""
     fitted = fit_calibrator(*_sample(4000, 2.0, 1.5))
     assert set(fitted.comparison) == set(METHODS)
     assert fitted.calibrator.method == "platt"
@@ -399,7 +399,7 @@ def test_the_best_is_the_method_of_least_loss() -> None:
     assert stepped.comparison["platt"].brier > stepped.comparison[stepped.calibrator.method].brier
 
 
-def test_the_losses_are_those_of_held_out_answers() -> None:
+def test_the_losses_are_measured_on_held_out_answers() -> None:
     """Five folds by hand, with scikit-learn's isotonic regression and losses."""
     scores, correct = _sample(200, 2.0, 1.0)
     shuffled = np.random.default_rng(0).permutation(200)
@@ -424,14 +424,14 @@ def test_equal_answers_are_fitted_equally() -> None:
 
 
 def test_few_answers_of_one_kind_leave_platt() -> None:
-    """With nine wrong answers and five folds there is nothing to compare on; with ten there is."""
+    """Nine wrong answers are too few for a comparison over five folds, and ten are enough."""
     scores = [-i / 10 for i in range(40)]
     few = fit_calibrator(scores, [i < 31 for i in range(40)])
     assert (few.calibrator.method, few.comparison) == ("platt", {})
     assert len(fit_calibrator(scores, [i < 30 for i in range(40)]).comparison) == 4
 
 
-def test_what_is_rare_among_very_many_answers_is_no_obstacle() -> None:
+def test_few_wrong_answers_among_very_many_can_be_fitted() -> None:
     """Twelve of 300,000 answers are wrong: too few of them are among the 100,000 that methods are compared on."""
     scores = -np.arange(300_000) / 300_000
     fitted = fit_calibrator(scores, np.arange(300_000) % 25_000 != 7)
@@ -440,7 +440,7 @@ def test_what_is_rare_among_very_many_answers_is_no_obstacle() -> None:
 
 @every_method
 def test_a_method_that_is_asked_for_is_taken(method: Method) -> None:
-    """Also with few answers; its losses alone are measured where there are enough."""
+    """It is fitted to few answers too. Its losses alone are measured if there are enough."""
     few = fit_calibrator([-0.1, -0.2, -3.0, -4.0], [1, 1, 0, 0], method=method)
     assert (few.calibrator.method, few.comparison) == (method, {})
     assert set(fit_calibrator(*_sample(300, 1.0, 0.5), method=method).comparison) == {method}
@@ -459,7 +459,7 @@ def test_one_class_alone_gives_the_base_rate(method: Any, right: bool, confidenc
 
 
 def test_no_answers_give_even_odds() -> None:
-    """An empty calibration is valid and careful."""
+    """An empty calibration is valid and cautious."""
     assert fit_calibrator([], []).calibrator == PlattCalibrator(slope=0.0, intercept=0.0)
 
 
@@ -474,7 +474,7 @@ def test_scores_that_tell_nothing_give_the_base_rate(scores: list[float]) -> Non
 
 @every_method
 def test_scores_the_wrong_way_round_are_fitted_by_every_method(method: Method) -> None:
-    """Nobody turns the ranking round: every confidence is about the share of right answers."""
+    """The ranking is not reversed: every confidence is about the share of right answers."""
     fitted = fit_calibrator(
         [-i / 10 for i in range(20)], [False] * 10 + [True] * 10, method=method
     ).calibrator
@@ -491,7 +491,7 @@ def test_separable_scores_are_fitted_without_overflow() -> None:
 
 
 def test_scores_above_zero_have_no_temperature() -> None:
-    """They are no log-probabilities: the best is chosen among the others, and to insist is an error."""
+    """They are not log-probabilities. The best other method is chosen, and asking for a temperature is an error."""
     scores, correct = _sample(300, 1.0, 0.5)
     assert set(fit_calibrator(scores + 2, correct).comparison) == {
         "platt",
@@ -506,7 +506,7 @@ def test_scores_above_zero_have_no_temperature() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scores", "correct", "said"),
+    ("scores", "correct", "message"),
     [
         (
             [-1.0, -2.0],
@@ -521,18 +521,18 @@ def test_scores_above_zero_have_no_temperature() -> None:
         ),
     ],
 )
-def test_bad_answers_are_named(scores: list[float], correct: list[bool], said: str) -> None:
+def test_bad_answers_are_named(scores: list[float], correct: list[bool], message: str) -> None:
     """Answers that can't be fitted are an error of one line."""
     with pytest.raises(InputError) as caught:
         fit_calibrator(scores, correct)
-    assert str(caught.value).startswith(said)
+    assert str(caught.value).startswith(message)
 
 
 @every_method
 @settings(deadline=None, max_examples=30)
 @given(ANSWERS)
 def test_every_fit_keeps_the_order(method: Method, answers: Answers) -> None:
-    """Whatever the answers, a better score has a higher confidence, as far as floats tell, or all are the same."""
+    """A better score has a higher confidence, as far as floats tell, or all confidences are the same."""
     scores, correct = ([score for score, _ in answers], [right for _, right in answers])
     fitted = fit_calibrator(scores, correct, method=method).calibrator
     shown = fitted.confidences(sorted({-4.0, -2.0, -1.5, -0.25, -0.01}))

@@ -40,7 +40,7 @@ ANSWERS = st.lists(
 
 
 def test_accuracy_is_the_share_of_right_answers() -> None:
-    """Booleans and zeros and ones count alike."""
+    """Booleans count the same as zeros and ones."""
     assert accuracy([True, False, True, True]) == 0.75
     assert accuracy(np.array([1, 0, 1, 1])) == 0.75
 
@@ -56,7 +56,7 @@ def test_accuracy_is_the_share_of_right_answers() -> None:
     ],
 )
 def test_auroc_of_small_tables(scores: list[float], correct: list[int], expected: float) -> None:
-    """Pairs in order over all pairs, a tie counting half."""
+    """It is the share of pairs in the right order, and a tie counts half."""
     assert auroc(scores, correct) == expected
 
 
@@ -72,7 +72,7 @@ def test_auroc_is_its_definition(answers: Answers) -> None:
 
 @pytest.mark.parametrize("decimals", [1, 8])
 def test_auroc_agrees_with_scikit_learn(decimals: int) -> None:
-    """With many ties, and without."""
+    """They agree with many ties and without ties."""
     rng = np.random.default_rng(decimals)
     correct = rng.random(500) < 0.7
     scores = np.round(rng.normal(size=500) + correct, decimals)
@@ -126,7 +126,7 @@ def test_the_order_of_answers_does_not_matter(orders: tuple[Answers, Answers]) -
 def test_aurc_of_small_tables(
     scores: list[float], correct: list[int], area: float, excess: float
 ) -> None:
-    """The mean over n of the risk of the n highest-scored answers, and what of it a perfect ranking would spare."""
+    """The mean over n of the risk of the n highest-scored answers, and the part that a perfect ranking would avoid."""
     assert aurc(scores, correct) == pytest.approx(area, abs=1e-15)
     assert e_aurc(scores, correct) == pytest.approx(excess, abs=1e-15)
 
@@ -151,7 +151,7 @@ def test_no_ranking_has_less_area_than_the_excess_is_measured_from(answers: Answ
 def test_a_threshold_buys_accuracy_with_coverage(
     threshold: float, expected: OperatingPoint
 ) -> None:
-    """A score at the threshold is released; where none is, accuracy is not a number at all."""
+    """A score at the threshold is released. If nothing is released, there is no accuracy."""
     assert coverage_and_accuracy([0.9, 0.5, 0.5, 0.1], [1, 1, 0, 0], threshold) == expected
 
 
@@ -188,7 +188,7 @@ def test_the_interval_of_a_certain_metric_is_a_point() -> None:
 
 
 def test_resamples_with_one_class_are_drawn_again() -> None:
-    """With one wrong answer of two, half of the resamples have no AUROC; the interval stands on the others."""
+    """With one wrong answer of two, half of the resamples have no AUROC. The interval uses the others."""
     assert bootstrap_interval(auroc, [0.9, 0.1], [1, 0], resamples=20) == Interval(1.0, 1.0, 1.0)
 
 
@@ -207,7 +207,7 @@ def test_a_metric_that_resamples_do_not_define_is_an_error() -> None:
 
 @pytest.mark.parametrize("metric", [auroc, e_aurc, risk_coverage_curve, brier])
 @pytest.mark.parametrize(
-    ("scores", "correct", "said"),
+    ("scores", "correct", "message"),
     [
         (
             [],
@@ -242,12 +242,12 @@ def test_a_metric_that_resamples_do_not_define_is_an_error() -> None:
     ],
 )
 def test_bad_input_is_named(
-    metric: Callable[..., float], scores: list[float], correct: list[int], said: str
+    metric: Callable[..., float], scores: list[float], correct: list[int], message: str
 ) -> None:
     """Each message says what was expected, what was found and the way out."""
     with pytest.raises(InputError) as caught:
         metric(scores, correct)
-    assert str(caught.value) == said
+    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def test_a_threshold_is_a_number() -> None:
 
 @pytest.mark.parametrize("options", [{"resamples": 0}, {"level": 0.0}, {"level": 1.0}])
 def test_bootstrap_options_are_checked(options: dict[str, float]) -> None:
-    """At least one resample, and a level inside (0, 1)."""
+    """There must be at least one resample, and a level inside (0, 1)."""
     with pytest.raises(
         InputError, match="bootstrap: expected resamples ≥ 1 and 0 < level < 1, found resamples="
     ):
@@ -303,7 +303,7 @@ def test_a_paired_bootstrap_draws_the_same_questions_for_both() -> None:
 
 
 def test_the_answers_to_a_question_are_drawn_together() -> None:
-    """Answers that are there ten times say no more than once: the interval is that of the questions."""
+    """An answer repeated ten times adds nothing: the interval is over the questions."""
     rng = np.random.default_rng(8)
     correct = rng.random(40) < 0.5
     first, second = (rng.random(40) + correct, correct), (rng.random(40), correct)

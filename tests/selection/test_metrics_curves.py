@@ -34,7 +34,7 @@ CORRECT = [0, 1, 1, 0, 1]
 
 
 def test_the_curve_has_a_point_for_every_cut() -> None:
-    """By hand: 0.9 right; 0.7 right; a tie of right and wrong at 0.5, released together; 0.1 wrong."""
+    """By hand: 0.9 right, 0.7 right, a tie of right and wrong at 0.5 that is released together, 0.1 wrong."""
     curve = risk_coverage_curve(SCORES, CORRECT)
     assert curve.scores.tolist() == [0.9, 0.7, 0.5, 0.1]
     assert curve.released.tolist() == [1, 2, 4, 5]
@@ -45,7 +45,7 @@ def test_the_curve_has_a_point_for_every_cut() -> None:
 
 @given(ANSWERS)
 def test_the_curve_is_what_every_threshold_buys(answers: Answers) -> None:
-    """One point a different score, each with the coverage and 1 − accuracy of that threshold."""
+    """Each different score has a point, with the coverage and 1 − accuracy of that threshold."""
     scores, correct = zip(*answers, strict=True)
     curve = risk_coverage_curve(scores, correct)
     assert curve.scores.tolist() == sorted(set(scores), reverse=True)
@@ -57,7 +57,7 @@ def test_the_curve_is_what_every_threshold_buys(answers: Answers) -> None:
 
 
 def test_without_ties_the_mean_risk_is_aurc() -> None:
-    """The curve and the area are of one convention."""
+    """The curve and the area follow the same convention."""
     rng = np.random.default_rng(0)
     correct = rng.random(400) < 0.7
     scores = rng.normal(size=400) + correct
@@ -109,7 +109,7 @@ def _labels_from(least_score: float, answers: Answers) -> list[bool]:
 
 @given(ANSWERS, SHARE)
 def test_points_on_the_curve_are_their_definitions(answers: Answers, share: float) -> None:
-    """Over every threshold: the fewest released that are enough, and the most released that are good enough."""
+    """Checked over every threshold: the fewest released answers that are enough, and the most that are good enough."""
     scores, correct = zip(*answers, strict=True)
     n = len(answers)
     released_at = [_labels_from(least, answers) for least in scores]

@@ -47,7 +47,7 @@ def test_brier_of_small_tables(
 
 
 def test_brier_agrees_with_scikit_learn() -> None:
-    """On a thousand answers, to the twelfth digit."""
+    """They agree on a thousand answers, to the twelfth digit."""
     confidence, correct = _sample(1000)
     assert brier(confidence, correct) == pytest.approx(
         brier_score_loss(correct, confidence), abs=1e-12

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aspire_guard.cli.app import main
 from aspire_guard.errors import InputError
 from aspire_guard.selection.calibration import Calibration, Threshold
 from aspire_guard.selection.calibrators import PlattCalibrator
@@ -211,7 +210,7 @@ def test_nothing_is_wider_than_a_phone(page: Page) -> None:
     assert "overflow-wrap: anywhere" in style
 
 
-def test_outcomes_are_those_of_the_test_answers(page: Page) -> None:
+def test_outcomes_are_counted_on_the_test_answers(page: Page) -> None:
     """Each row with a threshold has the counts and the risk of the test answers above it."""
     scored, test = make_answers(), make_answers(800, 2)
     bands = choose_bands(
@@ -295,7 +294,7 @@ def test_examples_are_the_highest_scored_of_their_kind() -> None:
 
 
 def test_texts_are_read_by_id_and_shortened(tmp_path: Path) -> None:
-    """Only the requested ids are read. A value that is no text is None, and a long text is cut."""
+    """Only the requested ids are read. A value that is not text becomes None, and a long text is cut."""
     path = tmp_path / "scored.jsonl"
     lines = [
         {"id": "a", "question": "Q?", "answer": 7},
@@ -390,7 +389,7 @@ def write_scored_lines(path: Path, answers: ScoredAnswers) -> None:
 
 
 def test_the_command_reads_the_texts_of_the_test_answers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_command: Callable[..., int]
 ) -> None:
     """`report` fits a calibrator if no evaluator is given, and shows the mistakes among the test answers."""
     monkeypatch.chdir(tmp_path)
@@ -398,10 +397,7 @@ def test_the_command_reads_the_texts_of_the_test_answers(
     write_scored_lines(Path("scored.jsonl"), make_answers(300, 1))
     write_scored_lines(Path("test.jsonl"), test)
     arguments = ["report", "scored.jsonl", "--test", "test.jsonl", "--output", "report.html"]
-    monkeypatch.setattr("sys.argv", ["aspire-guard", *arguments])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    assert stop.value.code == 0
+    assert run_command(*arguments) == 0
     page = Page(Path("report.html"))
     worst = np.argmax(np.where(test.correct, -np.inf, test.selection_score))
     assert f"the test answer {test.ids[worst]}" in page.read_section("examples")

@@ -18,7 +18,7 @@ from aspire_guard.selection.scored_answers import (
 )
 
 
-def _line(name: str, score: float = -0.5, correct: bool = True, **more: Any) -> dict[str, Any]:
+def _make_line(name: str, score: float = -0.5, correct: bool = True, **more: Any) -> dict[str, Any]:
     return {"id": name, "selection_score": score, "correct": correct, **more}
 
 
@@ -43,7 +43,7 @@ def test_lines_become_columns_in_their_order(tmp_path: Path) -> None:
     """Ids (whole numbers and none at all, too), scores, labels, groups, costs and other scores come out as they are."""
     path = _write(
         tmp_path,
-        _line(
+        _make_line(
             "a", -0.25, True, group="x", cost=2, log_likelihood=-0.25, p_correct=0.5, confidence=0.9
         ),
         {
@@ -74,12 +74,12 @@ def test_lines_become_columns_in_their_order(tmp_path: Path) -> None:
 
 def test_what_is_optional_may_be_left_out(tmp_path: Path) -> None:
     """Without groups and costs there are none, and null is as good as nothing."""
-    scored = read_scored(_write(tmp_path, _line("a", group=None), _line("b", cost=None)))
+    scored = read_scored(_write(tmp_path, _make_line("a", group=None), _make_line("b", cost=None)))
     assert (scored.group, scored.cost, scored.baselines) == (None, None, {})
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         (
             {"id": "b", "correct": True},
@@ -87,37 +87,37 @@ def test_what_is_optional_may_be_left_out(tmp_path: Path) -> None:
         ),
         ('{"id": "b", "selection_score": NaN, "correct": true}', "found the number NaN"),
         ('{"id": "b", "selection_score": 1e999, "correct": true}', "found the number Infinity"),
-        (_line("b") | {"selection_score": True}, "found the boolean true"),
-        (_line("b") | {"selection_score": "-0.5"}, "found the string '-0.5'"),
-        (_line("b") | {"selection_score": 10**400}, "found the number 1000"),
+        (_make_line("b") | {"selection_score": True}, "found the boolean true"),
+        (_make_line("b") | {"selection_score": "-0.5"}, "found the string '-0.5'"),
+        (_make_line("b") | {"selection_score": 10**400}, "found the number 1000"),
         (
             {"id": "b", "selection_score": -1.0},
             'expected "correct" to hold true or false, found no such key',
         ),
         (
-            _line("b") | {"correct": 1},
+            _make_line("b") | {"correct": 1},
             'expected "correct" to hold true or false, found the number 1',
         ),
-        (_line("a"), "expected an id of its own, found the id 'a' of line 1 again"),
+        (_make_line("a"), "expected an id of its own, found the id 'a' of line 1 again"),
         (
-            _line("b", group="x"),
+            _make_line("b", group="x"),
             'expected "group" in all lines or in none, found one, unlike the first line',
         ),
         ("[]", "expected a JSON object, found a list"),
     ],
 )
-def test_a_bad_line_is_named(line: dict[str, Any] | str, said: str, tmp_path: Path) -> None:
+def test_a_bad_line_is_named(line: dict[str, Any] | str, message: str, tmp_path: Path) -> None:
     """The error has the file, the line, what was expected and what was found, on one line."""
-    path = _write(tmp_path, _line("a"), line)
+    path = _write(tmp_path, _make_line("a"), line)
     with pytest.raises(DatasetError) as error:
         read_scored(path)
     assert str(error.value).startswith(f"{path}, line 2: ")
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "said"),
+    ("first", "second", "message"),
     [
         (
             {"group": "x"},
@@ -139,13 +139,13 @@ def test_a_bad_line_is_named(line: dict[str, Any] | str, said: str, tmp_path: Pa
     ],
 )
 def test_groups_and_costs_are_complete_and_sound(
-    first: dict[str, Any], second: dict[str, Any], said: str, tmp_path: Path
+    first: dict[str, Any], second: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     """If the first line has one, every line has one."""
-    path = _write(tmp_path, _line("a", **first), _line("b", **second))
+    path = _write(tmp_path, _make_line("a", **first), _make_line("b", **second))
     with pytest.raises(DatasetError) as error:
         read_scored(path)
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize("read", [read_scored, read_selection_scores])
@@ -176,7 +176,7 @@ def test_good_answers_bring_no_warning() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answers", "said"),
+    ("answers", "message"),
     [
         (_answers(99), "expected 100 labelled answers or more, found 99"),
         (
@@ -193,10 +193,10 @@ def test_good_answers_bring_no_warning() -> None:
         ),
     ],
 )
-def test_answers_that_tell_little_bring_a_warning(answers: ScoredAnswers, said: str) -> None:
-    """Few, all alike in label, or all alike in score: calibration goes on, with one sentence about it."""
+def test_answers_that_tell_little_bring_a_warning(answers: ScoredAnswers, message: str) -> None:
+    """Few answers, a single label or a single score: calibration continues, with a warning of one sentence."""
     [warning] = find_warnings(answers)
-    assert warning.startswith(said)
+    assert warning.startswith(message)
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,10 @@ def test_answers_that_the_evaluator_was_trained_on_bring_a_warning(
     """The id tells (`<dataset>/<id>`, or `<file>-<line>` where a record had none), or the file's name."""
     answers = _answers(source=source, ids=(name, *(f"q{i}" for i in range(199))))
     found = find_warnings(answers, {"datasets": [dataset, dataset]})
-    said = f"expected answers that the evaluator was not trained on, found {matches} that seem to come from its dataset"
-    assert [warning.startswith(f"{said} {dataset};") for warning in found] == (
+    message = (
+        f"expected answers that the evaluator was not trained on, found {matches} that seem to come "
+        "from its dataset"
+    )
+    assert [warning.startswith(f"{message} {dataset};") for warning in found] == (
         [True] if matches else []
     )

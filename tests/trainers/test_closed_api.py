@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Lock, Thread
@@ -12,13 +12,15 @@ from typing import Any
 
 import pytest
 
-from aspire_guard.cli.app import main
 from aspire_guard.evaluators.evaluator_folder import read_manifest
 from aspire_guard.evaluators.self_evaluator import SelfEvaluator
 from aspire_guard.guard import AspireGuard
 from aspire_trainers.cli.sample import load_chain
 
-# What a user writes: a chat model over HTTP, and a factory of the chain around it.
+Run = Callable[..., int]
+Captured = pytest.CaptureFixture[str]
+
+# A user's module: a chat model over HTTP, and a factory of the chain around it.
 MODULE = """
 import json
 import os
@@ -39,8 +41,8 @@ class ApiModel(BaseChatModel):
     def _generate(self, messages, stop=None, run_manager=None, **kwargs):
         body = json.dumps({"messages": [{"role": "user", "content": messages[-1].text}], "logprobs": True}).encode()
         with urlopen(Request(os.environ["API"], body, {"Content-Type": "application/json"}), timeout=10) as response:
-            said = json.load(response)
-        choice, usage = said["choices"][0], said["usage"]
+            reply = json.load(response)
+        choice, usage = reply["choices"][0], reply["usage"]
         message = AIMessage(
             choice["message"]["content"],
             response_metadata={"logprobs": choice["logprobs"]},
@@ -128,35 +130,30 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop("closed_app", None)
 
 
-def _run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
-    monkeypatch.setattr("sys.argv", ["aspire-guard", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    assert stop.value.code == 0
-
-
 def test_an_evaluator_is_fitted_to_the_answers_of_an_api(
-    base: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    base: Path, folder: Path, run_command: Run, capsys: Captured
 ) -> None:
     """It judges that chain's answers, with the log-probabilities that the API reports, and says so."""
     chain = "closed_app:chain"
-    _run(
-        monkeypatch,
-        "sample",
-        "--chain",
-        chain,
-        "--data",
-        "qa.jsonl",
-        "--output",
-        "answers.jsonl",
-        "--samples",
-        2,
+    assert (
+        run_command(
+            "sample",
+            "--chain",
+            chain,
+            "--data",
+            "qa.jsonl",
+            "--output",
+            "answers.jsonl",
+            "--samples",
+            2,
+        )
+        == 0
     )
     # Every fourth of the requests was turned away and made again.
     assert Api.requests == 53
     assert "(53 calls · 480 tokens in, 40 out in this run)" in capsys.readouterr().out
     training = ("--answers", "answers.jsonl", "--recipe", "recipe.toml", "--model", base)
-    _run(monkeypatch, "train", *training, "--output", "my-evaluator")
+    assert run_command("train", *training, "--output", "my-evaluator") == 0
     assert "2/3 answer sampling" not in capsys.readouterr().err
 
     manifest = read_manifest(folder / "my-evaluator")
@@ -172,21 +169,23 @@ def test_an_evaluator_is_fitted_to_the_answers_of_an_api(
     )
     assert verdict.score is not None
     assert verdict.score.log_likelihood == -3.0
-    _run(
-        monkeypatch,
-        "score",
-        "answers.jsonl",
-        "--evaluator",
-        "my-evaluator",
-        "--output",
-        "scored.jsonl",
+    assert (
+        run_command(
+            "score",
+            "answers.jsonl",
+            "--evaluator",
+            "my-evaluator",
+            "--output",
+            "scored.jsonl",
+        )
+        == 0
     )
     scored = [json.loads(line) for line in (folder / "scored.jsonl").read_text().splitlines()]
     assert {line["log_likelihood"] for line in scored} == {-0.125, -3.0}
 
 
 def test_if_some_answers_have_no_log_likelihood_the_evaluator_goes_by_its_own(
-    base: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    base: Path, folder: Path, run_command: Run, capsys: Captured
 ) -> None:
     """A warning says so before anything is trained."""
     lines: list[dict[str, Any]] = []
@@ -198,27 +197,20 @@ def test_if_some_answers_have_no_log_likelihood_the_evaluator_goes_by_its_own(
         "".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8"
     )
     training = ("--answers", "answers.jsonl", "--recipe", "recipe.toml", "--model", base)
-    _run(monkeypatch, "train", *training, "--output", "my-evaluator")
-    said = capsys.readouterr().err
-    assert said.startswith(
+    assert run_command("train", *training, "--output", "my-evaluator") == 0
+    warning = capsys.readouterr().err
+    assert warning.startswith(
         "warning: 2 of the 4 answers to the validation records have no log-likelihood"
     )
     assert read_manifest(folder / "my-evaluator").likelihood == "own"
 
 
 def test_training_takes_records_or_answers(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path, run_command: Run, capsys: Captured
 ) -> None:
     """With neither or with both it ends in one line and exit code 2."""
-    for given, found in (
-        ((), "neither"),
-        (("--train", "qa.jsonl", "--answers", "qa.jsonl"), "both"),
-    ):
-        monkeypatch.setattr("sys.argv", ["aspire-guard", "train", "--output", "out", *given])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        assert stop.value.code == 2
-        assert (
-            f"expected --train or --answers, found {found}; give one of them"
-            in capsys.readouterr().err
-        )
+    both = ("--train", "qa.jsonl", "--answers", "qa.jsonl")
+    for options, found in (((), "neither"), (both, "both")):
+        assert run_command("train", "--output", "out", *options) == 2
+        error = capsys.readouterr().err
+        assert f"expected --train or --answers, found {found}; give one of them" in error

@@ -99,7 +99,7 @@ def test_a_recipe_with_a_wrong_setting_names_it(recipe: Path, text: str, found: 
 
 
 @pytest.mark.parametrize("content", [b"seed = ", b"\xff\xfe"], ids=["not TOML", "not UTF-8"])
-def test_a_file_that_is_no_recipe_is_an_input_error(recipe: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_recipe_is_an_input_error(recipe: Path, content: bytes) -> None:
     """The error names the file."""
     recipe.write_bytes(content)
     with pytest.raises(
@@ -109,7 +109,7 @@ def test_a_file_that_is_no_recipe_is_an_input_error(recipe: Path, content: bytes
 
 
 def test_a_missing_recipe_is_an_input_error(tmp_path: Path) -> None:
-    """A folder is no recipe either."""
+    """A folder is not a recipe either."""
     for path in (tmp_path / "nowhere.toml", tmp_path):
         with pytest.raises(InputError, match="expected a recipe in TOML, found"):
             TrainingConfig.load(path)

@@ -24,7 +24,7 @@ from aspire_trainers.run.progress import Progress
 from aspire_trainers.stages.task_tuning import tune_task
 
 
-def _records(first: int, last: int) -> tuple[QARecord, ...]:
+def _make_records(first: int, last: int) -> tuple[QARecord, ...]:
     return tuple(
         QARecord(f"{i}-{j}", f"Which {j}?", f"Passage {i}.", (f"no. {i}",))
         for i in range(first, last)
@@ -32,10 +32,10 @@ def _records(first: int, last: int) -> tuple[QARecord, ...]:
     )
 
 
-DATA = TrainingData(("tiny.jsonl",), _records(0, 5), _records(5, 7))
+DATA = TrainingData(("tiny.jsonl",), _make_records(0, 5), _make_records(5, 7))
 
 
-def _config(base: Path, folds: int) -> TrainingConfig:
+def _make_config(base: Path, folds: int) -> TrainingConfig:
     fit: dict[str, Any] = {
         "length": 3,
         "epochs": 2,
@@ -52,7 +52,7 @@ def _config(base: Path, folds: int) -> TrainingConfig:
     )
 
 
-def _weights(file: Path) -> dict[str, list[float]]:
+def _load_weights(file: Path) -> dict[str, list[float]]:
     return {name: value.tolist() for name, value in load_file(file).items()}
 
 
@@ -60,7 +60,7 @@ def test_a_fold_is_answered_under_a_task_prompt_that_has_not_seen_it(
     base: Path, tmp_path: Path, train_until: Callable[..., None]
 ) -> None:
     """A fold's θp is the one that training on the other folds alone gives."""
-    config, work = _config(base, folds=2), tmp_path / ".out.work"
+    config, work = _make_config(base, folds=2), tmp_path / ".out.work"
     train_until(work / "self_eval.safetensors", config, DATA, tmp_path / "out")
     folds = split_into_folds(DATA.train, 2, config.seed)
     for i, others in ((1, folds[1]), (2, folds[0])):
@@ -73,7 +73,7 @@ def test_a_fold_is_answered_under_a_task_prompt_that_has_not_seen_it(
             checkpoint=tmp_path / f"alone-{i}.safetensors",
             progress=Progress("test"),
         )
-        assert _weights(work / f"task-without-{i}.safetensors") == _weights(
+        assert _load_weights(work / f"task-without-{i}.safetensors") == _load_weights(
             tmp_path / f"alone-{i}.safetensors"
         )
 
@@ -82,12 +82,12 @@ def test_a_run_killed_in_any_fold_ends_with_the_same_evaluator(
     base: Path, tmp_path: Path, train_until: Callable[..., None]
 ) -> None:
     """The run is killed while a fold is tuned and sampled. θp is the same as without folds, and θs is another one."""
-    config, output = _config(base, folds=2), tmp_path / "out"
+    config, output = _make_config(base, folds=2), tmp_path / "out"
     for left_behind in ("task-without-1.safetensors", "answers-train-2.jsonl"):
         train_until(tmp_path / ".out.work" / left_behind, config, DATA, output)
     train_evaluator(config, DATA, output)
     through = train_evaluator(config, DATA, tmp_path / "through")
-    plain = train_evaluator(_config(base, folds=1), DATA, tmp_path / "plain")
+    plain = train_evaluator(_make_config(base, folds=1), DATA, tmp_path / "plain")
     task, self_eval = "task/adapter_model.safetensors", "self_eval/adapter_model.safetensors"
     for name in (task, self_eval, "calibration.json"):
         assert (output / name).read_bytes() == (through / name).read_bytes()

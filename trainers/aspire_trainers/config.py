@@ -93,10 +93,10 @@ class SelfEvaluationConfig(FitConfig):
         persuasion: share of the answers that a step shows a second time with an addition that says nothing, under the
             same label. Wrong answers are also shown with an addition that argues for them. θs learns that arguing does
             not make an answer right.
-        correct: z_c, the word for right, one token of the model. By default that of `init_from`, or " correct".
-        wrong: z_w, the word for wrong. By default that of `init_from`, or " wrong".
-        from_scratch: make a new θs from these settings although `init_from` names an evaluator. θp still starts from
-            that evaluator's.
+        correct: z_c, the word for right, one token of the model. By default the word of `init_from`, or " correct".
+        wrong: z_w, the word for wrong. By default the word of `init_from`, or " wrong".
+        from_scratch: make a new θs from these settings although `init_from` names an evaluator. θp still continues from
+            that evaluator's θp.
     """
 
     method: Literal["soft_prompt", "lora"] = "lora"
@@ -143,7 +143,7 @@ class TrainingConfig(_Config):
     """Settings of a whole run.
 
     Attributes:
-        model: the base model: `smollm2-135m`, a local folder or a hub id. By default that of `init_from`.
+        model: the base model: `smollm2-135m`, a local folder or a hub id. By default the base model of `init_from`.
         init_from: the evaluator whose θp and θs are trained further: a folder, or `starter`. The two keep their kind,
             whatever `task` and `self_evaluation` say about it. With the task method "none" θp does not change, and with
             `from_scratch` θs is a new one.
@@ -181,7 +181,7 @@ class TrainingConfig(_Config):
 
         Args:
             recipe: a TOML file.
-            overrides: settings that replace those of the recipe, unless they are None.
+            overrides: settings that replace the recipe's, unless they are None.
 
         Raises:
             InputError: the recipe is missing, is not TOML, or names an unknown setting.

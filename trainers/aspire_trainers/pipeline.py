@@ -1,6 +1,6 @@
-"""The three stages one after another, from QA records to an evaluator folder.
+"""The whole training run: the three stages in order, from QA records to an evaluator folder.
 
-Every stage saves its work in a folder beside the output. After a kill at any moment the same call continues from there
+Every stage saves its work in a folder next to the output. After a kill at any moment the same call continues from there
 and ends with the same weights, to the last bit on the same machine with the same number of threads. Several processes
 share training and answer sampling. The main process alone does the rest.
 """
@@ -83,23 +83,24 @@ def train_evaluator(config: TrainingConfig, data: TrainingData, output: str | Pa
     if data.chain_answers is None:
         split_into_folds(data.train, config.sampling.folds, config.seed)  # refuses too many folds
     work = broadcast_from_main(lambda: open_work_folder(output, run))
-    with ExitStack() as held:
-        broadcast_from_main(lambda: lock_run(work, held))
+    with ExitStack() as lock_holder:
+        broadcast_from_main(lambda: lock_run(work, lock_holder))
         start = start.copy_onto(lm.to(getattr(torch, config.dtype)))
         del lm  # The memory may not have room for a large model in both precisions at once.
         tuned = _tune_adapters(start, config, data, work)
-        cached = cache_grades(correctness, work / "grades-calibration.jsonl")
-        broadcast_from_main(
-            lambda: _save_calibrated(
-                _restore_float32(tuned, config), cached, config, data, run, output
-            )
-        )
+        correctness = cache_grades(correctness, work / "grades-calibration.jsonl")
+
+        def calibrate_and_save() -> None:
+            aspire = _restore_float32(tuned, config)
+            _save_calibrated(aspire, correctness, config, data, run, output)
+
+        broadcast_from_main(calibrate_and_save)
         broadcast_from_main(lambda: remove_work(output, run))
     return output
 
 
 def _complete_config(config: TrainingConfig) -> TrainingConfig:
-    """Set the base model to that of the evaluator to start from, if the config names no model."""
+    """Set the base model to the start evaluator's, if the config names no model."""
     if config.init_from is None or "model" in config.model_fields_set:
         return config
     manifest = read_manifest(_find_start_folder(config.init_from))

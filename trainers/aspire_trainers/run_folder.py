@@ -1,4 +1,4 @@
-"""The folders of a training run: the evaluator that it makes, and beside it the work that survives a kill."""
+"""The folders of a training run: the evaluator that it makes, and next to it the work that survives a kill."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _upgrade_settings(saved: Any) -> Any:
 
 
 def open_work_folder(output: Path, run: Mapping[str, Any]) -> Path:
-    """Return the folder of this run's unfinished work: a new one, or that of an earlier call of the same run.
+    """Return the folder of this run's unfinished work: a new folder, or the one that an earlier call of the run left.
 
     Raises:
         InputError: the folder belongs to a run with other settings or data, or `output` holds other files.
@@ -88,15 +88,15 @@ def remove_work(output: Path, run: Mapping[str, Any]) -> None:
         shutil.rmtree(run_file.parent)
 
 
-def lock_run(work: Path, held: ExitStack) -> None:
-    """Lock the work for this process until `held` closes.
+def lock_run(work: Path, lock_holder: ExitStack) -> None:
+    """Lock the work for this process until `lock_holder` closes.
 
     Two processes in the same run would overwrite each other's checkpoints.
 
     Raises:
         InputError: another process holds the lock.
     """
-    held.enter_context(lock_file(work / "lock"))
+    lock_holder.enter_context(lock_file(work / "lock"))
 
 
 def _locate_work_folder(output: Path) -> Path:

@@ -3,7 +3,7 @@
 Run: `python trainers/recipes/starter_data.py squad_train.jsonl triviaqa_train.jsonl --output .`
 
 `*_seen.jsonl` are the questions that the first part (starter_passages.toml) was trained on, `*_aside.jsonl` the
-questions that it set aside. The first part had no question of TriviaQA, so TriviaQA is split anew. `moved_*.jsonl` are
+questions that it set aside. The first part had no question of TriviaQA, so TriviaQA is split here. `moved_*.jsonl` are
 questions of SQuAD with another passage, which holds none of their references.
 """
 
@@ -30,13 +30,13 @@ MOVED_SHARE = 0.08
 def move_questions(records: Sequence[QARecord], n: int, *, seed: int) -> Iterator[QARecord]:
     """Move `n` questions of passages drawn at random to a passage of `records` that does not answer them.
 
-    The new passage is the next in the file that holds none of the references, so in SQuAD it is mostly of the same
+    The new passage is the next in the file that holds none of the references, so in SQuAD it mostly comes from the same
     article. A question is left out if every other passage holds a reference.
     """
     passages = list(dict.fromkeys(record.context for record in records))
     for record in sample_records(records, n, seed):
-        place = passages.index(record.context)
-        for passage in passages[place + 1 :] + passages[:place]:
+        index = passages.index(record.context)
+        for passage in passages[index + 1 :] + passages[:index]:
             if passage and not _holds_reference(passage, record):
                 yield replace(record, id=f"moved-{record.id}", context=passage, references=())
                 break

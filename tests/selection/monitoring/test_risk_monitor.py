@@ -93,7 +93,7 @@ def test_labels_at_the_promised_risk_rarely_raise_the_alarm() -> None:
 
 @pytest.mark.parametrize(("n", "decimals"), [(20, 0), (300, 1)])
 def test_scores_like_those_calibrated_on_rarely_raise_the_alarm(n: int, decimals: int) -> None:
-    """Over draws of calibration sets too, small ones and tied ones: at most δ/2 + 3 standard errors of 300 monitors."""
+    """If calibration sets are drawn too, small and tied ones, at most δ/2 + 3 standard errors of 300 monitors alarm."""
     rng = np.random.default_rng(1)
     peaks = []
     for _ in range(MONITORS):
@@ -129,8 +129,8 @@ def test_bounds_close_in_on_the_risk() -> None:
 
 
 @pytest.mark.parametrize("wrong", [True, False])
-def test_bounds_reach_the_end_where_all_labels_agree(wrong: bool) -> None:
-    """All right: low is 0. All wrong: high is 1. The other bound says what so many labels can say."""
+def test_bounds_reach_the_end_if_all_labels_agree(wrong: bool) -> None:
+    """If all are right, the low bound is 0. If all are wrong, the high bound is 1. The labels set the other bound."""
     bounds = ErrorEvidence(target_risk=0.1).add_labels([not wrong] * 100).interval(0.05)
     assert bounds is not None
     assert (bounds.high if wrong else bounds.low) == wrong
@@ -163,7 +163,7 @@ def test_scores_that_sink_rise_scatter_or_gather_are_found(move: float, spread: 
 
 
 def test_an_alarm_stays_and_a_warning_passes() -> None:
-    """A few wrong labels in a row warn, many right ones calm; but what was once an alarm remains one."""
+    """A few wrong labels in a row warn, and many right labels end the warning. An alarm stays an alarm."""
     monitor, states = _monitor(), []
     for labels in ([False, False, True, False], [True] * 50, [False] * 20, [True] * 1000):
         monitor.observe_labels(labels)
@@ -188,7 +188,7 @@ def test_it_explains_an_alarm() -> None:
     assert scores.startswith("scores: 4, on average above 41% of the calibration scores")
 
 
-def test_it_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_it_continues_from_its_last_state(tmp_path: Path) -> None:
     """A monitor loaded before every batch ends as the one that stayed in memory, to the last bit."""
     rng = np.random.default_rng(3)
     path = tmp_path / "monitor.json"
@@ -229,7 +229,7 @@ def test_a_batch_counts_once(tmp_path: Path) -> None:
 
 
 def test_what_could_not_be_saved_does_not_count(tmp_path: Path) -> None:
-    """If the file can't be written the call fails and the monitor is as before; then it goes on."""
+    """If the file can't be written, the call fails and the monitor is as before. A later call works."""
     folder = tmp_path / "folder"
     folder.mkdir()
     monitor = _monitor(folder / "monitor.json")
@@ -246,7 +246,7 @@ def test_what_could_not_be_saved_does_not_count(tmp_path: Path) -> None:
 
 
 def test_a_torn_write_leaves_the_last_whole_state(tmp_path: Path) -> None:
-    """The rest of a write that was killed lies beside the file and is never read."""
+    """The remains of a killed write lie next to the file and are never read."""
     path = tmp_path / "monitor.json"
     whole = _monitor(path).record
     (tmp_path / ".monitor.json.99999999-1.partial").write_text('{"schema_version": 1, "del')
@@ -305,7 +305,7 @@ def test_calibration_scores_are_finite_numbers(scores: list[float], found: str) 
         RiskMonitor.start(scores, target_risk=0.1)
 
 
-def test_what_is_no_score_or_label_is_refused_and_not_counted() -> None:
+def test_a_bad_score_or_label_is_refused_and_not_counted() -> None:
     """NaN, text and the numbers 0 and 1 (which of them is right?) change nothing."""
     monitor = _monitor()
     with pytest.raises(InputError, match="expected a list of numbers, found 1 NaN"):
@@ -325,7 +325,7 @@ def test_a_file_is_not_written_over(tmp_path: Path) -> None:
         _monitor(path)
 
 
-def test_what_is_no_monitor_is_not_loaded(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_monitor_is_refused(tmp_path: Path) -> None:
     """No file, no JSON, and impossible counts are each named on one line."""
     path = tmp_path / "monitor.json"
     with pytest.raises(

@@ -70,7 +70,7 @@ def _certified_ranks(ranked: RankedAnswers, target: float, delta: float) -> list
 
 
 def test_the_p_value_is_the_binomial_tail() -> None:
-    """By hand: no wrong one of 22 at 0.1 is 0.9²², at most one of three at ½ is 4/8, and of none all is 1."""
+    """By hand: no wrong answer of 22 at 0.1 is 0.9²², at most one of three at ½ is 4/8, and no answers at all is 1."""
     assert binomial_p_value(0, 22, 0.1) == pytest.approx(0.9**22, rel=1e-12)
     assert binomial_p_value(1, 3, 0.5) == pytest.approx(0.5, rel=1e-12)
     assert binomial_p_value([0, 3], [0, 3], 0.1).tolist() == [1.0, 1.0]
@@ -105,7 +105,7 @@ def test_one_answer_fewer_does_not_pass(wrong: int, target: float, delta: float)
 
 
 def test_clopper_and_pearson_by_hand() -> None:
-    """Ten right answers: 1 − δ^(1/10); all wrong: 1."""
+    """For ten right answers it is 1 − δ^(1/10), and for wrong answers alone it is 1."""
     assert risk_upper_bound(0, 10, 0.05) == pytest.approx(1 - 0.05**0.1, rel=1e-12)
     assert risk_upper_bound([10, 0], [10, 0], 0.05).tolist() == [1.0, 1.0]
 
@@ -134,7 +134,7 @@ def test_ranking_forgets_the_order_of_the_file(
 
 @given(ANSWERS)
 def test_a_candidate_counts_the_answers_above_it(answers: list[tuple[float, bool]]) -> None:
-    """At every candidate the wrong answers above are those with higher scores; inside a tie there is no candidate."""
+    """At every candidate the wrong answers with higher scores are counted. Inside a tie there is no candidate."""
     ranked = rank_answers([score for score, _ in answers], [right for _, right in answers])
     for rank in range(1, len(answers) + 1):
         least = ranked.score[rank - 1]
@@ -152,7 +152,7 @@ def test_a_tie_is_in_an_order_that_labels_do_not_know() -> None:
 
 
 @pytest.mark.parametrize("score", [math.inf, -math.inf])
-def test_an_infinite_score_is_no_score(score: float) -> None:
+def test_an_infinite_score_is_not_a_score(score: float) -> None:
     """Nothing lies above it, so no threshold could lie there."""
     with pytest.raises(InputError, match="expected finite numbers, found"):
         rank_answers([0.0, score], [True, False])
@@ -160,7 +160,7 @@ def test_an_infinite_score_is_no_score(score: float) -> None:
 
 @given(st.integers(1, 5000), RISKS, DELTAS)
 def test_runs_share_delta_among_ranks_that_exist(n: int, target: float, delta: float) -> None:
-    """However many runs start, their shares make up δ at most; none starts where nothing could pass."""
+    """However many runs start, their shares add up to δ at most. No run starts if nothing could pass."""
     begun = plan_starts(n, target, delta)
     assert sum(start.share for start in begun) <= delta * (1 + 1e-12)
     assert all(
@@ -192,7 +192,7 @@ def test_more_answers_start_more_runs() -> None:
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=400), RISKS, DELTAS)
 def test_a_run_goes_on_until_a_test_fails(luck: list[int], target: float, delta: float) -> None:
-    """The runs are those of the definition: from each start on, rank after rank."""
+    """The runs follow the definition: rank after rank from each start."""
     correct = [value > 1 for value in luck]
     ranked = rank_answers(-np.arange(len(luck), dtype=float), correct)
     expected = []
@@ -287,7 +287,7 @@ def test_a_bounded_candidate_without_ties_has_half_of_delta() -> None:
 
 
 def test_all_answers_need_no_ranks_to_choose_from() -> None:
-    """If all are to be released there is one candidate, with all of δ."""
+    """If all answers are to be released, there is one candidate, with all of δ."""
     ranked = rank_answers(-np.arange(10.0), [True] * 9 + [False])
     assert choose_bounded_rank(ranked, np.arange(1, 11), 10, 0.1) == (
         10,

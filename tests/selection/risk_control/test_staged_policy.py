@@ -56,7 +56,7 @@ RECORDS = st.lists(
 )
 
 
-def _staged(records: list[tuple[float, bool, float, bool]]) -> Records:
+def _make_staged(records: list[tuple[float, bool, float, bool]]) -> Records:
     return Records(
         np.array([[row[0], row[2]] for row in records]),
         np.array([[row[1], row[3]] for row in records]),
@@ -64,7 +64,7 @@ def _staged(records: list[tuple[float, bool, float, bool]]) -> Records:
 
 
 def _draw(chance: np.random.Generator, n: int) -> Records:
-    """Scores that are the log-odds of being right; the fallback is right more often."""
+    """Make scores that are the log-odds of being right. The fallback is right more often."""
     scores = np.column_stack([chance.normal(1.0, 1.5, n), chance.normal(2.0, 1.5, n)])
     return Records(scores, chance.random((n, 2)) < 1 / (1 + np.exp(-scores)))
 
@@ -74,7 +74,7 @@ def _choose(records: Records, **asked: Any) -> StagedPolicy | UnmetTarget:
     return choose_staged_policy(records.confidence, records.correct, **settings)
 
 
-def _found(policy: StagedPolicy | UnmetTarget) -> StagedPolicy:
+def _get_policy(policy: StagedPolicy | UnmetTarget) -> StagedPolicy:
     assert isinstance(policy, StagedPolicy)
     return policy
 
@@ -104,10 +104,10 @@ def _outcome(
     return released / n, asked / n, wrong / released if released else math.nan, cost / n
 
 
-def test_the_figures_are_those_of_the_testing_half_gone_through_by_hand() -> None:
+def test_the_figures_match_the_testing_half_computed_by_hand() -> None:
     """Coverage, share asked, risk and cost, for the half of the records that chance left for testing."""
     staged = _draw(np.random.default_rng(0), 1000)
-    policy = _found(_choose(staged, target_risk=0.1))
+    policy = _get_policy(_choose(staged, target_risk=0.1))
     half = np.array_split(np.random.default_rng(0).permutation(1000), 2)[1]
     assert _outcome(policy, staged.part(half), COSTS) == pytest.approx(
         (policy.coverage, policy.asked, policy.risk, policy.cost), abs=1e-12
@@ -118,7 +118,9 @@ def test_the_figures_are_those_of_the_testing_half_gone_through_by_hand() -> Non
 
 def test_a_policy_says_what_it_promises() -> None:
     """The guarantee is about all that is released."""
-    guarantee = _found(_choose(_draw(np.random.default_rng(0), 1000), target_risk=0.1)).guarantee
+    guarantee = _get_policy(
+        _choose(_draw(np.random.default_rng(0), 1000), target_risk=0.1)
+    ).guarantee
     assert guarantee is not None
     assert (guarantee.target_risk, guarantee.delta, guarantee.n, guarantee.family) == (
         0.1,
@@ -135,7 +137,7 @@ def test_every_policy_of_the_grid_does_what_it_says(
     records: list[tuple[float, bool, float, bool]], random: Any
 ) -> None:
     """Released, wrong and asked of any policy, counted question by question."""
-    staged = _staged(records)
+    staged = _make_staged(records)
     grid = PolicyGrid(staged.confidence, staged.correct)
     half = np.array_split(np.random.default_rng(0).permutation(len(staged.score)), 2)[0]
     proposing = staged.part(half)
@@ -189,10 +191,10 @@ def test_the_promise_holds_for_all_that_is_released() -> None:
 
 
 def test_two_stages_cost_less_than_the_first_alone() -> None:
-    """A fallback that is asked at a fair price lowers the cost; at a price above the reviewer's it is never asked."""
+    """A fallback at a fair price lowers the cost. At a price above the reviewer's it is never asked."""
     staged = _draw(np.random.default_rng(1), 4000)
-    fair = _found(_choose(staged, target_risk=0.1))
-    dear = _found(
+    fair = _get_policy(_choose(staged, target_risk=0.1))
+    dear = _get_policy(
         _choose(staged, target_risk=0.1, costs=COSTS.model_copy(update={"fallback": 2.5}))
     )
     assert fair.asked > 0.2
@@ -211,13 +213,15 @@ def test_without_a_cheaper_reviewer_the_rest_is_abstained_from() -> None:
 def test_where_every_answer_costs_more_than_a_review_none_is_released() -> None:
     """Keeping the risk is not enough: the cheapest policy releases nothing, and promises nothing."""
     costs = StagedCosts(wrong=100.0, abstain=1.0, fallback=0.1, review=0.01)
-    policy = _found(_choose(_draw(np.random.default_rng(2), 1000), target_risk=0.2, costs=costs))
+    policy = _get_policy(
+        _choose(_draw(np.random.default_rng(2), 1000), target_risk=0.2, costs=costs)
+    )
     assert (policy.coverage, policy.risk, policy.cost, policy.guarantee) == (0.0, None, 0.01, None)
     assert policy.after_answer(math.nextafter(1.0, 0.0)) == "review"
 
 
 def test_a_risk_that_no_policy_keeps_is_said_to_be_out_of_reach() -> None:
-    """With 100 records a risk of 0.01 can't be promised; a larger one could have been."""
+    """With 100 records a risk of 0.01 can't be promised, but a larger risk could have been."""
     staged = _draw(np.random.default_rng(0), 100)
     missing = _choose(staged, target_risk=0.01)
     assert isinstance(missing, UnmetTarget)
@@ -255,5 +259,5 @@ def test_a_confidence_of_one_does_not_reach_a_threshold_of_one() -> None:
     policy = choose_staged_policy(
         np.ones((200, 2)), np.ones((200, 2), bool), costs=COSTS, target_risk=0.1, date=TODAY
     )
-    assert _found(policy).accept < 1
-    assert _found(policy).coverage == 1.0
+    assert _get_policy(policy).accept < 1
+    assert _get_policy(policy).coverage == 1.0

@@ -50,18 +50,18 @@ def _choose(scores: ArrayLike, correct: ArrayLike, **asked: Any) -> Threshold | 
     return choose_threshold(scores, correct, **settings)
 
 
-def _found(threshold: Threshold | UnmetTarget) -> Threshold:
+def _get_threshold(threshold: Threshold | UnmetTarget) -> Threshold:
     assert isinstance(threshold, Threshold)
     return threshold
 
 
-def _missing(threshold: Threshold | UnmetTarget) -> UnmetTarget:
+def _get_unmet_target(threshold: Threshold | UnmetTarget) -> UnmetTarget:
     assert isinstance(threshold, UnmetTarget)
     return threshold
 
 
-def _uniform(chance: np.random.Generator, n: int) -> tuple[Scores, Labels]:
-    """Answers that are right with a uniform probability p; the score is its log-odds, so PLATT gives p itself."""
+def _draw_uniform(chance: np.random.Generator, n: int) -> tuple[Scores, Labels]:
+    """Answers that are right with a uniform probability p. The score is its log-odds, so PLATT gives p itself."""
     p = chance.random(n)
     return np.log(p / (1 - p)), chance.random(n) < p
 
@@ -72,7 +72,7 @@ def test_a_threshold_by_hand() -> None:
     The threshold lies right above the first answer left out, on the score and on the confidence.
     """
     scores = -np.arange(60) / 10
-    threshold = _found(_choose(scores, np.arange(60) < 30, target_risk=0.1, delta=0.1))
+    threshold = _get_threshold(_choose(scores, np.arange(60) < 30, target_risk=0.1, delta=0.1))
     assert threshold.coverage == 0.5
     assert threshold.risk == 0.0
     assert threshold.selection_score == math.nextafter(-3.0, 0.0)
@@ -87,7 +87,7 @@ def test_a_threshold_by_hand() -> None:
 
 def test_a_threshold_says_what_it_promises() -> None:
     """The bound is the target that was asked for, and the sentence says so."""
-    threshold = _found(_choose(-np.arange(60.0), [True] * 60, target_risk=0.1, delta=0.1))
+    threshold = _get_threshold(_choose(-np.arange(60.0), [True] * 60, target_risk=0.1, delta=0.1))
     assert threshold.risk_bound == 0.1
     assert threshold.guarantee is not None
     assert threshold.guarantee.method == "fixed sequences of exact binomial tests"
@@ -98,8 +98,8 @@ def test_a_threshold_says_what_it_promises() -> None:
 
 
 def test_a_threshold_below_all_scores_releases_whatever_comes() -> None:
-    """If all calibration answers may be released, so may one with a lower score than any of them."""
-    threshold = _found(_choose(-np.arange(60.0), [True] * 60, target_risk=0.1))
+    """If all calibration answers may be released, so may an answer with a lower score than any of them."""
+    threshold = _get_threshold(_choose(-np.arange(60.0), [True] * 60, target_risk=0.1))
     assert (threshold.confidence, threshold.coverage) == (0.0, 1.0)
     assert threshold.selection_score is not None
     assert threshold.selection_score < -1e300
@@ -110,7 +110,7 @@ def test_a_threshold_below_all_scores_releases_whatever_comes() -> None:
 def test_what_is_reported_is_what_the_guard_would_release(
     answers: list[tuple[float, bool, float]], target: float, by_coverage: bool
 ) -> None:
-    """Coverage and risk are those of the answers whose confidence, or whose score, reaches the threshold."""
+    """Coverage and risk are computed on the answers whose confidence, or whose score, reaches the threshold."""
     scores, correct = np.array([row[0] for row in answers]), np.array([row[1] for row in answers])
     asked = {"target_coverage": target} if by_coverage else {"target_risk": target, "delta": 0.3}
     threshold = _choose(scores, correct, **asked)
@@ -126,19 +126,24 @@ def test_one_confidence_for_all_is_one_tie() -> None:
     """A flat line parts no answers, whatever their scores: all are released, or none."""
     flat = PlattCalibrator(slope=0.0, intercept=0.0)
     scores = -np.arange(60.0)
-    mixed = _missing(_choose(scores, np.arange(60) < 40, target_risk=0.1, calibrator=flat))
+    mixed = _get_unmet_target(_choose(scores, np.arange(60) < 40, target_risk=0.1, calibrator=flat))
     assert mixed.more_needed is None
-    assert _found(_choose(scores, [True] * 60, target_risk=0.1, calibrator=flat)).coverage == 1.0
+    assert (
+        _get_threshold(_choose(scores, [True] * 60, target_risk=0.1, calibrator=flat)).coverage
+        == 1.0
+    )
 
 
 def test_no_threshold_parts_answers_of_one_confidence() -> None:
-    """Two scores a float apart share a confidence; the threshold goes above both, never between them."""
+    """Two scores a float apart share a confidence. The threshold goes above both, never between them."""
     close = math.nextafter(-1.0, 0.0)
     scores = [*[2.0] * 30, close, -1.0, *[-2.0] * 10]
     correct = [*[True] * 31, False, *[False] * 10]
     level = IsotonicCalibrator(knots=(-2.0, 2.0), values=(0.1, 0.9))
     assert level.confidence(close) == level.confidence(-1.0)
-    threshold = _found(_choose(scores, correct, target_risk=0.1, delta=0.1, calibrator=level))
+    threshold = _get_threshold(
+        _choose(scores, correct, target_risk=0.1, delta=0.1, calibrator=level)
+    )
     released = level.confidences(np.array(scores)) >= threshold.confidence
     assert threshold.coverage == released.mean()
     assert released[30] == released[31]
@@ -147,7 +152,9 @@ def test_no_threshold_parts_answers_of_one_confidence() -> None:
 def test_no_threshold_says_what_could_have_been_promised() -> None:
     """Twenty right answers of twenty: 0.05 is out of reach, 1 − 0.05^(1/20) = 0.139 would have been within it."""
     sure = PlattCalibrator(slope=0.1, intercept=6.0)
-    missing = _missing(_choose(-np.arange(20.0), [True] * 20, target_risk=0.05, calibrator=sure))
+    missing = _get_unmet_target(
+        _choose(-np.arange(20.0), [True] * 20, target_risk=0.05, calibrator=sure)
+    )
     assert (missing.best_risk, missing.best_coverage) == (0.14, 1.0)
     assert isinstance(_choose(-np.arange(20.0), [True] * 20, target_risk=0.14), Threshold)
     assert missing.sentence.startswith(
@@ -159,7 +166,7 @@ def test_no_threshold_says_what_could_have_been_promised() -> None:
 def test_where_all_is_wrong_nothing_can_be_promised() -> None:
     """No threshold, no best, and more of the same would not help."""
     calibrator = PlattCalibrator(slope=0.0, intercept=-4.0)
-    missing = _missing(
+    missing = _get_unmet_target(
         _choose(-np.arange(20.0), [False] * 20, target_risk=0.1, calibrator=calibrator)
     )
     assert (missing.best_risk, missing.best_coverage, missing.more_needed) == (1.0, 0.0, None)
@@ -172,11 +179,11 @@ def test_as_many_more_answers_as_advised_mostly_do() -> None:
     """Most of 50 sets of 100 answers without a threshold have one once the missing answers are added."""
     chance, advised, done = np.random.default_rng(0), 0, 0
     while advised < 50:
-        scores, correct = _uniform(chance, 100)
+        scores, correct = _draw_uniform(chance, 100)
         first = _choose(scores, correct, target_risk=0.1, delta=0.1)
         if isinstance(first, UnmetTarget):
             assert first.more_needed is not None
-            more_scores, more_correct = _uniform(chance, first.more_needed)
+            more_scores, more_correct = _draw_uniform(chance, first.more_needed)
             second = _choose(
                 [*scores, *more_scores], [*correct, *more_correct], target_risk=0.1, delta=0.1
             )
@@ -191,7 +198,7 @@ def test_a_promise_holds_from_end_to_end() -> None:
     """
     chance, exceeded, found = np.random.default_rng(1), 0, 0
     for _ in range(400):
-        threshold = _choose(*_uniform(chance, 300), target_risk=0.2, delta=0.1)
+        threshold = _choose(*_draw_uniform(chance, 300), target_risk=0.2, delta=0.1)
         if isinstance(threshold, Threshold):
             found += 1
             exceeded += (1 - threshold.confidence) / 2 > 0.2
@@ -217,7 +224,7 @@ def _mapie(confidence: Scores, correct: Labels, target: float, delta: float, **o
 @pytest.mark.parametrize("seed", range(3))
 def test_mapies_fixed_sequence_on_the_same_candidates_agrees(seed: int) -> None:
     """With as few answers as one run needs, MAPIE's fixed sequence from the same start agrees."""
-    scores, correct = _uniform(np.random.default_rng(seed), 40)
+    scores, correct = _draw_uniform(np.random.default_rng(seed), 40)
     confidence = PLATT.confidences(scores)
     start = find_fewest_released(0, 0.25, 0.125)
     candidates = np.sort(confidence)[::-1][start - 1 :]
@@ -240,7 +247,7 @@ def test_more_is_found_and_released_than_by_mapies_defaults() -> None:
     """The draws of uniform P(right), n = 1,000, at 0.1 / 0.1, of which MAPIE's default grid finds one in six."""
     chance, coverage, found = np.random.default_rng(0), np.zeros(2), np.zeros(2)
     for _ in range(60):
-        scores, correct = _uniform(chance, 1000)
+        scores, correct = _draw_uniform(chance, 1000)
         confidence = PLATT.confidences(scores)
         ours = _choose(scores, correct, target_risk=0.1, delta=0.1)
         mapies = _mapie(confidence, correct, 0.1, 0.1).best_predict_param
@@ -257,7 +264,7 @@ def test_more_is_found_and_released_than_by_mapies_defaults() -> None:
 
 def test_a_target_coverage_is_reached_with_a_bound() -> None:
     """70 of 100 answers, none of them wrong: the bound is Clopper–Pearson's at δ/2, rounded up to four digits."""
-    threshold = _found(_choose(-np.arange(100.0), np.arange(100) < 80, target_coverage=0.7))
+    threshold = _get_threshold(_choose(-np.arange(100.0), np.arange(100) < 80, target_coverage=0.7))
     assert (threshold.coverage, threshold.risk, threshold.objective) == (0.7, 0.0, "coverage")
     assert threshold.risk_bound == math.ceil(1e4 * float(risk_upper_bound(0, 70, 0.025))) / 1e4
     assert threshold.guarantee is not None
@@ -268,13 +275,14 @@ def test_a_target_coverage_is_reached_with_a_bound() -> None:
 def test_a_coverage_is_not_overshot_by_rounding(target: float) -> None:
     """0.07 of 100 is seven answers, though the product of the floats is a little more."""
     assert (
-        _found(_choose(-np.arange(100.0), [True] * 100, target_coverage=target)).coverage == target
+        _get_threshold(_choose(-np.arange(100.0), [True] * 100, target_coverage=target)).coverage
+        == target
     )
 
 
-def test_a_coverage_where_all_is_wrong_promises_nothing() -> None:
-    """A bound of 1 is no promise."""
-    threshold = _found(_choose(-np.arange(10.0), [False] * 10, target_coverage=0.5))
+def test_a_coverage_promises_nothing_if_all_is_wrong() -> None:
+    """A bound of 1 promises nothing."""
+    threshold = _get_threshold(_choose(-np.arange(10.0), [False] * 10, target_coverage=0.5))
     assert (threshold.coverage, threshold.risk_bound, threshold.guarantee) == (0.5, None, None)
 
 
@@ -287,7 +295,9 @@ def test_no_threshold_is_cheaper_than_the_chosen_one(
     scores, correct = np.array([row[0] for row in answers]), np.array([row[1] for row in answers])
     each = np.array([row[2] for row in answers]) if own_costs else np.full(len(answers), 2.0)
     asked = {"wrong_costs": each} if own_costs else {}
-    threshold = _found(_choose(scores, correct, cost=Costs(wrong=2.0, abstain=abstain), **asked))
+    threshold = _get_threshold(
+        _choose(scores, correct, cost=Costs(wrong=2.0, abstain=abstain), **asked)
+    )
 
     def mean_cost(released: NDArray[np.bool_]) -> float:
         return float(np.where(released, each * ~correct, abstain).mean())
@@ -301,34 +311,41 @@ def test_no_threshold_is_cheaper_than_the_chosen_one(
 
 def test_where_an_error_costs_most_nothing_is_released() -> None:
     """Wrong answers only: abstaining is cheaper, and the threshold of 1 says so."""
-    threshold = _found(_choose([-1.0, -2.0], [False, False], cost=Costs(wrong=5.0, abstain=1.0)))
+    threshold = _get_threshold(
+        _choose([-1.0, -2.0], [False, False], cost=Costs(wrong=5.0, abstain=1.0))
+    )
     assert (threshold.confidence, threshold.selection_score, threshold.coverage) == (1.0, None, 0.0)
     assert (threshold.risk, threshold.target) == (None, 1.0)
 
 
 def test_the_least_cost_is_sought_among_cuts_that_keep_the_risk() -> None:
-    """Errors are cheap, so all would be released, but the promise stops it; with it comes the guarantee."""
+    """Errors are cheap, so all would be released, but the promise limits it and brings a guarantee."""
     scores, correct = -np.arange(200.0), np.arange(200) < 100
     cheap = Costs(wrong=0.1, abstain=1.0)
-    free = _found(_choose(scores, correct, cost=cheap))
-    kept = _found(_choose(scores, correct, cost=cheap, target_risk=0.2))
+    free = _get_threshold(_choose(scores, correct, cost=cheap))
+    kept = _get_threshold(_choose(scores, correct, cost=cheap, target_risk=0.2))
     assert (free.coverage, free.guarantee) == (1.0, None)
-    assert kept.coverage == _found(_choose(scores, correct, target_risk=0.2)).coverage
+    assert kept.coverage == _get_threshold(_choose(scores, correct, target_risk=0.2)).coverage
     assert (kept.objective, kept.risk_bound) == ("cost", 0.2)
-    dear = _found(_choose(scores, correct, cost=Costs(wrong=9.0, abstain=1.0), target_risk=0.2))
+    dear = _get_threshold(
+        _choose(scores, correct, cost=Costs(wrong=9.0, abstain=1.0), target_risk=0.2)
+    )
     assert (dear.coverage, dear.risk) == (0.5, 0.0)
 
 
 def test_bands_hold_together_and_lie_in_order() -> None:
     """Each band has half of δ, and the looser one opens further down."""
-    scores, correct = _uniform(np.random.default_rng(5), 2000)
+    scores, correct = _draw_uniform(np.random.default_rng(5), 2000)
     found = choose_bands(
         scores, correct, {"show": 0.3, "accept": 0.1}, calibrator=PLATT, date=TODAY, delta=0.1
     )
     assert list(found) == ["show", "accept"]
-    show, accept = _found(found["show"]), _found(found["accept"])
+    show, accept = _get_threshold(found["show"]), _get_threshold(found["accept"])
     assert show.confidence < accept.confidence
-    assert accept.coverage == _found(_choose(scores, correct, target_risk=0.1, delta=0.05)).coverage
+    assert (
+        accept.coverage
+        == _get_threshold(_choose(scores, correct, target_risk=0.1, delta=0.05)).coverage
+    )
     assert accept.guarantee is not None
     assert (accept.guarantee.family, accept.guarantee.delta, accept.name) == (2, 0.1, "accept")
     assert "for all 2 thresholds at once" in accept.guarantee.sentence
@@ -344,8 +361,8 @@ def test_a_band_without_a_threshold_says_so() -> None:
         date=TODAY,
         delta=0.1,
     )
-    assert _missing(found["accept"]).name == "accept"
-    assert _found(found["show"]).name == "show"
+    assert _get_unmet_target(found["accept"]).name == "accept"
+    assert _get_threshold(found["show"]).name == "show"
 
 
 @settings(deadline=None, max_examples=50)
@@ -353,7 +370,7 @@ def test_a_band_without_a_threshold_says_so() -> None:
 def test_a_looser_band_never_releases_less(
     answers: list[tuple[float, bool, float]], targets: list[float]
 ) -> None:
-    """Whatever the answers: what keeps a stricter promise keeps the looser one."""
+    """For any answers, a threshold that keeps a stricter promise keeps the looser one."""
     found = choose_bands(
         [row[0] for row in answers],
         [row[1] for row in answers],
@@ -374,7 +391,7 @@ def test_groups_are_judged_on_their_own_answers() -> None:
     found = choose_group_thresholds(
         scores, [True] * 60 + [False] * 60, groups, 0.1, calibrator=PLATT, date=TODAY
     )
-    billing, legal = _found(found["billing"]), _missing(found["legal"])
+    billing, legal = _get_threshold(found["billing"]), _get_unmet_target(found["legal"])
     assert (billing.group, billing.coverage) == ("billing", 1.0)
     assert billing.guarantee is not None
     assert (billing.guarantee.n, billing.guarantee.family, billing.guarantee.delta) == (60, 2, 0.05)
@@ -382,20 +399,20 @@ def test_groups_are_judged_on_their_own_answers() -> None:
 
 
 def test_groups_too_small_for_any_threshold_leave_delta_to_the_others() -> None:
-    """Fifty groups of two answers can't be promised anything; the one of sixty has all of δ."""
+    """Nothing can be promised for fifty groups of two answers, so the group of sixty has all of δ."""
     scores = -np.arange(160.0)
     groups = ["large"] * 60 + [f"small-{i // 2}" for i in range(100)]
     found = choose_group_thresholds(
         scores, [True] * 160, groups, 0.05, calibrator=PLATT, date=TODAY
     )
-    large = _found(found["large"])
+    large = _get_threshold(found["large"])
     assert large.guarantee is not None
     assert large.guarantee.family == 1
     assert all(isinstance(item, UnmetTarget) for name, item in found.items() if name != "large")
 
 
 def test_as_many_groups_share_delta_as_can_each_pass() -> None:
-    """Sixty and 59 right answers pass at 0.05 alone; two together need 72 each, so only the larger one is tried."""
+    """Sixty and 59 right answers pass at 0.05 alone. Together they need 72 each, so only the larger group is tried."""
     groups = ["a"] * 60 + ["b"] * 59
     found = choose_group_thresholds(
         -np.arange(119.0), [True] * 119, groups, 0.05, calibrator=PLATT, date=TODAY
@@ -425,7 +442,7 @@ def test_every_group_keeps_its_promise_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("asked", "message"),
     [
         (
             {},
@@ -449,9 +466,9 @@ def test_every_group_keeps_its_promise_at_once() -> None:
         ),
     ],
 )
-def test_a_mistaken_request_is_explained(asked: dict[str, Any], said: str) -> None:
+def test_a_mistaken_request_is_explained(asked: dict[str, Any], message: str) -> None:
     """One line: expected, found, way out."""
-    with pytest.raises(InputError, match=said) as error:
+    with pytest.raises(InputError, match=message) as error:
         _choose([-1.0, -2.0], [True, False], **asked)
     assert "\n" not in str(error.value)
 

@@ -45,7 +45,7 @@ def sample(
     )
 
 
-def lines(file: Path) -> list[dict[str, Any]]:
+def read_lines(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
@@ -74,8 +74,8 @@ def test_every_record_gets_the_wanted_number_of_answers(tmp_path: Path) -> None:
     """Each line holds the record, an answer, and the name of the chain."""
     ended = sample(answer, file := tmp_path / "new" / "answers.jsonl")
     assert (ended.failures, ended.missing) == ({}, 0)
-    assert Counter(line["id"] for line in lines(file)) == {"q0": 2, "q1": 2, "q2": 2, "q3": 2}
-    answers = {line["id"]: line for line in lines(file)}
+    assert Counter(line["id"] for line in read_lines(file)) == {"q0": 2, "q1": 2, "q2": 2, "q3": 2}
+    answers = {line["id"]: line for line in read_lines(file)}
     assert answers["q0"] == {
         "id": "q0",
         "question": "Who is 0?",
@@ -121,12 +121,14 @@ def test_likelihoods_and_tokens_are_those_that_the_model_reports(
 ) -> None:
     """They are found even if a parser drops the message that carries them."""
     ended = sample(chain, file := tmp_path / "answers.jsonl")
-    assert {(line["answer"], line["log_likelihood"]) for line in lines(file)} == {("Ada", -0.375)}
+    assert {(line["answer"], line["log_likelihood"]) for line in read_lines(file)} == {
+        ("Ada", -0.375)
+    }
     assert ended.use.summary == "8 calls · 80 tokens in, 16 out"
 
 
 def test_the_context_is_the_one_that_the_chain_found(tmp_path: Path) -> None:
-    """If a record has no context, a retriever inside the chain tells what the answer rests on."""
+    """If a record has no context, a retriever inside the chain provides the context of the answer."""
 
     class Shelf(BaseRetriever):
         def _get_relevant_documents(self, query: str, **kwargs: Any) -> list[Document]:
@@ -138,7 +140,7 @@ def test_the_context_is_the_one_that_the_chain_found(tmp_path: Path) -> None:
         | (lambda documents: documents[0].page_content)
     )
     sample(chain, file := tmp_path / "answers.jsonl", RECORDS[:2])
-    assert {line["context"] for line in lines(file)} == {"All about Who is 0?", "Passage 1."}
+    assert {line["context"] for line in read_lines(file)} == {"All about Who is 0?", "Passage 1."}
 
 
 class Shelf(BaseRetriever):
@@ -162,7 +164,9 @@ def test_what_a_failed_try_found_is_not_the_context(tmp_path: Path) -> None:
 
     chain = RunnableLambda(lambda input: input["question"]) | shelf | read
     sample(chain, file := tmp_path / "answers.jsonl", RECORDS[:1], samples=1, retries=1)
-    assert [(line["context"], line["answer"]) for line in lines(file)] == [("Page 2.", "Page 2.")]
+    assert [(line["context"], line["answer"]) for line in read_lines(file)] == [
+        ("Page 2.", "Page 2.")
+    ]
 
 
 def test_a_chain_with_only_an_async_api_is_asked_in_one_event_loop(tmp_path: Path) -> None:
@@ -184,7 +188,7 @@ def test_a_chain_with_only_an_async_api_is_asked_in_one_event_loop(tmp_path: Pat
         max_concurrency=1,
     )
     assert (ended.missing, len(loops), sorted(began.values())) == (0, 1, [1, 1, 1, 2])
-    assert {line["answer"] for line in lines(file)} == {f"Who is {i}? Ada." for i in range(4)}
+    assert {line["answer"] for line in read_lines(file)} == {f"Who is {i}? Ada." for i in range(4)}
 
 
 def test_an_error_of_either_api_is_the_chains_own(tmp_path: Path) -> None:
@@ -216,7 +220,9 @@ def test_what_a_run_found_that_the_sync_api_refused_is_not_the_context(tmp_path:
 
     chain = RunnableLambda(lambda input: input["question"]) | shelf | read
     sample(chain, file := tmp_path / "answers.jsonl", RECORDS[:1], samples=1)
-    assert [(line["context"], line["answer"]) for line in lines(file)] == [("Page 2.", "Page 2.")]
+    assert [(line["context"], line["answer"]) for line in read_lines(file)] == [
+        ("Page 2.", "Page 2.")
+    ]
 
 
 def test_no_more_runs_go_on_at_once_than_are_allowed(tmp_path: Path) -> None:
@@ -273,7 +279,7 @@ def test_a_question_that_fails_costs_the_others_nothing(tmp_path: Path) -> None:
     errors = {name: str(error) for name, error in ended.failures.items()}
     assert (errors, ended.missing) == ({"q2": "down"}, 2)
     before = file.read_bytes()
-    assert Counter(line["id"] for line in lines(file)) == {"q0": 2, "q1": 2, "q3": 2}
+    assert Counter(line["id"] for line in read_lines(file)) == {"q0": 2, "q1": 2, "q3": 2}
     assert sample(chain, file).missing == 0
     assert file.read_bytes().startswith(before)
     assert chain.counts == {"Who is 0?": 2, "Who is 1?": 2, "Who is 2?": 4, "Who is 3?": 2}
@@ -308,7 +314,7 @@ def test_questions_that_always_fail_keep_no_other_from_being_asked(tmp_path: Pat
         chain, file := tmp_path / "answers.jsonl", bad + good, samples=1, max_concurrency=1
     )
     assert ended.missing == 30
-    assert {line["id"] for line in lines(file)} == {record.id for record in good}
+    assert {line["id"] for line in read_lines(file)} == {record.id for record in good}
 
 
 @pytest.mark.parametrize("odd", ["\ud83d", {"answer": "Ada", "context": [Document("\ud83d")]}])
@@ -323,7 +329,7 @@ def test_half_a_surrogate_pair_fails_its_question_alone(odd: object, tmp_path: P
     assert ended.missing == 2
 
 
-def test_a_message_that_calls_tools_is_no_answer(tmp_path: Path) -> None:
+def test_a_message_that_calls_tools_is_not_an_answer(tmp_path: Path) -> None:
     """Its empty text would pass for a refusal."""
     call = AIMessage("", tool_calls=[{"name": "look", "args": {}, "id": "1"}])
     ended = sample(
@@ -334,7 +340,7 @@ def test_a_message_that_calls_tools_is_no_answer(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("kept", "cut"), [(0, 0), (0, 40), (1, 1), (5, 40)])
-def test_what_stands_in_the_file_is_not_asked_again(tmp_path: Path, kept: int, cut: int) -> None:
+def test_answers_in_the_file_are_not_asked_for_again(tmp_path: Path, kept: int, cut: int) -> None:
     """A line that a kill has cut off is asked for again."""
     sample(answer, file := tmp_path / "answers.jsonl")
     whole = file.read_bytes().splitlines(keepends=True)
@@ -344,7 +350,7 @@ def test_what_stands_in_the_file_is_not_asked_again(tmp_path: Path, kept: int, c
     assert sample(chain, file).missing == 0
     assert chain.counts.total() == 8 - kept
     assert file.read_bytes().startswith(before)
-    assert Counter(line["id"] for line in lines(file)) == {"q0": 2, "q1": 2, "q2": 2, "q3": 2}
+    assert Counter(line["id"] for line in read_lines(file)) == {"q0": 2, "q1": 2, "q2": 2, "q3": 2}
 
 
 def test_more_answers_may_be_asked_for_later(tmp_path: Path) -> None:
@@ -356,7 +362,7 @@ def test_more_answers_may_be_asked_for_later(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("records", "settings", "said"),
+    ("records", "settings", "message"),
     [
         (
             RECORDS[1:],
@@ -383,7 +389,7 @@ def test_more_answers_may_be_asked_for_later(tmp_path: Path) -> None:
     ],
 )
 def test_a_file_of_other_answers_is_refused(
-    records: list[QARecord], settings: dict[str, Any], said: str, tmp_path: Path
+    records: list[QARecord], settings: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     """With other questions, settings or chains nothing is asked, and the file stays as it is."""
     sample(answer, file := tmp_path / "answers.jsonl", RECORDS[:1])
@@ -391,7 +397,7 @@ def test_a_file_of_other_answers_is_refused(
     terms: dict[str, Any] = {"name": "app:chain", "samples": 2} | settings
     with pytest.raises(InputError) as raised:
         sample_chain(SampledChain(RunnableLambda(chain), **terms), records, file, Progress("test"))
-    assert said in str(raised.value)
+    assert message in str(raised.value)
     assert "repeat the command that wrote the file, or choose another output" in str(raised.value)
     assert (file.read_bytes(), chain.counts) == (before, {})
 
@@ -472,7 +478,7 @@ def test_a_killed_run_loses_no_answer_and_asks_for_none_again(tmp_path: Path) ->
         kept = content[: content.rfind(b"\n") + 1]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     assert file.read_bytes().startswith(kept)
-    assert Counter(line["id"] for line in lines(file)) == {f"q{i}": 2 for i in range(60)}
+    assert Counter(line["id"] for line in read_lines(file)) == {f"q{i}": 2 for i in range(60)}
     asked = Counter((tmp_path / "asked.txt").read_text(encoding="utf-8").splitlines())
     # At most four were running at each of the three kills.
     assert 120 <= asked.total() <= 120 + 3 * 4

@@ -225,7 +225,7 @@ def test_a_correctness_that_can_t_grade_is_one_line_and_exit_code_2(
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        (("--nli", "x"), "expected --baselines beside --nli, found --nli alone"),
+        (("--nli", "x"), "expected --baselines with --nli, found --nli alone"),
         (
             ("--baselines", "--nli", "no/such/folder"),
             "expected an NLI model (a local folder or a hub id)",

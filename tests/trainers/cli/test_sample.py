@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from aspire_guard.cli.app import main
+Run = Callable[..., int]
+Captured = pytest.CaptureFixture[str]
 
 MODULE = """
 from langchain_core.messages import AIMessage
@@ -61,22 +63,17 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     sys.modules.pop("sampled_app", None)
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """Return the exit code of `aspire-guard sample` with these arguments."""
-    given = ["--data", "qa.jsonl", "--output", "answers.jsonl", "--retries", "0", *arguments]
-    monkeypatch.setattr("sys.argv", ["aspire-guard", "sample", *given])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    assert isinstance(stop.value.code, int)
-    return stop.value.code
+@pytest.fixture
+def sample(run_command: Callable[..., int]) -> Callable[..., int]:
+    """A function that runs `aspire-guard sample` on the questions, and returns the exit code."""
+    options = ("--data", "qa.jsonl", "--output", "answers.jsonl", "--retries", "0")
+    return partial(run_command, "sample", *options)
 
 
 @pytest.mark.parametrize("name", ["chain", "ready"])
-def test_a_chain_is_found_from_the_current_folder(
-    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_chain_is_found_from_the_current_folder(name: str, sample: Run, capsys: Captured) -> None:
     """It may be a factory or the chain itself. The answers are counted, and so are their calls and tokens."""
-    assert run(monkeypatch, "--chain", f"sampled_app:{name}", "--samples", "2") == 0
+    assert sample("--chain", f"sampled_app:{name}", "--samples", "2") == 0
     shown = capsys.readouterr()
     assert shown.out == (
         "answers.jsonl: 6 answers to 3 questions (6 calls · 6,000 tokens in, 12 out in this run)\n"
@@ -85,11 +82,9 @@ def test_a_chain_is_found_from_the_current_folder(
     assert len(Path("answers.jsonl").read_text().splitlines()) == 6
 
 
-def test_failures_are_named_and_end_in_exit_code_1(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_failures_are_named_and_end_in_exit_code_1(sample: Run, capsys: Captured) -> None:
     """The other answers are written, and the last line tells the way out."""
-    assert run(monkeypatch, "--chain", "sampled_app:picky", "--samples", "2") == 1
+    assert sample("--chain", "sampled_app:picky", "--samples", "2") == 1
     assert capsys.readouterr().err.splitlines()[-2:] == [
         "failed: q1: ConnectionError: no route",
         "error: 2 answers are missing, 1 questions failed; run the same command again: it asks for these alone",
@@ -98,7 +93,7 @@ def test_failures_are_named_and_end_in_exit_code_1(
 
 
 @pytest.mark.parametrize(
-    ("chain", "said"),
+    ("chain", "message"),
     [
         (
             "sampled_app",
@@ -131,23 +126,21 @@ def test_failures_are_named_and_end_in_exit_code_1(
     ],
 )
 def test_a_chain_that_is_not_there_is_one_line_and_exit_code_2(
-    chain: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    chain: str, message: str, sample: Run, capsys: Captured
 ) -> None:
     """The line tells the mistake in the name, the module or the factory, and nothing is written."""
-    assert run(monkeypatch, "--chain", chain) == 2
+    assert sample("--chain", chain) == 2
     error = capsys.readouterr().err
-    assert said in error
+    assert message in error
     assert error.count("\n") == 1
     assert not Path("answers.jsonl").exists()
 
 
 def test_an_output_that_can_t_be_written_is_one_line_and_exit_code_2(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    sample: Run, capsys: Captured
 ) -> None:
     """The line names the path and its mistake."""
-    assert (
-        run(monkeypatch, "--chain", "sampled_app:chain", "--output", "qa.jsonl/answers.jsonl") == 2
-    )
+    assert sample("--chain", "sampled_app:chain", "--output", "qa.jsonl/answers.jsonl") == 2
     assert capsys.readouterr().err.splitlines()[-1] == (
         "error: expected a path to read or write, found qa.jsonl (File exists); choose another"
     )

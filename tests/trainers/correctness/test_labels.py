@@ -36,7 +36,7 @@ def test_an_answer_has_the_label_of_its_record_and_text(file: Path) -> None:
     assert Labels(file).grade(answers) == [False, True, True, False]
 
 
-def test_missing_labels_are_counted_and_listed_beside_the_file(file: Path) -> None:
+def test_missing_labels_are_counted_and_listed_next_to_the_file(file: Path) -> None:
     """Each missing answer is listed once. Filled in and appended, the list makes the file complete."""
     answers = [(Q1, "Cobbold"), (Q1, "harrow"), (Q1, "harrow"), (Q2, "Eve")]
     with pytest.raises(InputError) as caught:
@@ -100,7 +100,7 @@ def test_a_bad_line_is_named(file: Path, line: str, found: str) -> None:
 
 
 def test_an_empty_file_is_a_start(tmp_path: Path) -> None:
-    """All answers are listed beside it, to be labelled."""
+    """All answers are listed in a file next to it, to be labelled."""
     file = tmp_path / "labels.jsonl"
     file.touch()
     with pytest.raises(InputError, match="found none for 1; fill in those"):

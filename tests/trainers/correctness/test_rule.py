@@ -44,7 +44,7 @@ def picky(record: QARecord, answer: str) -> bool:
     raise KeyError(record.question)
 
 
-def _graded(method: str, threshold: float | None = None) -> Correctness:
+def _load(method: str, threshold: float | None = None) -> Correctness:
     return load_correctness(CorrectnessRule(method=method, threshold=threshold))
 
 
@@ -52,21 +52,21 @@ def test_the_measures_are_made_with_their_thresholds() -> None:
     """Both F1 measures take the paper's 0.7 by default."""
     for method, kind in (("rouge_l", RougeL), ("token_f1", TokenF1)):
         for given, threshold in ((None, 0.7), (0.5, 0.5)):
-            made = _graded(method, given)
+            made = _load(method, given)
             assert isinstance(made, kind)
             assert made.threshold == threshold
-    assert isinstance(_graded("exact_match"), ExactMatch)
+    assert isinstance(_load("exact_match"), ExactMatch)
 
 
 def test_a_name_to_import_is_a_function_a_judge_or_a_correctness_itself() -> None:
     """The kind of the named object decides."""
     record = QARecord("q", "Which yard?", references=("Harrow",))
     answers = [(record, "It was Harrow."), (QARecord("q2", "Who?"), "unknown")]
-    function = _graded(f"{__name__}:mentions")
+    function = _load(f"{__name__}:mentions")
     assert isinstance(function, GradingFunction)
     assert function.grade([*answers, (record, "Cobbold")]) == [True, True, False]
-    assert isinstance(_graded(f"{__name__}:judge"), Judge)
-    assert _graded(f"{__name__}:strict") is strict
+    assert isinstance(_load(f"{__name__}:judge"), Judge)
+    assert _load(f"{__name__}:strict") is strict
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_a_name_to_import_is_a_function_a_judge_or_a_correctness_itself() -> Non
 def test_a_name_that_can_t_grade_is_an_error(name: str, found: str) -> None:
     """The error says what was named."""
     with pytest.raises(InputError, match=found):
-        _graded(name)
+        _load(name)
 
 
 def test_a_function_says_true_or_false_and_nothing_else() -> None:
@@ -102,7 +102,7 @@ def test_a_function_says_true_or_false_and_nothing_else() -> None:
     function = GradingFunction(lambda _, answer: np.float64(len(answer)) > 1)
     assert function.grade([(QARecord("q", "?"), "a"), (QARecord("q", "?"), "ab")]) == [False, True]
     with pytest.raises(InputError) as caught:
-        _graded(f"{__name__}:share").grade([(QARecord("q", "?"), "a")])
+        _load(f"{__name__}:share").grade([(QARecord("q", "?"), "a")])
     assert str(caught.value) == (
         "share: expected True or False, found a value of type float on 'q'; apply a threshold in the function"
     )
@@ -111,7 +111,7 @@ def test_a_function_says_true_or_false_and_nothing_else() -> None:
 def test_a_function_that_raises_is_an_error_about_the_record() -> None:
     """The user learns which record it can't take."""
     with pytest.raises(InputError) as caught:
-        _graded(f"{__name__}:picky").grade([(QARecord("q", "?"), "a")])
+        _load(f"{__name__}:picky").grade([(QARecord("q", "?"), "a")])
     assert (
         str(caught.value)
         == "picky: expected True or False, found KeyError: '?' on 'q'; fix the function"
@@ -122,9 +122,9 @@ def test_a_jsonl_file_holds_labels(tmp_path: Path) -> None:
     """The path may hold a colon."""
     path = tmp_path / "by:ada.jsonl"
     with pytest.raises(DatasetError):
-        _graded(str(path))
+        _load(str(path))
     path.write_text('{"id": "q", "answer": "a", "correct": true}', encoding="utf-8")
-    assert isinstance(_graded(str(path)), Labels)
+    assert isinstance(_load(str(path)), Labels)
 
 
 def test_only_measures_of_degree_have_a_threshold() -> None:

@@ -18,7 +18,7 @@ from aspire_trainers.data.batching import (
 from aspire_trainers.record import QARecord
 
 
-def _records(*sizes: int, closed_book: int = 0) -> list[QARecord]:
+def _make_records(*sizes: int, closed_book: int = 0) -> list[QARecord]:
     """Make a context with `size` questions for each size, interleaved, and questions without context."""
     together = [
         QARecord(f"{i}-{j}", f"question {i}-{j}?", f"context {i}", ("answer",))
@@ -31,7 +31,7 @@ def _records(*sizes: int, closed_book: int = 0) -> list[QARecord]:
     ]
 
 
-RECORDS = _records(3, 1, 5, 2, 7, 4, closed_book=5)
+RECORDS = _make_records(3, 1, 5, 2, 7, 4, closed_book=5)
 SIZES = Counter(record.context for record in RECORDS)
 
 
@@ -53,8 +53,8 @@ def test_batches_hold_every_record_once(size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [2, 7])
-def test_questions_about_one_context_stand_side_by_side(size: int) -> None:
-    """Within a batch a context is one run of records; a context that fits is not split."""
+def test_questions_about_one_context_are_neighbours(size: int) -> None:
+    """Within a batch a context is one run of records. A context that fits is not split."""
     for batch in group_by_context(RECORDS, size, 0):
         contexts = [record.context for record in batch if record.context]
         runs = [context for context, _ in groupby(contexts)]
@@ -73,8 +73,8 @@ def test_the_seed_decides_the_order() -> None:
     assert group_by_context(RECORDS, 4, 0) != group_by_context(RECORDS, 4, 1)
 
 
-def test_contexts_of_like_length_stand_together() -> None:
-    """Sorted by its contexts, no batch reaches into another; the batches themselves are in random order."""
+def test_contexts_of_similar_length_share_a_batch() -> None:
+    """No batch overlaps another in the lengths of its contexts. The batches themselves are in random order."""
     records = [QARecord(f"{i}", "Who?", "x" * (i * 7 % 40 + 1), ("answer",)) for i in range(40)]
     batches = group_by_context(records, 4, 0)
     spans = []
@@ -93,7 +93,7 @@ def test_no_records_give_no_batches() -> None:
 @pytest.mark.parametrize("share", [0.1, 0.5])
 def test_a_split_keeps_contexts_apart(share: float) -> None:
     """No context is on both sides, no record is lost, both sides keep their order."""
-    records = _records(*[2] * 20)
+    records = _make_records(*[2] * 20)
     kept, aside = split_by_context(records, share, 0)
     assert not {record.context for record in kept} & {record.context for record in aside}
     assert len({record.context for record in aside}) == round(20 * share)
@@ -118,22 +118,22 @@ def test_the_turns_of_a_conversation_are_one_context() -> None:
 
 def test_closed_book_questions_are_split_one_by_one() -> None:
     """Without a context each question is on its own."""
-    kept, aside = split_by_context(_records(closed_book=10), 0.3, 0)
+    kept, aside = split_by_context(_make_records(closed_book=10), 0.3, 0)
     assert (len(kept), len(aside)) == (7, 3)
 
 
 @pytest.mark.parametrize("share", [0.01, 0.99])
 def test_a_small_share_of_few_contexts_is_one(share: float) -> None:
-    """Without a record set aside nothing is calibrated; and one must be kept to learn from."""
-    kept, aside = split_by_context(_records(2, 2), share, 0)
+    """One context must be held out to calibrate on, and one must be kept to learn from."""
+    kept, aside = split_by_context(_make_records(2, 2), share, 0)
     assert (len(kept), len(aside)) == (2, 2)
-    assert split_by_context(_records(2), share, 0) == (_records(2), [])
+    assert split_by_context(_make_records(2), share, 0) == (_make_records(2), [])
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_question_over_several_contexts_stays_on_one_side(seed: int) -> None:
     """All other questions about these contexts stay on that side too."""
-    records = _records(2, 2, 2, 2)
+    records = _make_records(2, 2, 2, 2)
     same = {"0-1": "q", "1-1": "q", "2-0": "p", "3-1": "p"}
     kept, aside = split_by_context(records, 0.5, seed, same)
     assert len(kept) == len(aside) == 4
@@ -168,7 +168,7 @@ def test_a_sample_holds_whole_contexts_by_chance(limit: int) -> None:
 
 def test_the_questions_of_a_passage_stay_in_one_fold() -> None:
     """Every record is in one fold, folds are of like size, and each keeps the order of the records."""
-    records = _records(*[2] * 5)
+    records = _make_records(*[2] * 5)
     folds = split_into_folds(records, 3, seed=0)
     ids = [record.id for fold in folds for record in fold]
     assert sorted(ids) == sorted(record.id for record in records)
@@ -185,4 +185,4 @@ def test_more_folds_than_passages_are_refused() -> None:
     with pytest.raises(
         InputError, match="expected 6 contexts or more for 6 folds, found 5; use fewer folds"
     ):
-        split_into_folds(_records(*[2] * 5), 6, seed=0)
+        split_into_folds(_make_records(*[2] * 5), 6, seed=0)

@@ -22,7 +22,7 @@ from aspire_trainers.record import QARecord
 from aspire_trainers.run.progress import Progress
 
 
-def _file(folder: Path, *rows: dict[str, Any]) -> Path:
+def _write_file(folder: Path, *rows: dict[str, Any]) -> Path:
     (path := folder / "answers.jsonl").write_text(
         "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8"
     )
@@ -40,7 +40,7 @@ def test_the_lines_of_a_question_belong_together(tmp_path: Path) -> None:
     }
     answers = [("Ada", -0.5), ("Bob", -1.5), ("Ada", -0.25)]
     rows = [shared | {"answer": text, "log_likelihood": likelihood} for text, likelihood in answers]
-    (given,) = load_chain_answers(_file(tmp_path, *rows))
+    (given,) = load_chain_answers(_write_file(tmp_path, *rows))
     assert given == ChainAnswers(
         QARecord("q1", "Who?", "Ada did.", ("Ada",)),
         ["Ada", "Bob", "Ada"],
@@ -54,7 +54,7 @@ def test_the_lines_of_a_question_belong_together(tmp_path: Path) -> None:
 def test_a_file_of_other_makes_needs_little(tmp_path: Path) -> None:
     """A line needs a question, references and an answer. Without ids, lines are grouped by their question."""
     one, two = {"question": "Who?", "answers": "Ada"}, {"question": "When?", "answers": []}
-    path = _file(
+    path = _write_file(
         tmp_path, one | {"answer": "Bob"}, two | {"answer": "Never."}, one | {"answer": ""}
     )
     who, when = load_chain_answers(path)
@@ -69,7 +69,7 @@ def test_a_question_answered_from_two_contexts_is_two(tmp_path: Path) -> None:
     """A retrieving chain may find another context each time, and the ids stay unique."""
     row = {"id": "q1", "question": "Who?", "answers": ["Ada"], "answer": "Ada"}
     given = load_chain_answers(
-        _file(tmp_path, row | {"context": "Here."}, row | {"context": "There."})
+        _write_file(tmp_path, row | {"context": "Here."}, row | {"context": "There."})
     )
     assert [(one.record.id, one.record.context) for one in given] == [
         ("q1", "Here."),
@@ -81,7 +81,7 @@ ROW = {"id": "q1", "question": "Who?", "answers": ["Ada"], "answer": "Ada"}
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "message"),
     [
         (ROW | {"answer": None}, 'line 2: expected "answer" to hold text, found null'),
         (
@@ -103,15 +103,15 @@ ROW = {"id": "q1", "question": "Who?", "answers": ["Ada"], "answer": "Ada"}
         ),
     ],
 )
-def test_a_bad_line_is_named(row: dict[str, Any], said: str, tmp_path: Path) -> None:
+def test_a_bad_line_is_named(row: dict[str, Any], message: str, tmp_path: Path) -> None:
     """The error names the line and what was expected."""
-    path = _file(tmp_path, ROW, row)
+    path = _write_file(tmp_path, ROW, row)
     with pytest.raises(DatasetError) as raised:
         load_chain_answers(path)
-    assert said in str(raised.value)
+    assert message in str(raised.value)
 
 
-def _given(*likelihoods: float | None) -> list[ChainAnswers]:
+def _make_answers(*likelihoods: float | None) -> list[ChainAnswers]:
     records = [QARecord(f"q{i}", f"Who is {i}?", f"Passage {i}.", (f"no. {i}",)) for i in range(20)]
     return [ChainAnswers(r, [f"no. {i}", "Bob"], list(likelihoods)) for i, r in enumerate(records)]
 
@@ -119,7 +119,7 @@ def _given(*likelihoods: float | None) -> list[ChainAnswers]:
 @pytest.mark.parametrize("likelihoods", [(-0.5, -0.25), (-0.5, None)])
 def test_every_given_answer_is_judged(likelihoods: tuple[float | None, ...]) -> None:
     """θs judges each answer. The reported likelihoods count if all answers have one, and else the evaluator's own."""
-    aspire, given = tiny_evaluator().aspire, _given(*likelihoods)
+    aspire, given = tiny_evaluator().aspire, _make_answers(*likelihoods)
     judged = judge_chain_answers(aspire, given, RougeL(), Progress("test"))
     assert [(answer.record.id, answer.text) for answer in judged] == [
         (one.record.id, text) for one in given for text in one.texts
@@ -146,7 +146,7 @@ def test_a_run_on_given_answers_that_is_killed_ends_with_the_same_evaluator(
     )
     question: dict[str, Any] = {"question": "Which?", "answer": "no. 3"}
     rows = [question | {"context": f"Passage {i}.", "answers": [f"no. {i % 6}"]} for i in range(10)]
-    data = TrainingData.load_answers([str(_file(tmp_path, *rows))], [], config)
+    data = TrainingData.load_answers([str(_write_file(tmp_path, *rows))], [], config)
     for left_behind in ("task.safetensors", "self_eval.safetensors"):
         train_until(tmp_path / ".out.work" / left_behind, config, data, tmp_path / "out")
     killed = train_evaluator(config, data, tmp_path / "out")
@@ -161,7 +161,7 @@ def test_a_run_on_given_answers_that_is_killed_ends_with_the_same_evaluator(
     # Answers without reported likelihoods are judged by the evaluator's own.
     assert read_manifest(killed).likelihood == "own"
     others = TrainingData.load_answers(
-        [str(_file(tmp_path, *({**row, "answer": "no"} for row in rows)))], [], config
+        [str(_write_file(tmp_path, *({**row, "answer": "no"} for row in rows)))], [], config
     )
     with pytest.raises(InputError, match="expected a new folder, found another evaluator"):
         train_evaluator(config, others, killed)

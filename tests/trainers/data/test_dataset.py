@@ -1,4 +1,4 @@
-"""Reading QA records: what a dataset may look like, and what is said of one that is not."""
+"""Reading QA records: what a dataset may look like, and the errors about other files."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_a_record_cannot_be_changed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         (
             "{question: 1}",
@@ -174,10 +174,10 @@ def test_a_record_cannot_be_changed() -> None:
     ],
 )
 def test_a_bad_line_is_named_with_its_reason(
-    write: WriteFile, line: str | bytes, said: str
+    write: WriteFile, line: str | bytes, message: str
 ) -> None:
     """The error names file and line, what was expected, what was found, and the way out."""
-    assert read_message(write(GOOD_LINE, "", line, GOOD_LINE)) == f", line 3: {said}"
+    assert read_message(write(GOOD_LINE, "", line, GOOD_LINE)) == f", line 3: {message}"
 
 
 def test_two_records_cannot_share_an_id(write: WriteFile) -> None:
@@ -200,14 +200,14 @@ def test_a_huge_line_is_not_echoed(write: WriteFile, line: str) -> None:
 @pytest.mark.parametrize("lines", [(), ("\ufeff", "", "  ")])
 def test_an_empty_dataset_is_an_error(write: WriteFile, lines: tuple[str, ...]) -> None:
     """A file of blank lines holds no record."""
-    said = ': expected at least one record, found none; add lines like {"question": …, "answers": […]}.'
-    assert read_message(write(*lines)) == said
+    message = ': expected at least one record, found none; add lines like {"question": …, "answers": […]}.'
+    assert read_message(write(*lines)) == message
 
 
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     """The message names the path and the reason."""
-    said = ": expected a JSONL file to read, found: No such file or directory; check the path and its permissions."
-    assert read_message(tmp_path / "gone.jsonl") == said
+    message = ": expected a JSONL file to read, found: No such file or directory; check the path and its permissions."
+    assert read_message(tmp_path / "gone.jsonl") == message
 
 
 def test_a_folder_is_not_a_dataset(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def test_passages_have_ids_and_titles_of_their_own() -> None:
 
 
 def test_every_section_has_four_passages_one_of_them_for_test() -> None:
-    """Each section is tested; twelve of sixteen also lend a passage to calibration."""
+    """Each section has a passage for test, and twelve of sixteen also have one for calibration."""
     passages = load_passages()
     assert set(Counter(p.section for p in passages).values()) == {4}
     assert len({p.section for p in passages if p.split == "test"}) == 16
@@ -65,7 +65,7 @@ def test_one_question_in_five_has_no_reference() -> None:
         assert 0.19 < sum(not question.answerable for question in questions) / len(questions) < 0.23
 
 
-def test_the_first_reference_stands_in_its_passage() -> None:
+def test_the_first_reference_is_in_its_passage() -> None:
     """The reference differs from the passage only in case, so an extractive model can give it."""
     answerable = [question for question in QUESTIONS if question.answerable]
     assert [

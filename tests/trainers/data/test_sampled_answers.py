@@ -10,7 +10,7 @@ from aspire_trainers.data.sampled_answers import SampledAnswers, drop_repetition
 from aspire_trainers.record import QARecord
 
 
-def _labelled(texts: list[str], *references: str) -> tuple[list[str], list[str]]:
+def _split(texts: list[str], *references: str) -> tuple[list[str], list[str]]:
     record = QARecord("id", "Who?", "A passage.", references)
     grades = RougeL(0.9).grade([(record, text) for text in texts])
     return SampledAnswers(record, tuple(texts), (0.0,) * len(texts)).split_right_from_wrong(
@@ -57,7 +57,7 @@ def test_answers_are_parted_into_right_and_wrong(
     texts: list[str], references: list[str], right: list[str], wrong: list[str]
 ) -> None:
     """S_c and S_w of the paper, by Rouge-L with γ̂ = 0.9."""
-    assert _labelled(texts, *references) == (right, wrong)
+    assert _split(texts, *references) == (right, wrong)
 
 
 def test_a_reference_is_not_wrong_too() -> None:

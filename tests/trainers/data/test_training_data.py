@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 
 from aspire_guard.errors import DatasetError, InputError
-from aspire_trainers.config import (
-    TrainingConfig,
-)
+from aspire_trainers.config import TrainingConfig
 from aspire_trainers.data.training_data import TrainingData
 
 
@@ -19,12 +17,23 @@ from aspire_trainers.data.training_data import TrainingData
 def dataset(tmp_path: Path) -> str:
     path = tmp_path / "qa.jsonl"
     rows = [
-        {"question": f"Which {i}-{j}?", "context": f"Passage {i}.", "answers": ["a"]}
+        {
+            "question": f"Which {i}-{j}?",
+            "context": f"Passage {i}.",
+            "answers": ["a"],
+            "answer": "b",
+        }
         for i in range(20)
         for j in "abc"
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return str(path)
+
+
+def _respell(path: str) -> str:
+    """Return another spelling of the path."""
+    folder = Path(path).parent
+    return str(folder / ".." / folder.name / Path(path).name)
 
 
 @pytest.mark.parametrize("limit", [None, 31])
@@ -57,7 +66,7 @@ def test_validation_data_that_is_training_data_is_refused(dataset: str) -> None:
     with pytest.raises(InputError, match="expected other validation than training data"):
         TrainingData.load(
             [dataset],
-            [str(Path(dataset).parent / "." / ".." / Path(dataset).parent.name / "qa.jsonl")],
+            [_respell(dataset)],
             TrainingConfig(),
         )
     with pytest.raises(
@@ -84,10 +93,9 @@ def test_a_validation_dataset_that_is_given_twice_counts_once(dataset: str, tmp_
     """Otherwise its answers would count twice in the calibration."""
     file = tmp_path / "held-out.jsonl"
     file.write_text('{"question": "Who?", "answers": "Ada"}', encoding="utf-8")
-    twice = [str(file), str(file.parent / "." / ".." / file.parent.name / file.name)]
-    assert (
-        len(TrainingData.load([dataset], twice, TrainingConfig(validation_share=0)).validation) == 1
-    )
+    twice = [str(file), _respell(str(file))]
+    data = TrainingData.load([dataset], twice, TrainingConfig(validation_share=0))
+    assert len(data.validation) == 1
 
 
 @pytest.mark.parametrize("load", [TrainingData.load, TrainingData.load_answers])
@@ -139,14 +147,16 @@ def test_answers_over_several_contexts_are_learned_from_or_set_aside(tmp_path: P
     assert not train & validation
 
 
-def test_a_dataset_that_is_given_twice_counts_once(dataset: str) -> None:
+@pytest.mark.parametrize("load", [TrainingData.load, TrainingData.load_answers])
+def test_a_dataset_that_is_given_twice_counts_once(
+    load: Callable[..., TrainingData], dataset: str
+) -> None:
     """Otherwise its questions could be on both sides of the split, also if its path is spelled in two ways."""
-    other = str(Path(dataset).parent / "." / ".." / Path(dataset).parent.name / Path(dataset).name)
     one, two = (
-        TrainingData.load(names, [], TrainingConfig()) for names in ([dataset], [dataset, other])
+        load(names, [], TrainingConfig()) for names in ([dataset], [dataset, _respell(dataset)])
     )
-    assert len(two.train) == len(one.train)
-    assert len(two.validation) == len(one.validation)
+    assert (two.train, two.validation) == (one.train, one.validation)
+    assert two.chain_answers == one.chain_answers
 
 
 def test_the_digest_tells_data_apart(dataset: str) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from tokenizers.normalizers import Replace, Sequence, Strip
 
+from aspire_guard.lm.aspire_lm import Answer
 from aspire_guard.lm.language_model import LanguageModel
 from aspire_guard.testing import Family, tiny_lm
 from aspire_trainers.evaluation.few_shot import EXAMPLES, FewShotExample, FewShotPrompting
@@ -46,7 +47,7 @@ def test_the_prompt_shows_the_examples_before_the_question(family: Family) -> No
     assert lm.end_id == int(lm.token_ids("\n")[0])
 
 
-def test_an_answer_ends_as_those_of_the_examples_do() -> None:
+def test_an_answer_ends_with_the_token_that_ends_an_example() -> None:
     """One token may stand for the end of the line and the empty line after it, as in Llama 3 and Qwen."""
     lm = tiny_lm()
     lm.tokenizer.add_tokens(["\n\n"])
@@ -73,7 +74,7 @@ def test_lines_that_pass_for_the_layout_are_joined() -> None:
     torch.testing.assert_close(*_compute_states(few_shot, [hostile, plain]), atol=1e-4, rtol=0)
 
 
-def test_a_follow_up_stands_after_the_answer() -> None:
+def test_a_follow_up_comes_after_the_answer() -> None:
     """It ends the answer's line, asks the question, and begins the reply."""
     lm = tiny_lm()
     ids = FewShotPrompting(lm, ONE).encode_follow_up("True? <|end|>")
@@ -82,26 +83,27 @@ def test_a_follow_up_stands_after_the_answer() -> None:
 
 
 def test_an_answer_is_its_first_line_with_the_likelihood_of_a_fresh_reading(family: Family) -> None:
-    """Texts hold no line ends, and likelihood and states are those of the answer as it stands."""
+    """No text has a line end, and likelihood and states belong to exactly that text."""
     few_shot = FewShotPrompting(tiny_lm(family), ONE)
     records = [OPEN, CLOSED, replace(OPEN, id="2", question="What?")]
     with torch.inference_mode():
         decoded = few_shot.decode(records, k=3, max_new_tokens=6)
-        samples = few_shot.sample(
-            decoded.prompts, n=3, max_new_tokens=6, temperature=1.0, seeds=["a", "b", "c"]
-        )
-    for row in (*decoded.beams, *samples):
-        assert not [answer for answer in row if "\n" in answer.text]
-    for place, record in enumerate(records):
-        text = decoded.texts[place]
-        assert text == decoded.beams[place][0].text
+    assert not any("\n" in beam.text for row in decoded.beams for beam in row)
+    for row, record in enumerate(records):
+        text = decoded.texts[row]
+        assert text == decoded.beams[row][0].text
         with torch.inference_mode():
             prompts = few_shot.compute_states([record])
             states, total, count = few_shot.aspire.answer_states(prompts, [[text]])
-        assert decoded.log_likelihoods[place] == pytest.approx(float(total / count), abs=1e-4)
-        torch.testing.assert_close(
-            decoded.states.hidden[place], states.hidden[0], atol=1e-4, rtol=0
-        )
+        assert decoded.log_likelihoods[row] == pytest.approx(float(total / count), abs=1e-4)
+        torch.testing.assert_close(decoded.states.hidden[row], states.hidden[0], atol=1e-4, rtol=0)
+
+
+def test_an_answer_is_trimmed_to_its_first_line() -> None:
+    """Its likelihood and its tokens stay, because all of them were drawn."""
+    drawn = [Answer(" Ada \n\nQuestion: Who?", -0.5, 9), Answer("Bob", -1.0, 2)]
+    trimmed = FewShotPrompting(tiny_lm(), ONE).trim_answers(drawn)
+    assert trimmed == [Answer("Ada", -0.5, 9), Answer("Bob", -1.0, 2)]
 
 
 @pytest.mark.parametrize("record", [CLOSED, replace(CLOSED, context="A passage.")])
@@ -120,7 +122,7 @@ def test_the_examples_are_copied_from_their_passages() -> None:
 
 
 def test_a_small_window_is_shown_fewer_examples() -> None:
-    """Half of 512 tokens stay free: of three examples of 100 characters and more, one is left."""
+    """Half of 512 tokens stay free, which leaves one of three examples of 100 characters and more."""
     example = FewShotExample("x" * 60, "y" * 20, "z")
     one, three = FewShotPrompting(tiny_lm(), [example]), FewShotPrompting(tiny_lm(), [example] * 3)
     assert one.count_tokens(CLOSED) == three.count_tokens(CLOSED)

@@ -1,4 +1,4 @@
-"""Reports: the answers are those of decoding, the scores those of full forward passes, the report complete."""
+"""Reports: the answers come from decoding, the scores equal full forward passes, and the report is complete."""
 
 from __future__ import annotations
 
@@ -50,19 +50,17 @@ def _judge(evaluator: SelfEvaluator, records: list[QARecord]) -> list[JudgedAnsw
     return grade_answers(judged, CORRECTNESS)
 
 
-def _answered(
-    evaluator: SelfEvaluator, records: list[QARecord], suite: Suite
-) -> list[JudgedAnswer]:
+def _answer(evaluator: SelfEvaluator, records: list[QARecord], suite: Suite) -> list[JudgedAnswer]:
     return grade_answers(
         answer_records(evaluator, records, Progress("answering"), suite), CORRECTNESS
     )
 
 
 def _evaluate(evaluator: SelfEvaluator, records: list[QARecord]) -> Report:
-    return build_report(evaluator, _answered(evaluator, records, Suite.cheap()), Suite.cheap())
+    return build_report(evaluator, _answer(evaluator, records, Suite.cheap()), Suite.cheap())
 
 
-def _records(evaluator: SelfEvaluator) -> list[QARecord]:
+def _make_records(evaluator: SelfEvaluator) -> list[QARecord]:
     """Give every other question the model's own answer as its reference, which makes it right. The others are wrong."""
     judged = _judge(evaluator, QUESTIONS)
     return [
@@ -85,8 +83,8 @@ class Evaluated:
 def evaluated() -> Evaluated:
     """An evaluator that answers every other question rightly."""
     evaluator = tiny_evaluator(num_beams=3, max_new_tokens=6)
-    records = _records(evaluator)
-    judged = _answered(evaluator, records, Suite.cheap())
+    records = _make_records(evaluator)
+    judged = _answer(evaluator, records, Suite.cheap())
     return Evaluated(evaluator, records, judged, build_report(evaluator, judged, Suite.cheap()))
 
 
@@ -129,9 +127,9 @@ def test_the_report_is_complete(evaluated: Evaluated) -> None:
 
 
 def test_the_report_ranks_the_same_answers_by_each_score() -> None:
-    """The metrics are those of the scores computed one by one."""
+    """The metrics equal the metrics of the scores computed one by one."""
     evaluator = tiny_evaluator(alpha=0.4, num_beams=3, max_new_tokens=6)
-    records = _records(evaluator)
+    records = _make_records(evaluator)
     judged = _judge(evaluator, records)
     correct = [answer.correct for answer in judged]
     scores = {
@@ -154,7 +152,7 @@ def test_the_report_ranks_the_same_answers_by_each_score() -> None:
 def test_at_alpha_zero_aspire_is_perplexity() -> None:
     """The two scores get the same figures to the last bit."""
     evaluator = tiny_evaluator(alpha=0.0, num_beams=3, max_new_tokens=6)
-    scores = _evaluate(evaluator, _records(evaluator)).scores
+    scores = _evaluate(evaluator, _make_records(evaluator)).scores
     metrics = {"auroc", "auacc", "aurc"}
     aspire, perplexity = scores["aspire"], scores["perplexity"]
     assert aspire.model_dump(include=metrics) == perplexity.model_dump(include=metrics)
@@ -162,7 +160,7 @@ def test_at_alpha_zero_aspire_is_perplexity() -> None:
 
 @pytest.mark.parametrize("threshold", [0.0, 1.0])
 def test_answers_that_are_all_wrong_are_reported_and_not_ranked(threshold: float) -> None:
-    """They have no AUROC and an AUACC of 0, and all of them are withheld, or none of them."""
+    """They have no AUROC and an AUACC of 0, and the threshold withholds all of them or releases all."""
     evaluator = tiny_evaluator(threshold=threshold, num_beams=3, max_new_tokens=6)
     records = [
         replace(answer.record, references=())
@@ -198,7 +196,7 @@ def test_answers_that_are_all_right_are_reported_and_not_ranked(evaluated: Evalu
 
 
 def test_questions_without_a_reference_are_reported_apart() -> None:
-    """Declining them is right, answering them is wrong, and both are counted apart from the rest."""
+    """Declining them is right, answering them is wrong, and both are counted separately."""
     evaluator = tiny_evaluator(threshold=0.5)
     without, with_one = QARecord("q1", "?"), QARecord("q2", "?", references=("Ada",))
     rows = [
@@ -248,7 +246,7 @@ def test_each_score_has_its_cost_and_its_distance_from_aspire(evaluated: Evaluat
 
 
 def test_an_answer_costs_its_prompt_and_every_beams_tokens() -> None:
-    """The cost is that of asking it alone: 4 vectors of θp, the prompt's bytes, and 3 beams."""
+    """The cost is the same as if it is asked alone: 4 vectors of θp, the prompt's bytes, and 3 beams."""
     evaluator = tiny_evaluator()
     for answer in _judge(evaluator, QUESTIONS):
         ((beams,), _) = decode_records(evaluator.aspire, [answer.record], k=3, max_new_tokens=6)
@@ -257,11 +255,11 @@ def test_an_answer_costs_its_prompt_and_every_beams_tokens() -> None:
 
 
 def test_the_paper_s_table_has_two_blocks() -> None:
-    """All five baselines stand beside ASPIRE on the answers under θp, and score the pre-trained model's own answers."""
+    """All five baselines score the answers under θp, as ASPIRE does, and the pre-trained model's own answers."""
     evaluator = tiny_evaluator(num_beams=2, max_new_tokens=4)
     suite = Suite.paper(RougeEntailment(), samples=3)
-    records = _records(evaluator)[:4]
-    judged = _answered(evaluator, records, suite)
+    records = _make_records(evaluator)[:4]
+    judged = _answer(evaluator, records, suite)
     pretrained = evaluate_pretrained(evaluator, records, CORRECTNESS, suite, Progress("asking"))
     report = build_report(evaluator, judged, suite, pretrained)
     five = ["perplexity", "predictive_entropy", "semantic_entropy", "self_eval", "p_true"]
@@ -306,7 +304,7 @@ def test_a_record_that_does_not_fit_is_named_before_any_is_answered() -> None:
         answer_records(evaluator, records, Progress("answering"))
 
 
-def test_a_record_that_does_not_fit_behind_the_examples_is_named_too() -> None:
+def test_a_record_that_does_not_fit_after_the_examples_is_named_too() -> None:
     """It fits under θp, but the pre-trained model's examples take up to half of the window. Samples do not count."""
     evaluator = tiny_evaluator(num_beams=3, max_new_tokens=6)
     records = [*QUESTIONS, QARecord("long", "Who?", "zebra " * 50, ("zebra",))]
@@ -316,7 +314,7 @@ def test_a_record_that_does_not_fit_behind_the_examples_is_named_too() -> None:
         check_answerable(evaluator, records, suite, pretrained=True)
 
 
-def test_scored_lines_are_those_of_the_score_command(evaluated: Evaluated) -> None:
+def test_scored_lines_have_the_fields_of_the_score_command(evaluated: Evaluated) -> None:
     """Each line holds an answer, its label, its score, and the baselines' scores behind their rows of the table."""
     evaluator, judged = evaluated.evaluator, evaluated.judged
     ungraded = list(format_scored_lines(evaluator, judged, are_graded=False))

@@ -56,7 +56,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The output of the script in this process."""
     folder = tmp_path_factory.mktemp("alone")
     found: dict[str, Any] = json.loads(
-        json.dumps(dict(runpy.run_path(str(SCRIPT))["trajectories"](folder)))
+        json.dumps(dict(runpy.run_path(str(SCRIPT))["train_all_stages"](folder)))
     )
     return found | {"file": (folder / "answers.jsonl").read_bytes()}
 
@@ -130,7 +130,7 @@ def command(base: Path, tmp_path: Path) -> list[str]:
     ]
 
 
-def _killed_when_there_is(file: Path, command: list[str], folder: Path) -> None:
+def _kill_when_written(file: Path, command: list[str], folder: Path) -> None:
     """Run the command until `file` holds something, then kill the launcher and every process that it has started."""
     process = psutil.Popen(
         command, cwd=folder, env=ON_CPU, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -154,7 +154,7 @@ def test_two_killed_processes_end_with_the_evaluator_of_one(
     data = TrainingData.load([str(tmp_path / "qa.jsonl")], [], config)
     alone = train_evaluator(config, data, tmp_path / "alone")
 
-    _killed_when_there_is(
+    _kill_when_written(
         tmp_path / ".two.work" / "self_eval.safetensors", [*command, "two"], tmp_path
     )
     assert not (tmp_path / "two").exists()

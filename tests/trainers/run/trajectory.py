@@ -55,7 +55,7 @@ class Recorder(Progress):
         self.held_out.append(loss)
 
 
-def trajectories(folder: Path) -> Iterator[tuple[str, Any]]:
+def train_all_stages(folder: Path) -> Iterator[tuple[str, Any]]:
     """Yield the sampled answers, and for each stage and method the losses, held-out losses and final weights."""
     aspire = AspireLM(tiny_lm())
     answers = sample_answers(
@@ -78,7 +78,7 @@ def trajectories(folder: Path) -> Iterator[tuple[str, Any]]:
             checkpoint=folder / f"{name}.safetensors",
             progress=progress,
         )
-        yield name, _trajectory(task, progress)
+        yield name, _describe_trajectory(task, progress)
         name, progress = f"self_eval-{method}", Recorder()
         config = SelfEvaluationConfig.model_validate({"method": method, "text": "Right?", **FIT})
         labelled = label_answers(answers, config, RougeL(0.9), seed=0)
@@ -91,10 +91,10 @@ def trajectories(folder: Path) -> Iterator[tuple[str, Any]]:
             checkpoint=folder / f"{name}.safetensors",
             progress=progress,
         )
-        yield name, _trajectory(self_eval, progress)
+        yield name, _describe_trajectory(self_eval, progress)
 
 
-def _trajectory(adapter: Adapter, progress: Recorder) -> dict[str, Any]:
+def _describe_trajectory(adapter: Adapter, progress: Recorder) -> dict[str, Any]:
     weights = {
         name: weight.detach().flatten().tolist() for name, weight in adapter.named_parameters()
     }
@@ -103,6 +103,6 @@ def _trajectory(adapter: Adapter, progress: Recorder) -> dict[str, Any]:
 
 if __name__ == "__main__":
     output = Path(sys.argv[1])
-    found = dict(trajectories(output))
+    found = dict(train_all_stages(output))
     name = f"{get_processes().process_index}-of-{get_processes().num_processes}.json"
     (output / name).write_text(json.dumps(found), encoding="utf-8")

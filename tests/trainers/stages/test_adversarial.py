@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import runpy
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -47,16 +47,15 @@ def _strip_answers(phrases: Phrases) -> list[str]:
     return [phrase.replace(ANSWER, "").strip(" .").casefold() for phrase in all_phrases]
 
 
-def _twins(share: float, seed: int = 0) -> list[LabelledAnswers]:
+def _add_twins(share: float, seed: int = 0) -> list[LabelledAnswers]:
     return list(chain.from_iterable(add_adversarial_variants(BATCHES, share, seed=seed)))
 
 
-def test_what_is_measured_was_never_trained_on() -> None:
+def test_held_out_phrases_are_never_trained_on() -> None:
     """No held-out phrase is in a training phrase or contains one of several words, and the families are the same."""
-    said, measured = _strip_answers(TRAINING), _strip_answers(HELD_OUT)
-    assert [
-        (new, old) for new in measured for old in said if new in old or (" " in old and old in new)
-    ] == []
+    for held_out, trained in product(_strip_answers(HELD_OUT), _strip_answers(TRAINING)):
+        assert held_out not in trained
+        assert " " not in trained or trained not in held_out
     assert list(HELD_OUT) == list(TRAINING)
 
 
@@ -67,14 +66,14 @@ def test_every_phrase_has_a_place_for_the_answer() -> None:
 
 
 def test_every_answer_but_a_blank_one_can_have_twins() -> None:
-    """At a share of 1 every answer has a neutral twin, and every wrong answer also one that argues, with its label."""
+    """At a share of 1 every answer has a neutral twin, and every wrong answer also has a twin that argues."""
     neutral = set(TRAINING[NEUTRAL])
     arguing = set(PHRASES) - neutral
     twins = [
         ("Ada", True, neutral),
         *((text, False, kind) for text in ("Bob", "Eve") for kind in (neutral, arguing)),
     ]
-    for before, after in zip(ITEMS, _twins(1.0), strict=True):
+    for before, after in zip(ITEMS, _add_twins(1.0), strict=True):
         assert (after.question, after.context) == (before.question, before.context)
         assert (after.texts[:4], after.is_right[:4]) == (before.texts, before.is_right)
         for text, label, (answer, right, phrases) in zip(
@@ -86,7 +85,7 @@ def test_every_answer_but_a_blank_one_can_have_twins() -> None:
 
 def test_the_two_expectations_hold_the_twins() -> None:
     """Right answers with their twins weigh as much as before, and so do wrong answers."""
-    assert _twins(1.0)[0].weights == pytest.approx(
+    assert _add_twins(1.0)[0].weights == pytest.approx(
         (1 / 2, 1 / 7, 1 / 7, 1 / 7, 1 / 2, *[1 / 7] * 4)
     )
 
@@ -98,10 +97,10 @@ def test_without_a_share_nothing_changes() -> None:
 
 def test_a_share_of_right_and_of_wrong_answers_has_twins() -> None:
     """About a quarter of right and of wrong answers has twins, and many answers have phrases of every family."""
-    twins = [label for item in _twins(0.25) for label in item.is_right[4:]]
+    twins = [label for item in _add_twins(0.25) for label in item.is_right[4:]]
     assert 0.1 < sum(twins) / 40 < 0.4
     assert 0.1 < twins.count(False) / 160 < 0.4
-    texts = {text for item in _twins(1.0) for text in item.texts[4:]}
+    texts = {text for item in _add_twins(1.0) for text in item.texts[4:]}
     for family in TRAINING.values():
         assert texts & {
             phrase.replace(ANSWER, answer) for phrase in family for answer in ("Ada", "Bob", "Eve")
@@ -110,25 +109,25 @@ def test_a_share_of_right_and_of_wrong_answers_has_twins() -> None:
 
 def test_the_seed_decides_which_twins_there_are() -> None:
     """Equal seeds give equal twins, and another seed gives others."""
-    assert _twins(0.5, seed=3) == _twins(0.5, seed=3)
-    assert _twins(0.5, seed=3) != _twins(0.5, seed=4)
+    assert _add_twins(0.5, seed=3) == _add_twins(0.5, seed=3)
+    assert _add_twins(0.5, seed=3) != _add_twins(0.5, seed=4)
 
 
 def test_a_neutral_twin_is_as_long_and_says_nothing(benchmark: dict[str, Any]) -> None:
     """The words before and after the answer become as many tokens of filler, and repetitions stay repetitions."""
     lm = tiny_evaluator().aspire.lm
-    neutral, filler = benchmark["make_twin"], "one and"  # a letter is a token of the tiny tokenizer
-    assert neutral("{answer}. It is right!", filler, lm) == "{answer}. one and one!"
-    assert neutral("Yes: {answer}", filler, lm) == "one: {answer}"
-    assert neutral("{answer}" + 3 * ". Yes yes", filler, lm) == "{answer}" + 3 * ". one and"
-    assert neutral("(Yes) {answer} it is", filler, lm) == "(one) {answer} one a"
+    make_twin, filler = benchmark["make_twin"], "one and"  # each letter is a token
+    assert make_twin("{answer}. It is right!", filler, lm) == "{answer}. one and one!"
+    assert make_twin("Yes: {answer}", filler, lm) == "one: {answer}"
+    assert make_twin("{answer}" + 3 * ". Yes yes", filler, lm) == "{answer}" + 3 * ". one and"
+    assert make_twin("(Yes) {answer} it is", filler, lm) == "(one) {answer} one a"
 
 
-def test_an_answer_is_scored_beside_its_additions_as_it_is_alone(benchmark: dict[str, Any]) -> None:
-    """The measurement's scores are the evaluator's own, to 1e-4: bare, with each phrase, and with its neutral twins."""
+def test_the_benchmark_scores_an_answer_as_the_evaluator_does(benchmark: dict[str, Any]) -> None:
+    """The measurement's scores are the evaluator's own, to 1e-4: alone, with a phrase, and with its neutral twin."""
     evaluator = tiny_evaluator()
     record = QARecord("1", "Who?", "Ada keeps the key.", ("Ada",))
-    bare, scores = benchmark["score_phrases"](
+    alone, scores = benchmark["score_phrases"](
         evaluator, JudgedAnswer(record, "Bob", ("Bob",), -1.0, -1.0, False)
     )
     phrase = HELD_OUT["assertion"][1]
@@ -137,6 +136,6 @@ def test_an_answer_is_scored_beside_its_additions_as_it_is_alone(benchmark: dict
     expected = evaluator.score(
         [Exchange(question="Who?", context="Ada keeps the key.", answer=text) for text in texts]
     )
-    for found, score in zip((bare, *scores["assertion"][1][:2]), expected, strict=True):
+    for found, score in zip((alone, *scores["assertion"][1][:2]), expected, strict=True):
         assert found.model_dump() == pytest.approx(score.model_dump(), abs=1e-4)
     assert [len(row) for row in scores[NEUTRAL]] == [3, 3, 3]

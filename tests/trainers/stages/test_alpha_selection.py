@@ -13,7 +13,7 @@ from aspire_trainers.record import QARecord
 from aspire_trainers.stages.alpha_selection import calibrate, choose_alpha
 
 
-def _judged(*rows: tuple[float, float, bool]) -> list[JudgedAnswer]:
+def _make_judged(*rows: tuple[float, float, bool]) -> list[JudgedAnswer]:
     """Make an answer to a question for each row."""
     return [JudgedAnswer(QARecord(f"{i}", "Who?"), "x", ("x",), *row) for i, row in enumerate(rows)]
 
@@ -22,15 +22,19 @@ def test_alpha_is_chosen_by_the_ranking_it_gives() -> None:
     """α is high if only the self-evaluation ranks well, and low if only the likelihood does."""
     knowing = [(-0.1 * i, i < 10) for i in range(20)]
     noise = [-0.1 * (7 * i % 20) - (i % 2) for i in range(20)]
-    by_judgement = _judged(*((n, k, right) for n, (k, right) in zip(noise, knowing, strict=True)))
-    by_likelihood = _judged(*((k, n, right) for n, (k, right) in zip(noise, knowing, strict=True)))
+    by_judgement = _make_judged(
+        *((n, k, right) for n, (k, right) in zip(noise, knowing, strict=True))
+    )
+    by_likelihood = _make_judged(
+        *((k, n, right) for n, (k, right) in zip(noise, knowing, strict=True))
+    )
     assert choose_alpha(by_judgement) > 0.5
     assert choose_alpha(by_likelihood) < 0.5
 
 
-def test_alpha_stays_the_paper_s_where_another_is_better_by_chance() -> None:
+def test_alpha_stays_the_paper_s_if_another_is_better_by_chance() -> None:
     """A single pair of twelve answers that the likelihood ranks the wrong way does not decide."""
-    judged = _judged(*((-0.1 * i, -0.1 * i, i < 6) for i in range(12)))
+    judged = _make_judged(*((-0.1 * i, -0.1 * i, i < 6) for i in range(12)))
     judged[5], judged[6] = (
         replace(judged[5], log_likelihood=-0.9),
         replace(judged[6], log_likelihood=-0.1),
@@ -43,7 +47,7 @@ def test_alpha_stays_the_paper_s_where_another_is_better_by_chance() -> None:
 
 def test_alpha_does_not_mistake_answers_to_one_question_for_questions() -> None:
     """Ten answers to each of twelve questions do not make a difference significant that twelve answers do not."""
-    judged = _judged(*((-0.1 * i, -0.1 * i, i < 6) for i in range(12)))
+    judged = _make_judged(*((-0.1 * i, -0.1 * i, i < 6) for i in range(12)))
     judged[5], judged[6] = (
         replace(judged[5], log_likelihood=-0.9),
         replace(judged[6], log_likelihood=-0.1),
@@ -57,7 +61,7 @@ def test_alpha_does_not_mistake_answers_to_one_question_for_questions() -> None:
 
 def test_the_paper_s_alpha_wins_a_tie() -> None:
     """If every α gives the same ranking, 0.25 is chosen, and the calibration uses its scores."""
-    judged = _judged(*((-0.1 * i, -0.2 * i, i < 12) for i in range(24)))
+    judged = _make_judged(*((-0.1 * i, -0.2 * i, i < 12) for i in range(24)))
     alpha, calibration = choose_alpha(judged), calibrate(judged, choose_alpha(judged), 0.8)
     assert alpha == 0.25
     assert calibration.n == 24
@@ -68,6 +72,6 @@ def test_the_paper_s_alpha_wins_a_tie() -> None:
 
 
 @pytest.mark.parametrize("right", [True, False])
-def test_alpha_is_the_paper_s_where_no_ranking_can_be_measured(right: bool) -> None:
+def test_alpha_is_the_paper_s_if_no_ranking_can_be_measured(right: bool) -> None:
     """No ranking can be measured if all answers are right, or all are wrong."""
-    assert choose_alpha(_judged(*((-0.1 * i, -0.2, right) for i in range(12)))) == 0.25
+    assert choose_alpha(_make_judged(*((-0.1 * i, -0.2, right) for i in range(12)))) == 0.25

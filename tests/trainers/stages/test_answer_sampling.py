@@ -25,19 +25,19 @@ RECORDS = [
 CONFIG = SamplingConfig(k=4, max_new_tokens=6, batch_size=2)
 
 
-def _aspire(family: Family = "llama") -> AspireLM:
+def _make_aspire(family: Family = "llama") -> AspireLM:
     return replace(tiny_evaluator(family).aspire, self_eval=None)
 
 
 def _sample(file: Path, aspire: AspireLM | None = None) -> list[SampledAnswers]:
     return sample_answers(
-        aspire or _aspire(), RECORDS, CONFIG, seed=0, file=file, progress=Progress("test")
+        aspire or _make_aspire(), RECORDS, CONFIG, seed=0, file=file, progress=Progress("test")
     )
 
 
-def test_answers_are_those_of_each_record_alone(family: Family, tmp_path: Path) -> None:
+def test_each_record_has_the_answers_that_it_has_alone(family: Family, tmp_path: Path) -> None:
     """A record's answers are its distinct beams, the best first, whatever else is in the batch."""
-    aspire = _aspire(family)
+    aspire = _make_aspire(family)
     sampled = _sample(tmp_path / "answers.jsonl", aspire)
     assert [answers.record for answers in sampled] == RECORDS
     for answers in sampled:
@@ -57,10 +57,10 @@ def test_the_file_holds_a_line_a_batch(tmp_path: Path) -> None:
     assert found == sorted(tuple(zip(a.texts, a.log_likelihoods, strict=True)) for a in sampled)
 
 
-def test_draws_are_those_of_each_record_alone(tmp_path: Path) -> None:
+def test_each_record_has_the_draws_that_it_has_alone(tmp_path: Path) -> None:
     """The draws depend on the run's seed and the record's id, not on the rest of the batch."""
     aspire, config = (
-        _aspire(),
+        _make_aspire(),
         SamplingConfig(method="multinomial", temperature=0.7, k=4, max_new_tokens=6, batch_size=3),
     )
     drawn = [
@@ -90,29 +90,30 @@ def test_draws_are_those_of_each_record_alone(tmp_path: Path) -> None:
     assert [answers.texts for answers in drawn[0]] != [answers.texts for answers in drawn[1]]
 
 
-def _cut(content: bytes) -> bytes:
+def _cut_last_line(content: bytes) -> bytes:
     return content[:-9]
 
 
-def _without_line_break(content: bytes) -> bytes:
+def _cut_line_break(content: bytes) -> bytes:
     return content[:-1]
 
 
-def _two_lines_and_a_half(content: bytes) -> bytes:
+def _keep_two_lines_and_a_half(content: bytes) -> bytes:
     lines = content.splitlines(keepends=True)
     return lines[0] + lines[1] + lines[2][: len(lines[2]) // 2]
 
 
-def _two_lines(content: bytes) -> bytes:
+def _keep_two_lines(content: bytes) -> bytes:
     return b"".join(content.splitlines(keepends=True)[:2])
 
 
-def _nothing(_: bytes) -> bytes:
+def _keep_nothing(_: bytes) -> bytes:
     return b""
 
 
 @pytest.mark.parametrize(
-    "kill", [_cut, _without_line_break, _two_lines_and_a_half, _two_lines, _nothing]
+    "kill",
+    [_cut_last_line, _cut_line_break, _keep_two_lines_and_a_half, _keep_two_lines, _keep_nothing],
 )
 def test_a_killed_run_ends_with_the_same_file(
     tmp_path: Path, kill: Callable[[bytes], bytes]

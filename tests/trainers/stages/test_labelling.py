@@ -12,20 +12,10 @@ from aspire_trainers.data.sampled_answers import SampledAnswers
 from aspire_trainers.record import QARecord
 from aspire_trainers.stages.labelling import LabelledAnswers, add_distractors, label_answers
 
-CONFIG = SelfEvaluationConfig(
-    method="soft_prompt",
-    length=3,
-    text="Right?",
-    learning_rate=0.01,
-    epochs=2,
-    batch_size=2,
-    answers=3,
-    validate_every=2,
-    checkpoint_every=1,
-)
+CONFIG = SelfEvaluationConfig(batch_size=2, answers=3)
 
 
-def _sampled(n: int = 6) -> list[SampledAnswers]:
+def _make_sampled(n: int = 6) -> list[SampledAnswers]:
     return [
         SampledAnswers(
             QARecord(f"{i}", f"Which {i}?", f"Passage {i // 2}.", ("Ada",) if i % 3 else ()),
@@ -36,14 +26,14 @@ def _sampled(n: int = 6) -> list[SampledAnswers]:
     ]
 
 
-def _labelled(
+def _label(
     seed: int = 0, answers: int = 3, weighting: Literal["balanced", "best_answer"] = "balanced"
 ) -> list[list[LabelledAnswers]]:
     config = CONFIG.model_copy(update={"answers": answers, "weighting": weighting})
-    return label_answers(_sampled(), config, RougeL(0.9), seed=seed)
+    return label_answers(_make_sampled(), config, RougeL(0.9), seed=seed)
 
 
-def test_a_refusal_is_the_right_answer_where_there_is_no_reference() -> None:
+def test_a_refusal_is_the_right_answer_without_a_reference() -> None:
     """It is added once, only for questions without a reference, and only if references count."""
     sampled = [
         SampledAnswers(QARecord("0", "0?"), ("Bob", "Eve"), (-0.1, -0.2)),
@@ -91,7 +81,7 @@ def test_the_answer_that_weighs_most_is_never_left_out() -> None:
 
 def test_weights_are_the_two_expectations() -> None:
     """1/|S_c| for right answers and 1/|S_w| for wrong ones, so each kind sums to one."""
-    for item in (item for batch in _labelled(answers=5) for item in batch):
+    for item in (item for batch in _label(answers=5) for item in batch):
         right = sum(item.is_right)
         expected = [
             1 / right if label else 1 / (len(item.texts) - right) for label in item.is_right
@@ -101,15 +91,15 @@ def test_weights_are_the_two_expectations() -> None:
 
 def test_the_best_answer_may_weigh_as_much_as_all_others() -> None:
     """The label of that answer does not matter: here it is "Bob", the likeliest of a question's five or six answers."""
-    for item in (item for batch in _labelled(answers=9, weighting="best_answer") for item in batch):
+    for item in (item for batch in _label(answers=9, weighting="best_answer") for item in batch):
         others = 1 / (len(item.texts) - 1)
         assert list(item.weights) == [1.0 if text == "Bob" else others for text in item.texts]
         assert sum(item.weights) == pytest.approx(2.0)
 
 
-def test_every_question_is_labelled_once_and_beside_its_context() -> None:
+def test_every_question_is_labelled_once_in_a_batch_of_its_context() -> None:
     """Batches have at most their size, and keep the questions of a context together."""
-    batches = _labelled()
+    batches = _label()
     assert sorted(item.question for batch in batches for item in batch) == [
         f"Which {i}?" for i in range(6)
     ]
@@ -120,8 +110,8 @@ def test_every_question_is_labelled_once_and_beside_its_context() -> None:
 
 @pytest.mark.parametrize("answers", [2, 3, 10])
 def test_right_and_wrong_answers_are_taken_in_turn(answers: int) -> None:
-    """The number of answers is limited, the first of each kind is always there, and the labels are those of Rouge-L."""
-    for item in (item for batch in _labelled(answers=answers) for item in batch):
+    """The number of answers is limited, the first of each kind is always there, and Rouge-L gives the labels."""
+    for item in (item for batch in _label(answers=answers) for item in batch):
         answerable = int(item.question[6]) % 3 > 0
         right = ["Ada", "ada"] if answerable else [""]
         wrong = ["Bob", "Eve", f"No. {item.question[6]}", *([""] if answerable else ["ada"])]
@@ -136,7 +126,7 @@ def test_right_and_wrong_answers_are_taken_in_turn(answers: int) -> None:
 
 
 def test_distractors_are_references_of_the_passage_s_other_questions() -> None:
-    """At most `n` stand behind the answers, without repetitions and without the question's answers and references."""
+    """At most `n` follow the answers, without repetitions and without the question's answers and references."""
     records = [
         QARecord(f"{i}", f"{i}?", "A passage.", (text, "alias"))
         for i, text in enumerate(["a", "b", "c", "d", "b"])
@@ -178,11 +168,11 @@ def test_distractors_are_references_of_the_passage_s_other_questions() -> None:
 
 def test_the_seed_decides_which_answers_are_taken() -> None:
     """Equal seeds choose equal answers, and over several seeds every wrong answer is chosen."""
-    assert _labelled(seed=3) == _labelled(seed=3)
+    assert _label(seed=3) == _label(seed=3)
     texts = {
         text
         for seed in range(20)
-        for batch in _labelled(seed, 4)
+        for batch in _label(seed, 4)
         for item in batch
         for text in item.texts
     }

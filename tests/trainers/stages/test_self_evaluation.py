@@ -75,7 +75,7 @@ def _tune(aspire: AspireLM, folder: Path, **changes: Any) -> Adapter:
     )
 
 
-def _log_p(aspire: AspireLM, question: str, context: str | None, answer: str) -> Tensor:
+def _compute_log_p(aspire: AspireLM, question: str, context: str | None, answer: str) -> Tensor:
     """Compute log P(z_c) and log P(z_w) by a full forward pass over `[θp ; x ; ŷ ; θs]`."""
     assert aspire.task is not None
     assert aspire.self_eval is not None
@@ -96,19 +96,19 @@ def _log_p(aspire: AspireLM, question: str, context: str | None, answer: str) ->
     return logits.log_softmax(-1)
 
 
-def _values(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _copy_values(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in tensors.items()}
 
 
-def _loss(aspire: AspireLM, batch: list[LabelledAnswers], token_budget: int = 10_000) -> Tensor:
-    return torch.stack(
-        list(
-            self_evaluation_loss(aspire, batch, compute_answer_states(aspire, batch), token_budget)
-        )
-    ).sum()
+def _compute_loss(
+    aspire: AspireLM, batch: list[LabelledAnswers], token_budget: int = 10_000
+) -> Tensor:
+    states = compute_answer_states(aspire, batch)
+    parts = list(self_evaluation_loss(aspire, batch, states, token_budget))
+    return torch.stack(parts).sum()
 
 
-def _by_hand(aspire: AspireLM, batch: list[LabelledAnswers]) -> Tensor:
+def _compute_loss_by_hand(aspire: AspireLM, batch: list[LabelledAnswers]) -> Tensor:
     """Compute the mean over questions of the mean −log P(z_c) over S_c plus the mean −log P(z_w) over S_w."""
     total = torch.zeros(())
     for item in batch:
@@ -119,7 +119,7 @@ def _by_hand(aspire: AspireLM, batch: list[LabelledAnswers]) -> Tensor:
                 if right is label
             ]
             losses = [
-                -_log_p(aspire, item.question, item.context, text)[0 if label else 1]
+                -_compute_log_p(aspire, item.question, item.context, text)[0 if label else 1]
                 for text in texts
             ]
             total = total + (torch.stack(losses).mean() if losses else 0.0)
@@ -130,7 +130,9 @@ def test_the_loss_is_the_objective_of_the_paper(family: Family) -> None:
     """The batch has questions with different numbers of right and wrong answers, and one without right answers."""
     aspire = tiny_evaluator(family).aspire
     with torch.no_grad():
-        torch.testing.assert_close(_loss(aspire, BATCH), _by_hand(aspire, BATCH), atol=1e-4, rtol=0)
+        torch.testing.assert_close(
+            _compute_loss(aspire, BATCH), _compute_loss_by_hand(aspire, BATCH), atol=1e-4, rtol=0
+        )
 
 
 @pytest.mark.parametrize("answer", ["", " "])
@@ -140,17 +142,20 @@ def test_a_batch_of_blank_answers_is_learned_from(answer: str) -> None:
     batch = [LabelledAnswers("Who?", "A passage.", (answer,), (True,), (1.0,))]
     with torch.no_grad():
         torch.testing.assert_close(
-            _loss(aspire, batch), _by_hand(aspire, batch[:1]), atol=1e-4, rtol=0
+            _compute_loss(aspire, batch),
+            _compute_loss_by_hand(aspire, batch[:1]),
+            atol=1e-4,
+            rtol=0,
         )
 
 
-def test_the_gradient_is_that_of_full_forward_passes(family: Family) -> None:
+def test_the_gradient_matches_full_forward_passes(family: Family) -> None:
     """The states before θs have no gradient, and the gradient of θs is the same."""
     aspire = tiny_evaluator(family).aspire
     assert aspire.self_eval is not None
     ((_, weight),) = aspire.self_eval.requires_grad_(True).named_parameters()
-    (found,) = torch.autograd.grad(_loss(aspire, BATCH), [weight])
-    (expected,) = torch.autograd.grad(_by_hand(aspire, BATCH), [weight])
+    (found,) = torch.autograd.grad(_compute_loss(aspire, BATCH), [weight])
+    (expected,) = torch.autograd.grad(_compute_loss_by_hand(aspire, BATCH), [weight])
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 
 
@@ -163,7 +168,9 @@ def test_a_token_budget_parts_the_loss_and_keeps_its_value(token_budget: int) ->
         parts = list(self_evaluation_loss(aspire, BATCH, states, token_budget))
     answers_a_part = max(1, token_budget // int(states.lengths.max()))
     assert len(parts) == -(-7 // answers_a_part)
-    torch.testing.assert_close(torch.stack(parts).sum(), _by_hand(aspire, BATCH), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        torch.stack(parts).sum(), _compute_loss_by_hand(aspire, BATCH), atol=1e-4, rtol=0
+    )
 
 
 @pytest.mark.parametrize(
@@ -176,14 +183,14 @@ def test_a_token_budget_parts_the_loss_and_keeps_its_value(token_budget: int) ->
 def test_only_the_self_evaluation_moves(
     family: Family, task: Any, method: Any, tmp_path: Path
 ) -> None:
-    """Every matrix of θs changes; θp and the base model stay as they are and get no gradient."""
+    """Every matrix of θs changes. θp and the base model stay as they are and get no gradient."""
     aspire = replace(tiny_evaluator(family, task=task).aspire, self_eval=None)
     config = CONFIG.model_copy(update={"method": method})
     # Even a θp that could be trained is left alone.
     frozen = (
         dict(aspire.task.requires_grad_(True).named_parameters()) if aspire.task is not None else {}
     )
-    before = _values(frozen | aspire.lm.model.state_dict())
+    before = _copy_values(frozen | aspire.lm.model.state_dict())
     moved = dict(_tune(aspire, tmp_path / "run", config=config).named_parameters())
     start = dict(make_adapter(aspire.lm, config, seed=0).named_parameters())
     assert all(not torch.equal(moved[name], start[name]) for name in start)
@@ -203,7 +210,8 @@ def test_training_lowers_the_loss(tmp_path: Path) -> None:
     start = make_adapter(aspire.lm, CONFIG, seed=0)
     with torch.no_grad():
         before, after = (
-            float(_loss(replace(aspire, self_eval=prompt), BATCH)) for prompt in (start, self_eval)
+            float(_compute_loss(replace(aspire, self_eval=prompt), BATCH))
+            for prompt in (start, self_eval)
         )
     assert after < before - 0.1
 
@@ -231,27 +239,24 @@ def test_validation_keeps_the_best_weights(tmp_path: Path) -> None:
     last = _tune(aspire, tmp_path / "last", train=[BATCH[:2]], config=config)
     with torch.no_grad():
         kept_loss, last_loss = (
-            float(_loss(replace(aspire, self_eval=prompt), opposite[0])) for prompt in (kept, last)
+            float(_compute_loss(replace(aspire, self_eval=prompt), opposite[0]))
+            for prompt in (kept, last)
         )
     assert kept_loss < last_loss
 
 
-def test_kept_states_give_the_same_weights_as_computed_ones(tmp_path: Path) -> None:
+def test_cached_states_give_the_same_weights_as_computed_states(tmp_path: Path) -> None:
     """The weights are bit-equal, whether all states fit the cache, some or none."""
     aspire = tiny_evaluator().aspire
-    runs = [
-        dict(
-            _tune(
-                aspire, tmp_path / f"{gib}", config=CONFIG.model_copy(update={"states_gib": gib})
-            ).named_parameters()
-        )
-        for gib in (0.0, 40_000 / 2**30, 1.0)
-    ]
+    runs = []
+    for gib in (0.0, 40_000 / 2**30, 1.0):
+        config = CONFIG.model_copy(update={"states_gib": gib})
+        runs.append(dict(_tune(aspire, tmp_path / f"{gib}", config=config).named_parameters()))
     assert all(torch.equal(runs[0][name], run[name]) for run in runs[1:] for name in run)
 
 
-def test_states_are_kept_within_the_budget() -> None:
-    """The first batches that fit are kept, and the others are computed at every call."""
+def test_states_are_cached_within_the_budget() -> None:
+    """The first batches that fit are cached, and the others are computed at every call."""
     aspire = tiny_evaluator().aspire
     first, second = BATCH[:2], BATCH[2:]
     size = sum(

@@ -30,7 +30,7 @@ CONFIG = TaskTuningConfig(
 )
 
 
-def _aspire(family: Family = "llama") -> AspireLM:
+def _make_aspire(family: Family = "llama") -> AspireLM:
     return replace(tiny_evaluator(family).aspire, self_eval=None)
 
 
@@ -52,7 +52,7 @@ def _join_weights(adapter: Adapter) -> Tensor:
     return torch.cat([weight.flatten() for _, weight in adapter.named_parameters()])
 
 
-def _layout(aspire: AspireLM, record: QARecord) -> tuple[Tensor, Tensor]:
+def _lay_out(aspire: AspireLM, record: QARecord) -> tuple[Tensor, Tensor]:
     """Spell out `[θp ; x ; y]` with the end token, and its labels: the loss is on y and the end only."""
     assert aspire.task is not None
     tokenizer = aspire.lm.tokenizer
@@ -69,38 +69,41 @@ def _layout(aspire: AspireLM, record: QARecord) -> tuple[Tensor, Tensor]:
     return embeddings, torch.tensor([-100] * (len(embeddings) - len(answer)) + answer)
 
 
-def _transformers_loss(aspire: AspireLM, records: Sequence[QARecord]) -> Tensor:
-    embeddings, labels = zip(*(_layout(aspire, record) for record in records), strict=True)
+def _compute_transformers_loss(aspire: AspireLM, records: Sequence[QARecord]) -> Tensor:
+    embeddings, labels = zip(*(_lay_out(aspire, record) for record in records), strict=True)
     loss: Tensor = aspire.lm.model(
         inputs_embeds=torch.stack(embeddings), labels=torch.stack(labels)
     ).loss
     return loss
 
 
-def test_the_loss_is_that_of_transformers(family: Family) -> None:
+def test_the_loss_matches_transformers(family: Family) -> None:
     """The mean cross-entropy of the references' tokens, for records of equal lengths that need no padding."""
-    aspire = _aspire(family)
+    aspire = _make_aspire(family)
     with torch.no_grad():
         torch.testing.assert_close(
-            task_loss(aspire, RECORDS), _transformers_loss(aspire, RECORDS), atol=1e-4, rtol=0
+            task_loss(aspire, RECORDS),
+            _compute_transformers_loss(aspire, RECORDS),
+            atol=1e-4,
+            rtol=0,
         )
 
 
-def test_the_gradient_is_that_of_transformers(family: Family) -> None:
+def test_the_gradient_matches_transformers(family: Family) -> None:
     """θp learns the same from shared states as from ordinary forward passes."""
-    aspire = _aspire(family)
+    aspire = _make_aspire(family)
     assert aspire.task is not None
     aspire.task.requires_grad_(True)
     (found,) = torch.autograd.grad(task_loss(aspire, RECORDS), [aspire.task.vectors(aspire.lm)])
     (expected,) = torch.autograd.grad(
-        _transformers_loss(aspire, RECORDS), [aspire.task.vectors(aspire.lm)]
+        _compute_transformers_loss(aspire, RECORDS), [aspire.task.vectors(aspire.lm)]
     )
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 
 
 def test_records_of_different_lengths_are_weighed_by_their_tokens(family: Family) -> None:
     """The mean is over all reference tokens of the batch."""
-    aspire = _aspire(family)
+    aspire = _make_aspire(family)
     records = [
         RECORDS[0],
         QARecord("long", "A longer question?", None, ("a much longer reference",)),
@@ -110,9 +113,9 @@ def test_records_of_different_lengths_are_weighed_by_their_tokens(family: Family
     with torch.no_grad():
         for record in records[:1] + records[2:]:
             count = len(aspire.lm.token_ids(f" {record.references[0]}")) + 1
-            total += float(_transformers_loss(aspire, [record])) * count
+            total += float(_compute_transformers_loss(aspire, [record])) * count
             tokens += count
-        closed_book, _ = _layout(aspire, replace(records[1], context=""))
+        closed_book, _ = _lay_out(aspire, replace(records[1], context=""))
         ids = aspire.lm.token_ids("Passage: \n")
         start = len(aspire.lm.start_ids) + 4
         closed_book = torch.cat([closed_book[:start], closed_book[start + len(ids) :]])
@@ -127,7 +130,7 @@ def test_records_of_different_lengths_are_weighed_by_their_tokens(family: Family
 @pytest.mark.parametrize("method", ["soft_prompt", "lora"])
 def test_only_the_task_adapter_moves(family: Family, method: Any, tmp_path: Path) -> None:
     """Every matrix of θp changes, and no parameter of the base model changes or has a gradient."""
-    aspire, config = _aspire(family), CONFIG.model_copy(update={"method": method})
+    aspire, config = _make_aspire(family), CONFIG.model_copy(update={"method": method})
     before = {name: value.clone() for name, value in aspire.lm.model.state_dict().items()}
     moved = dict(_tune(aspire, tmp_path / "run", config=config, validation=[]).named_parameters())
     start = dict(make_adapter(aspire.lm, config, seed=0).named_parameters())
@@ -139,7 +142,7 @@ def test_only_the_task_adapter_moves(family: Family, method: Any, tmp_path: Path
 
 def test_training_lowers_the_loss(tmp_path: Path) -> None:
     """The loss on the training records ends well below that of the start."""
-    aspire = _aspire()
+    aspire = _make_aspire()
     task = _tune(
         aspire, tmp_path / "run", config=CONFIG.model_copy(update={"epochs": 10}), validation=[]
     )
@@ -154,7 +157,7 @@ def test_training_lowers_the_loss(tmp_path: Path) -> None:
 def test_equal_seeds_give_equal_weights_and_others_don_t(tmp_path: Path) -> None:
     """Equal seeds give bit-equal weights."""
     one, two, other = (
-        _join_weights(_tune(_aspire(), tmp_path / name, seed=seed))
+        _join_weights(_tune(_make_aspire(), tmp_path / name, seed=seed))
         for name, seed in (("a", 0), ("b", 0), ("c", 1))
     )
     assert torch.equal(one, two)
@@ -171,7 +174,7 @@ def test_a_token_budget_leaves_the_step_as_it_is(tmp_path: Path) -> None:
         config = CONFIG.model_copy(update={"token_budget": budget})
         folder = tmp_path / f"{budget}"
         runs.append(
-            _join_weights(_tune(_aspire(), folder, train=[*RECORDS, longer], config=config))
+            _join_weights(_tune(_make_aspire(), folder, train=[*RECORDS, longer], config=config))
         )
     for run in runs[:2]:
         torch.testing.assert_close(run, runs[2], atol=1e-5, rtol=0)
@@ -179,7 +182,7 @@ def test_a_token_budget_leaves_the_step_as_it_is(tmp_path: Path) -> None:
 
 def test_a_pass_runs_no_more_tokens_than_the_budget() -> None:
     """Padding counts. A passage counts once, and so does a conversation, as each runs once."""
-    aspire = _aspire()
+    aspire = _make_aspire()
     story = "It was told to all who came."
     turns = [story, f"{story}\nQ: Who?", f"{story}\nQ: Who?\nA: Ada", "Another, told to few."]
     batch = [
@@ -207,12 +210,12 @@ def test_records_without_reference_are_left_out(tmp_path: Path) -> None:
     """Records without a reference are used neither for training nor for validation."""
     unanswerable = [QARecord(f"u{i}", "Which?", "Another passage.", ()) for i in range(6)]
     with_them = _tune(
-        _aspire(),
+        _make_aspire(),
         tmp_path / "with",
         train=RECORDS + unanswerable,
         validation=RECORDS[:2] + unanswerable,
     )
-    without = _tune(_aspire(), tmp_path / "without")
+    without = _tune(_make_aspire(), tmp_path / "without")
     assert all(
         torch.equal(a, b)
         for (_, a), (_, b) in zip(
@@ -221,9 +224,9 @@ def test_records_without_reference_are_left_out(tmp_path: Path) -> None:
     )
 
 
-def test_a_refusal_is_the_target_where_there_is_no_reference(tmp_path: Path) -> None:
+def test_a_refusal_is_the_target_without_a_reference(tmp_path: Path) -> None:
     """θp is bit-equal to one trained with the refusal in the data. Without a refusal such records are left out."""
-    aspire = _aspire()
+    aspire = _make_aspire()
     unanswerable = [replace(record, references=()) for record in RECORDS[:3]]
     spelled_out = [replace(record, references=("unanswerable",)) for record in RECORDS[:3]]
     rest = RECORDS[3:]

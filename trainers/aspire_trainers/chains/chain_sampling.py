@@ -1,4 +1,4 @@
-"""Sampling of answers: any chain answers the questions of a dataset, and each answer is written to a file as it comes.
+"""Sampling of answers: any chain answers the questions of a dataset, and each answer is written to a file at once.
 
     {"id": "q1", "question": "…", "context": "…", "answers": ["…"], "answer": "…", "log_likelihood": -0.2, "chain": "…"}
 
@@ -32,7 +32,7 @@ from aspire_trainers.record import QARecord
 from aspire_trainers.run.append_log import AppendOnlyJsonl
 from aspire_trainers.run.progress import Progress
 
-# This many questions that fail with no answer between them are no accident: a wrong key, a server that is down.
+# This many failures without an answer between them have a common cause, such as a wrong key or a server that is down.
 _MOST_FAILURES_IN_A_ROW = 20
 _LONGEST_CHECK_INTERVAL = 0.1  # seconds between two checks whether the rate allows another run
 
@@ -133,7 +133,7 @@ def sample_chain(
 def _draw_questions(
     records: Sequence[QARecord], missing: Mapping[str, int], failures: Mapping[str, Exception]
 ) -> Iterator[QARecord]:
-    """Yield each record once for every missing answer, until its question stands in `failures`, which grows meanwhile.
+    """Yield each record once for every missing answer, until its id is in `failures`, which grows meanwhile.
 
     The order is random. Otherwise questions that fail every time would come first in every call.
     """
@@ -212,7 +212,7 @@ def _count_missing(
 def _find_difference(
     line: Any, records_by_id: Mapping[str, QARecord], chain: str
 ) -> tuple[str, str] | None:
-    """Return what is expected of a line and what it holds instead, or None if it is one of the chain's answers."""
+    """Return the expected and the found content of a line, or None if it is one of the chain's answers."""
     record_id = line.get("id") if isinstance(line, dict) else None
     record = records_by_id.get(record_id) if isinstance(record_id, str) else None
     another_question = (
@@ -223,7 +223,7 @@ def _find_difference(
         return another_question
     if line.get("answers") != list(record.references):
         return another_question
-    # A record without a context leaves it to the chain to find a context.
+    # If a record has no context, the chain finds its own.
     if record.context is not None and line.get("context") != record.context:
         return "an answer from the context in the data", "another context"
     if line.get("chain") != chain:

@@ -105,20 +105,20 @@ def evaluate(
     if answers is not None:
         _check_answers_file(answers, Path(data))
 
-    judge = load_evaluator(evaluator)
+    loaded = load_evaluator(evaluator)
     other = None if against is None else load_evaluator(against)
-    # Both are checked before the first evaluator answers, which takes its time.
-    check_answerable(judge, records, suite, pretrained=baselines)
+    # Both are checked before the first evaluator answers, because answering takes long.
+    check_answerable(loaded, records, suite, pretrained=baselines)
     if other is not None:
         check_answerable(other, records)
 
-    judged = answer_records(judge, records, Progress("answering", "questions"), suite)
-    judged = _grade_and_write(judge, judged, grader, answers)
+    judged = answer_records(loaded, records, Progress("answering", "questions"), suite)
+    judged = _grade_and_write(loaded, judged, grader, answers)
     pretrained = None
     if baselines:
         progress = Progress("answering without θp", "questions")
-        pretrained = evaluate_pretrained(judge, records, grader, suite, progress)
-    report = build_report(judge, judged, suite, pretrained)
+        pretrained = evaluate_pretrained(loaded, records, grader, suite, progress)
+    report = build_report(loaded, judged, suite, pretrained)
     result = report.model_dump(mode="json") | {"correctness": rule.model_dump()}
     if save:
         dataset = Path(data).stem
@@ -129,7 +129,7 @@ def evaluate(
     if other is not None:
         progress = Progress(f"answering with {against}", "questions")
         graded = grade_answers(answer_records(other, records, progress), grader)
-        comparison = build_comparison((judge, judged), (other, graded), str(against))
+        comparison = build_comparison((loaded, judged), (other, graded), str(against))
         result["against"] = comparison.model_dump(mode="json")
 
     if as_json:
@@ -141,17 +141,17 @@ def evaluate(
 
 
 def _choose_rule(
-    own: CorrectnessRule, method: str | None, threshold: float | None
+    evaluator_rule: CorrectnessRule, method: str | None, threshold: float | None
 ) -> CorrectnessRule:
-    """Return the rule of the options, or else the evaluator's `own`, if that runs no code and reads no file."""
+    """Return the rule of the options, or else the evaluator's, if that runs no code and reads no file."""
     if method is not None or threshold is not None:
-        return own.from_name(method or own.method, threshold)
-    if not own.is_measure:
+        return evaluator_rule.from_name(method or evaluator_rule.method, threshold)
+    if not evaluator_rule.is_measure:
         raise InputError(
-            f"expected --correctness, since the evaluator's own rule is {own.method!r}, and what a folder names is not "
-            f"run or read by itself; add --correctness {own.method} if you trust it"
+            f"expected --correctness, since the evaluator's own rule is {evaluator_rule.method!r}, and what a folder "
+            f"names is not run or read by itself; add --correctness {evaluator_rule.method} if you trust it"
         )
-    return own
+    return evaluator_rule
 
 
 def _warn_if_fitted_to_a_chain(manifest: Manifest) -> None:
@@ -174,7 +174,7 @@ def _choose_suite(samples: int | None, nli: str | None) -> Suite:
         return Suite.paper(entailment, samples=samples)
     if nli is not None:
         raise InputError(
-            "expected --baselines beside --nli, found --nli alone; add it, or leave --nli out"
+            "expected --baselines with --nli, found --nli alone; add it, or leave --nli out"
         )
     return Suite.cheap()
 
@@ -195,7 +195,7 @@ def _grade_and_write(
 ) -> list[JudgedAnswer]:
     """Grade the answers and write them to `file`.
 
-    If grading fails, the answers are written without grades to a file beside it, since answering took its time.
+    If grading fails, the answers are written without grades to a file next to it, because answering takes long.
     """
     from aspire_trainers.evaluation.judging import grade_answers
 

@@ -27,8 +27,8 @@ class Labels:
     """Looks answers up by the id of their record and their text, without surrounding white space.
 
     Args:
-        path: JSONL with `id`, `answer` and `correct` (true or false). Other keys are ignored. An empty file
-            will do for a start.
+        path: JSONL with `id`, `answer` and `correct` (true or false). Other keys are ignored. The file
+            may be empty at first.
 
     Raises:
         DatasetError: the file is missing, a line is not a label, or two lines contradict each other.
@@ -42,7 +42,7 @@ class Labels:
         """Return the label of each answer.
 
         Raises:
-            InputError: some answers have no label. They are written to a file beside this one, ready to be labelled.
+            InputError: some answers have no label. They are written to a file next to this one, ready to be labelled.
         """
         keys = [(record.id, answer.strip()) for record, answer in answers]
         missing: dict[_Key, QARecord] = {}
@@ -50,15 +50,15 @@ class Labels:
             if key not in self._labels:
                 missing[key] = record
         if missing:
-            to_label = self._list_missing(missing)
+            to_label = self._write_missing(missing)
             raise InputError(
                 f"{self.path}: expected a label for each of {len(set(keys))} answers, found none for {len(missing)}; "
                 f"fill in those in {to_label} and append them"
             )
         return [self._labels[key] for key in keys]
 
-    def _list_missing(self, missing: Mapping[_Key, QARecord]) -> Path:
-        """Write the answers without a label to the file beside this one, and return its path.
+    def _write_missing(self, missing: Mapping[_Key, QARecord]) -> Path:
+        """Write the answers without a label to the file next to this one, and return its path.
 
         Raises:
             InputError: that file holds labels of people already, which must not be overwritten.

@@ -1,4 +1,4 @@
-"""Batches and splits of records that keep the questions about a context together, so that it is computed once."""
+"""Batches and splits of records that keep the questions about a context together. A context is then computed once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aspire_trainers.record import QARecord
 
 
 def group_by_context(records: Sequence[QARecord], size: int, seed: int) -> list[list[QARecord]]:
-    """Make batches of at most `size` records in random order, with the questions about a context side by side.
+    """Make batches of at most `size` records in random order, with the questions about a context next to each other.
 
     Contexts of similar length share a batch, so that little of it is padding.
     """
@@ -99,8 +99,8 @@ def split_into_folds(records: Sequence[QARecord], n: int, seed: int) -> list[lis
         )
     random.Random(seed).shuffle(groups)
     fold_numbers: dict[str, int] = {}
-    for place, group in enumerate(groups):
-        fold_numbers |= {record.id: place % n for record in group}
+    for number, group in enumerate(groups):
+        fold_numbers |= {record.id: number % n for record in group}
     folds: list[list[QARecord]] = [[] for _ in range(n)]
     for record in records:
         folds[fold_numbers[record.id]].append(record)

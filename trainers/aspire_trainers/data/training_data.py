@@ -94,9 +94,10 @@ class TrainingData:
         """
         answers_by_file: dict[str, list[ChainAnswers]] = {}
         answers_by_id: dict[str, ChainAnswers] = {}
-        # If a chain answered a question over several contexts, either all its answers are learned from or none.
+        # All contexts of a question share its id, so that its answers stay on one side of the split.
         question_ids: dict[str, str] = {}
-        names = [str(name) for name in (*train, *validation)]
+        # The same names as in `load`, so that the prefixes are the same too.
+        names = [*_drop_repeated(train).values(), *_drop_repeated(validation).values()]
         for name, prefix in _choose_prefixes(names).items():
             answers_by_file[name] = load_chain_answers(name)
             for answers in answers_by_file[name]:
@@ -167,7 +168,7 @@ def _check_not_trained_on(validation: Sequence[QARecord], train: Sequence[QAReco
     if repeated:
         raise InputError(
             f"expected questions for validation that are not trained on, found {len(repeated)} of {len(validation)} "
-            f"that are, the first {repeated[0]}; leave them out of either data"
+            f"that are, the first {repeated[0]}; leave them out of one of the two"
         )
 
 

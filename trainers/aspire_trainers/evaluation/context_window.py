@@ -1,4 +1,4 @@
-"""Checks that records fit the model's window, made before training or answering and not hours into it."""
+"""Checks that records fit the model's window. They run before training or answering, not hours into it."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ def check_answering_window(
         InputError: a record does not fit. The message names it.
     """
     aspire = prompting.aspire
-    follow_up = suite.count_follow_up_tokens(prompting, max_new_tokens)
+    follow_up_tokens = suite.count_follow_up_tokens(prompting, max_new_tokens)
     for record in records:
-        self_eval = count_adapter_tokens(
+        self_eval_tokens = count_adapter_tokens(
             aspire, None, aspire.self_eval, record.question, max_new_tokens
         )
-        check_fit(prompting, record, max_new_tokens + max(follow_up, self_eval))
+        check_fit(prompting, record, max_new_tokens + max(follow_up_tokens, self_eval_tokens))
 
 
-def check_fit(prompting: Prompting, record: QARecord, after: int) -> None:
-    """Check that the record's prompt and `after` more tokens fit into the model's window.
+def check_fit(prompting: Prompting, record: QARecord, tokens_after: int) -> None:
+    """Check that the record's prompt and `tokens_after` more tokens fit into the model's window.
 
     Raises:
         InputError: they do not fit.
     """
     window = prompting.aspire.lm.max_length
-    tokens = prompting.count_tokens(record) + after
+    tokens = prompting.count_tokens(record) + tokens_after
     if tokens > window:
         raise InputError(
             f"{record.id}: expected at most {window} tokens of context, question, answer and the text read after them, "
@@ -54,23 +54,26 @@ def count_adapter_tokens(
     config: FitConfig | None,
     start: Adapter | None,
     question: str = "",
-    answer: int = 0,
+    answer_tokens: int = 0,
 ) -> int:
-    """Count the tokens of an adapter that continues from `start`, or is made anew from `config`.
+    """Count the tokens of an adapter that continues from `start`, or is made from `config`.
 
     Args:
-        answer: tokens of the answer, which the adapter's text may repeat.
+        start: the adapter, or None to make one.
+        config: settings of an adapter to make. Without `config` and `start` there is no adapter.
+        question: the question, which the adapter's text may repeat.
+        answer_tokens: tokens of the answer, which the adapter's text may repeat.
     """
     if start is not None:
         repetitions = start.text.count(ANSWER_PLACEHOLDER)
-        return len(start.vectors(aspire.lm, question, "")) + repetitions * answer
+        return len(start.vectors(aspire.lm, question, "")) + repetitions * answer_tokens
     if config is None or config.method not in ("soft_prompt", "lora"):
         return 0
     if config.method == "soft_prompt":
         return config.length
     text = fill_text(config.text, question, "")
     repetitions = config.text.count(ANSWER_PLACEHOLDER)
-    return len(aspire.lm.token_ids(text)) + repetitions * answer
+    return len(aspire.lm.token_ids(text)) + repetitions * answer_tokens
 
 
 def count_longest_answer(aspire: AspireLM, answers: Iterable[str]) -> int:

@@ -28,7 +28,7 @@ _PASSAGE, _QUESTION, _ANSWER = "Passage:", "Question:", "Answer:"
 
 @dataclass(frozen=True)
 class FewShotExample:
-    """A question that is shown with its answer. It can be answered without its passage, too."""
+    """A question that is shown with its answer. It can also be answered without its passage."""
 
     passage: str
     question: str
@@ -77,32 +77,36 @@ class FewShotPrompting:
 
     def count_tokens(self, record: QARecord) -> int:
         """Count the tokens of the prompt, including the examples."""
-        is_closed = int(record.context is None)
-        head = int(self._heads.lengths[is_closed, 0])
-        return head + len(self._encode_passage(record.context)) + len(self._encode_question(record))
+        row = int(record.context is None)
+        head_tokens = int(self._heads.lengths[row, 0])
+        return (
+            head_tokens
+            + len(self._encode_passage(record.context))
+            + len(self._encode_question(record))
+        )
 
     def compute_states(self, records: Sequence[QARecord]) -> PrefixStates:
         """Return the states of the prompts.
 
-        The examples are computed once for all calls, a passage once a call.
+        The examples are computed once for all calls, and each passage once per call.
         """
         device = self.aspire.lm.device
         contexts = list(dict.fromkeys(record.context for record in records))
-        heads = torch.tensor([int(context is None) for context in contexts], device=device)
+        head_index = torch.tensor([int(context is None) for context in contexts], device=device)
         passages = [self._encode_passage(context) for context in contexts]
-        context_states = self._extend(self._heads.select_rows(heads), passages)
-        places = [contexts.index(record.context) for record in records]
-        states = context_states.select_rows(torch.tensor(places, device=device))
+        context_states = self._extend(self._heads.select_rows(head_index), passages)
+        context_index = [contexts.index(record.context) for record in records]
+        states = context_states.select_rows(torch.tensor(context_index, device=device))
         return self._extend(states, [self._encode_question(record) for record in records])
 
     def decode(self, records: Sequence[QARecord], *, k: int, max_new_tokens: int) -> DecodedAnswers:
         """Answer by beam search, and read the first line of the best beam again.
 
-        The beam may go on after that line, so its own states and likelihood would not be those of the answer.
+        The beam may go on after that line, and then its states and likelihood would cover more than the answer.
         """
         prompts = self.compute_states(records)
         beams, _ = self.aspire.decode(prompts, k=k, max_new_tokens=max_new_tokens)
-        first_lines = [_keep_first_lines(row) for row in beams]
+        first_lines = [self.trim_answers(row) for row in beams]
         texts = [row[0].text for row in first_lines]
         states, totals, counts = self.aspire.answer_states(prompts, [[text] for text in texts])
         means = totals / counts  # (batch, 1)
@@ -114,23 +118,9 @@ class FewShotPrompting:
             states=states,
         )
 
-    def sample(
-        self,
-        prompts: PrefixStates,
-        *,
-        n: int,
-        max_new_tokens: int,
-        temperature: float,
-        seeds: Sequence[str],
-    ) -> list[list[Answer]]:
-        """Draw `n` answers to each prompt, and keep the first line of each.
-
-        The likelihood of an answer is that of all tokens that were drawn.
-        """
-        samples = self.aspire.sample(
-            prompts, n=n, max_new_tokens=max_new_tokens, temperature=temperature, seeds=seeds
-        )
-        return [_keep_first_lines(row) for row in samples]
+    def trim_answers(self, answers: Sequence[Answer]) -> list[Answer]:
+        """Return the first line of each answer. Its likelihood is still the likelihood of all generated tokens."""
+        return [replace(answer, text=answer.text.partition("\n")[0].strip()) for answer in answers]
 
     def encode_follow_up(self, text: str) -> Tensor:
         """Return the ids of a question after the answer, laid out as the examples are, and of the reply to it."""
@@ -179,7 +169,7 @@ def _choose_examples(
     chosen = list(examples)
     while chosen:
         head = _render_head(chosen, is_open_book=True)
-        # A short passage and a short question stand in for the real ones.
+        # Placeholders serve as a short passage and a short question.
         prompt = f"{head} {{context}}\n{_QUESTION} {{question}}\n{_ANSWER}"
         if len(lm.token_ids(prompt)) <= lm.max_length // 2:
             break
@@ -209,7 +199,3 @@ def _find_line_end(lm: LanguageModel) -> str | None:
         if "\n" in text:
             return text
     return "\n" if len(lm.token_ids("\n")) else None
-
-
-def _keep_first_lines(answers: Sequence[Answer]) -> list[Answer]:
-    return [replace(answer, text=answer.text.partition("\n")[0].strip()) for answer in answers]

@@ -1,4 +1,4 @@
-"""From questions to judged and graded answers: the evaluator's own, and those that a chain gave."""
+"""From questions to judged and graded answers, given by the evaluator's own model or by a chain."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def check_answerable(
 
     Args:
         suite: the baselines that will score the answers.
-        pretrained: check that its pre-trained model can answer them, too.
+        pretrained: check that its pre-trained model can answer them as well.
 
     Raises:
         InputError: the evaluator was fitted to the log-likelihoods of a chain, or a record does not fit its window.
@@ -110,14 +110,14 @@ def _judge_batch(aspire: AspireLM, batch: AnsweredBatch, suite: Suite) -> list[J
     return [
         JudgedAnswer(
             record=record,
-            text=decoded.texts[place],
-            beams=tuple(drop_repetitions(decoded.beams[place])),
-            log_likelihood=decoded.log_likelihoods[place],
-            log_p_correct=log_p_correct[place],
-            tokens=tokens[place],
-            baselines=baselines[place],
+            text=decoded.texts[index],
+            beams=tuple(drop_repetitions(decoded.beams[index])),
+            log_likelihood=decoded.log_likelihoods[index],
+            log_p_correct=log_p_correct[index],
+            tokens=tokens[index],
+            baselines=baselines[index],
         )
-        for place, record in enumerate(batch.records)
+        for index, record in enumerate(batch.records)
     ]
 
 
@@ -142,30 +142,35 @@ class _GivenAnswer(NamedTuple):
 
 
 def judge_chain_answers(
-    aspire: AspireLM, given: Sequence[ChainAnswers], correctness: Correctness, progress: Progress
+    aspire: AspireLM,
+    chain_answers: Sequence[ChainAnswers],
+    correctness: Correctness,
+    progress: Progress,
 ) -> list[JudgedAnswer]:
-    """Judge and grade every given answer.
+    """Judge and grade every answer of a chain.
 
-    If the chain's model reported the likelihoods of all answers, they count, else the evaluator's own likelihoods do.
+    The reported likelihoods count if the chain's model reported one for every answer. Otherwise the evaluator's own
+    likelihoods count.
     """
-    uses_reported = have_likelihoods(given)
-    answers = _list_given_answers(given)
+    uses_reported = have_likelihoods(chain_answers)
+    answers = _list_given_answers(chain_answers)
     grades = correctness.grade([(answer.record, answer.text) for answer in answers])
     judged = []
     progress.start(len(answers))
     for start in range(0, len(answers), _BATCH_SIZE):
         batch = answers[start : start + _BATCH_SIZE]
         batch_grades = grades[start : start + _BATCH_SIZE]
-        own, log_p = aspire.score([(a.record.question, a.record.context, a.text) for a in batch])
-        rows = zip(batch, batch_grades, own.tolist(), log_p.tolist(), strict=True)
+        exchanges = [(given.record.question, given.record.context, given.text) for given in batch]
+        own_likelihoods, log_ps = aspire.score(exchanges)
+        rows = zip(batch, batch_grades, own_likelihoods.tolist(), log_ps.tolist(), strict=True)
         for answer, grade, own_likelihood, log_p_correct in rows:
-            likelihood = answer.log_likelihood if uses_reported else None
+            reported = answer.log_likelihood if uses_reported else None
             judged.append(
                 JudgedAnswer(
                     record=answer.record,
                     text=answer.text,
                     beams=(answer.text,),
-                    log_likelihood=own_likelihood if likelihood is None else likelihood,
+                    log_likelihood=own_likelihood if reported is None else reported,
                     log_p_correct=log_p_correct,
                     correct=grade,
                 )
@@ -174,9 +179,9 @@ def judge_chain_answers(
     return judged
 
 
-def _list_given_answers(given: Sequence[ChainAnswers]) -> list[_GivenAnswer]:
+def _list_given_answers(chain_answers: Sequence[ChainAnswers]) -> list[_GivenAnswer]:
     listed = []
-    for answers in given:
+    for answers in chain_answers:
         for text, log_likelihood in zip(answers.texts, answers.log_likelihoods, strict=True):
             listed.append(_GivenAnswer(answers.record, text, log_likelihood))
     return listed

@@ -51,16 +51,8 @@ class Prompting(Protocol):
         """Answer by beam search with `k` beams."""
         ...
 
-    def sample(
-        self,
-        prompts: PrefixStates,
-        *,
-        n: int,
-        max_new_tokens: int,
-        temperature: float,
-        seeds: Sequence[str],
-    ) -> list[list[Answer]]:
-        """Draw `n` answers to each prompt from the model's distribution."""
+    def trim_answers(self, answers: Sequence[Answer]) -> list[Answer]:
+        """Return the answers without text that the model wrote after them."""
         ...
 
     def encode_follow_up(self, text: str) -> Tensor:
@@ -92,19 +84,9 @@ class AdaptedPrompting:
             states=states,
         )
 
-    def sample(
-        self,
-        prompts: PrefixStates,
-        *,
-        n: int,
-        max_new_tokens: int,
-        temperature: float,
-        seeds: Sequence[str],
-    ) -> list[list[Answer]]:
-        """Draw `n` answers to each prompt from the model's distribution."""
-        return self.aspire.sample(
-            prompts, n=n, max_new_tokens=max_new_tokens, temperature=temperature, seeds=seeds
-        )
+    def trim_answers(self, answers: Sequence[Answer]) -> list[Answer]:
+        """Return the answers unchanged, because a tuned model ends its answers itself."""
+        return list(answers)
 
     def encode_follow_up(self, text: str) -> Tensor:
         """Return the ids of the question on a line of its own, and of the reply on the same line."""

@@ -178,7 +178,9 @@ def build_comparison(
 
 def _rank_by_aspire(evaluator: SelfEvaluator, judged: Sequence[JudgedAnswer]) -> Ranking:
     alpha = evaluator.manifest.alpha
-    scores = [selection_score(a.log_likelihood, a.log_p_correct, alpha) for a in judged]
+    scores = [
+        selection_score(answer.log_likelihood, answer.log_p_correct, alpha) for answer in judged
+    ]
     return Ranking(scores, [answer.correct for answer in judged])
 
 
@@ -188,7 +190,9 @@ def _report_aspire(
     lm, self_eval = evaluator.aspire.lm, evaluator.aspire.self_eval
     tokens = [0]
     if self_eval:
-        tokens = [len(self_eval.vectors(lm, a.record.question, a.text)) for a in judged]
+        tokens = [
+            len(self_eval.vectors(lm, answer.record.question, answer.text)) for answer in judged
+        ]
     return report_score(ranking, Cost(generations=0, forward_passes=1, tokens=fmean(tokens)))
 
 

@@ -49,7 +49,7 @@ class Cost(_Part):
 
 
 class Differences(_Part):
-    """The metrics of one score minus those of another, with questions resampled jointly.
+    """The metrics of one score minus the metrics of another, with questions resampled jointly.
 
     Attributes:
         auroc: difference of the AUROC, or None if one of the two is undefined.
@@ -136,7 +136,7 @@ def estimate_accuracy(correct: Sequence[bool]) -> Estimate:
 
 
 def compare_rankings(first: Ranking, second: Ranking) -> Differences:
-    """Return the metrics of the first ranking minus those of the second, paired by question."""
+    """Return the first ranking's metrics minus the second's, paired by question."""
 
     def estimate_difference(metric: Metric) -> Estimate:
         return _as_estimate(bootstrap_difference(metric, first, second))

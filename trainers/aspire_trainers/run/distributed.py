@@ -18,13 +18,13 @@ from torch import Tensor
 
 T = TypeVar("T")
 
-# The launcher ends the run if a process dies, so a long wait for the main process is no error.
+# The launcher ends the run if a process dies, so a long wait for the main process is not an error.
 _LONGEST_WAIT = timedelta(days=30)
 
 
 @cache
 def get_processes() -> PartialState:
-    """Return this process's place among the processes of the run. The first call joins the processes."""
+    """Return the state of this process among the processes of the run. The first call joins them."""
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=_LONGEST_WAIT)
     # A group that is still open when the interpreter shuts down ends some processes with SIGABRT.
     atexit.register(state.destroy_process_group)

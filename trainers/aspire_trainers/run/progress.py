@@ -74,7 +74,7 @@ class Progress:
             self._print_now_and_then(note)
 
     def note_validation(self, loss: float, best: float) -> None:
-        """Show a validation loss, in nats, and the best so far beside the following training losses."""
+        """Show a validation loss, in nats, and the best so far, next to the following training losses."""
         self._validation_note = f" · held-out {loss:.3f} (best {best:.3f})"
 
     def _print_now_and_then(self, note: str) -> None:

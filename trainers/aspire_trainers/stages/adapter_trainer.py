@@ -108,10 +108,10 @@ class AdapterTrainer(Generic[Batch]):
             self._set_weights(self._best_weights)
 
     def _choose_batch(self, step: int) -> Batch:
-        epoch, place = divmod(step, len(self.batches))
+        epoch, position = divmod(step, len(self.batches))
         order = list(range(len(self.batches)))
         random.Random(f"{self.seed}/{epoch}").shuffle(order)
-        return self.batches[order[place]]
+        return self.batches[order[position]]
 
     def _make_step(self, batch: Batch) -> float:
         """Make a step of the optimiser, and return the loss of all processes in nats."""
@@ -145,7 +145,7 @@ class AdapterTrainer(Generic[Batch]):
         gradients = [
             torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights
         ]
-        # All in a single message, because a LoRA has many small gradients.
+        # All gradients go in a single message, because a LoRA has many small ones.
         parts = [loss.to(weights[0].device).view(1)]
         parts += [gradient.flatten() for gradient in gradients]
         message = torch.cat(parts)  # (1 + numbers of all gradients,)
@@ -187,7 +187,7 @@ class AdapterTrainer(Generic[Batch]):
             return None
         with safe_open(self.checkpoint, framework="pt") as file:
             position = json.loads(file.metadata()["position"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - safe_open is no mapping
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - safe_open is not a mapping
         return _Position(**position), tensors
 
     def _resume(self) -> None:

@@ -1,8 +1,8 @@
 """Answers that argue for themselves, which θs learns to ignore, and others that measure whether it does.
 
 Wrong answers are shown a second time with an argument, and stay wrong. Right answers have no twin that argues: θs would
-have to ignore words that its verdict is about, and a small model learned the opposite (docs/robustness.md). Right and
-wrong answers alike have twins with a neutral addition, so that length and position say nothing.
+have to ignore words that its verdict is about, and a small model learned the opposite (docs/robustness.md). Both
+right and wrong answers have twins with a neutral addition, so that length and position say nothing.
 
 `TRAINING` and `HELD_OUT` share no phrase, and each has languages that the other lacks, so that a measurement on
 `HELD_OUT` is about phrases that θs has never seen.
@@ -20,7 +20,7 @@ ANSWER = "{answer}"
 NEUTRAL = "neutral"
 
 Phrases = Mapping[str, tuple[str, ...]]
-# A text, whether it is right, and its weight in the loss.
+# (text, True if it is right, weight in the loss)
 _WeightedAnswer = tuple[str, bool, float]
 
 TRAINING: Phrases = {
@@ -133,7 +133,7 @@ HELD_OUT: Phrases = {
 def add_adversarial_variants(
     batches: Sequence[Sequence[LabelledAnswers]], share: float, *, seed: int
 ) -> list[list[LabelledAnswers]]:
-    """Add to each question twins of a `share` of its answers, behind the answers and with the same labels.
+    """Append twins of a `share` of each question's answers, with the labels of the answers.
 
     The twin of a right answer has a neutral addition. A wrong answer has a neutral twin and one that argues. Right and
     wrong answers, together with their twins, weigh as much as before. A blank answer has no twin, because an argument

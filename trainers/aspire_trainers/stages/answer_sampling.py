@@ -102,5 +102,5 @@ def _restore_order(
         for record, likelihoods in zip(batch, answers_of_batch, strict=True):
             texts = tuple(likelihoods)
             sampled.append(SampledAnswers(record, texts, tuple(likelihoods.values())))
-    places = {record.id: place for place, record in enumerate(records)}
-    return sorted(sampled, key=lambda answers: places[answers.record.id])
+    positions = {record.id: position for position, record in enumerate(records)}
+    return sorted(sampled, key=lambda answers: positions[answers.record.id])

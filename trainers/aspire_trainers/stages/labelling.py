@@ -71,7 +71,10 @@ def _label(
     seed: int,
     refusal: str | None,
 ) -> LabelledAnswers:
-    """Choose at most `config.answers` right and wrong answers in turn, each kind in random order behind its first."""
+    """Choose at most `config.answers` right and wrong answers in turn.
+
+    Each kind is in random order after its first answer.
+    """
     record = answers.record
     rng = random.Random(f"{seed}/{record.id}")
     reference = record.references[0] if record.answerable else refusal
@@ -80,8 +83,8 @@ def _label(
     right, wrong = answers.split_right_from_wrong(grades, reference)
     # The answer that weighs most must not be left out, even if the reference comes before it.
     first = answers.texts[:1] if config.weighting == "best_answer" else ()
-    right = _shuffle_behind_first(right, first, rng)
-    wrong = _shuffle_behind_first(wrong, first, rng)
+    right = _shuffle_after_first(right, first, rng)
+    wrong = _shuffle_after_first(wrong, first, rng)
     in_turn = _take_in_turn(right, wrong)
     texts, labels = zip(*in_turn[: config.answers], strict=True)
     if config.weighting == "balanced":
@@ -93,10 +96,10 @@ def _label(
     return LabelledAnswers(record.question, record.context, texts, labels, tuple(weights))
 
 
-def _shuffle_behind_first(
+def _shuffle_after_first(
     texts: Sequence[str], first: Sequence[str], rng: random.Random
 ) -> list[str]:
-    """Put the texts that are in `first` in front, then the first text, then all the others at random."""
+    """Return the texts that are in `first`, then the first text, then all others in random order."""
     front = [text for text in first if text in texts]
     front = list(dict.fromkeys([*front, *texts[:1]]))
     others = [text for text in texts if text not in front]

@@ -32,12 +32,12 @@ def check_context_window(aspire: AspireLM, config: TrainingConfig, data: Trainin
     start = None if stage.from_scratch else aspire.self_eval
     # The length of a prompt includes a θp that the model already has.
     task_tokens = 0 if aspire.task is not None else count_adapter_tokens(aspire, config.task, None)
-    for record, answer in chain(
+    for record, answer_tokens in chain(
         _measure_training_answers(aspire, config, data),
         _measure_validation_answers(aspire, config, data),
     ):
-        suffix = count_adapter_tokens(aspire, stage, start, record.question, answer)
-        check_fit(AdaptedPrompting(aspire), record, task_tokens + answer + suffix)
+        suffix_tokens = count_adapter_tokens(aspire, stage, start, record.question, answer_tokens)
+        check_fit(AdaptedPrompting(aspire), record, task_tokens + answer_tokens + suffix_tokens)
 
 
 def _measure_training_answers(
@@ -49,27 +49,30 @@ def _measure_training_answers(
     neutral_phrases = _measure_phrases(aspire, [NEUTRAL])
     all_phrases = _measure_phrases(aspire, TRAINING)
     for record in data.train:
-        right = _count_right_answer(aspire, config, record)
-        other = _count_other_answer(aspire, config, data, record)
-        other = max(other, distractors.get(record.id, 0))
+        target = _count_target(aspire, config, record)
+        given = _count_given_answer(aspire, config, data, record)
+        other = max(given, distractors.get(record.id, 0))
         if stage.persuasion:
             # Right answers are never shown with an argument.
-            right = _count_with_phrase(right, neutral_phrases)
+            target = _count_with_phrase(target, neutral_phrases)
             other = _count_with_phrase(other, all_phrases)
-        yield record, max(right, other)
+        yield record, max(target, other)
 
 
 def _measure_validation_answers(
     aspire: AspireLM, config: TrainingConfig, data: TrainingData
 ) -> Iterator[tuple[QARecord, int]]:
-    """Yield each validation record with the tokens of its longest answer. These have no additions or distractors."""
+    """Yield each validation record with the tokens of its longest answer.
+
+    Validation answers get no additions and no distractors.
+    """
     for record in data.validation:
-        right = _count_right_answer(aspire, config, record)
-        other = _count_other_answer(aspire, config, data, record)
-        yield record, max(right, other)
+        target = _count_target(aspire, config, record)
+        given = _count_given_answer(aspire, config, data, record)
+        yield record, max(target, given)
 
 
-def _count_right_answer(aspire: AspireLM, config: TrainingConfig, record: QARecord) -> int:
+def _count_target(aspire: AspireLM, config: TrainingConfig, record: QARecord) -> int:
     """Count the tokens of the record's reference or the refusal, if a stage learns from them."""
     if not config.self_evaluation.references and config.task.method == "none":
         return 0
@@ -77,7 +80,7 @@ def _count_right_answer(aspire: AspireLM, config: TrainingConfig, record: QAReco
     return count_longest_answer(aspire, targets)
 
 
-def _count_other_answer(
+def _count_given_answer(
     aspire: AspireLM, config: TrainingConfig, data: TrainingData, record: QARecord
 ) -> int:
     """Count the tokens of the longest answer that may be sampled, or that a chain gave."""
@@ -111,6 +114,6 @@ def _measure_phrases(aspire: AspireLM, families: Iterable[str]) -> list[tuple[in
     return measures
 
 
-def _count_with_phrase(answer: int, phrases: Sequence[tuple[int, int]]) -> int:
-    """Count the tokens of an answer of `answer` tokens with the phrase that makes it longest."""
-    return max(tokens + repetitions * answer for tokens, repetitions in phrases)
+def _count_with_phrase(answer_tokens: int, phrases: Sequence[tuple[int, int]]) -> int:
+    """Count the tokens of an answer together with the phrase that makes it longest."""
+    return max(tokens + repetitions * answer_tokens for tokens, repetitions in phrases)

@@ -41,7 +41,7 @@ def tune_self_evaluation(
 ) -> Adapter:
     """Train θs on batches of labelled answers, from the last checkpoint if there is one.
 
-    If the model has a θs, a copy of it is trained, unless `config` says "from scratch".
+    If the model has a θs, a copy of it is trained, unless `config.from_scratch` is set.
     """
     start = None if config.from_scratch else aspire.self_eval
     self_eval = make_adapter(aspire.lm, config, seed=seed, start=start)
@@ -123,7 +123,7 @@ def self_evaluation_loss(
 
 
 class _Answer(NamedTuple):
-    """An answer with its place among the states: the branch `branch` of the row `row`.
+    """An answer and the position of its states: branch `branch` of row `row`.
 
     Attributes:
         label: 0 for z_c and 1 for z_w.

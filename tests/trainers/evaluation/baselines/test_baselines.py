@@ -13,7 +13,6 @@ from aspire_guard.lm.aspire_lm import Answer
 from aspire_trainers.evaluation.baselines import (
     AnsweredBatch,
     Baseline,
-    Perplexity,
     PredictiveEntropy,
     PTrue,
     ScoreWithCost,
@@ -39,15 +38,6 @@ def _answer_with_samples(probabilities: dict[str, float]) -> AnsweredBatch:
     return AnsweredBatch(Mock(), [QARecord("0", "Which?")], Mock(), [samples], [2 * len(samples)])
 
 
-def test_perplexity_is_the_likelihood_of_the_answer_and_costs_nothing(
-    answered: AnsweredBatch,
-) -> None:
-    """Decoding the answer has computed the score already."""
-    assert _score(Perplexity(), answered) == [
-        ScoreWithCost(value, 0) for value in answered.decoded.log_likelihoods
-    ]
-
-
 def test_predictive_entropy_is_the_mean_negative_log_likelihood_of_the_samples() -> None:
     """Samples of likelihood ½, ¼ and ⅛ have an entropy of 2 ln 2 nats, which costs the tokens of the samples."""
     known = _answer_with_samples({"a": 0.5, "b": 0.25, "c": 0.125})
@@ -56,8 +46,8 @@ def test_predictive_entropy_is_the_mean_negative_log_likelihood_of_the_samples()
     assert tokens == 6
 
 
-def test_semantic_entropy_is_that_of_the_clusters_masses() -> None:
-    """If two samples of ½ and ¼ share a meaning, and another has ¼, the entropy is that of ¾ and ¼."""
+def test_semantic_entropy_is_computed_on_the_masses_of_clusters() -> None:
+    """If two samples of ½ and ¼ share a meaning, and another has ¼, the entropy is the one of ¾ and ¼."""
     known = _answer_with_samples({"the Volga": 0.5, "The Volga.": 0.25, "Danube": 0.25})
     ((score, tokens),) = _score(SemanticEntropy(), known)
     expected = 0.75 * math.log(0.75) + 0.25 * math.log(0.25)
@@ -73,7 +63,7 @@ def test_samples_of_one_meaning_have_no_semantic_entropy() -> None:
 
 
 @pytest.mark.parametrize("baseline", [SelfEval(), PTrue()], ids=lambda baseline: baseline.name)
-def test_verdicts_are_those_of_a_question_asked_after_the_answer(
+def test_verdicts_match_a_question_asked_after_the_answer(
     baseline: Baseline, answered: AnsweredBatch
 ) -> None:
     """A full pass over prompt, answer and follow-up gives the same log P(" true") against " false", and the tokens."""
@@ -81,8 +71,8 @@ def test_verdicts_are_those_of_a_question_asked_after_the_answer(
     lm = prompting.aspire.answering_lm
     words = [int(lm.token_ids(word)[0]) for word in (" true", " false")]
     scores = _score(baseline, answered)
-    for place, (record, text) in enumerate(zip(answered.records, decoded.texts, strict=True)):
-        ideas = [sample.text for sample in answered.samples[place]]
+    for row, (record, text) in enumerate(zip(answered.records, decoded.texts, strict=True)):
+        ideas = [sample.text for sample in answered.samples[row]]
         shown = ["Some ideas that were brainstormed:", *ideas] if baseline.draws else []
         question = "Is the proposed answer true or false?"
         ids = prompting.encode_follow_up("\n".join([*shown, f"Proposed answer: {text}", question]))
@@ -91,9 +81,9 @@ def test_verdicts_are_those_of_a_question_asked_after_the_answer(
             mask = torch.ones(1, 1, len(ids), dtype=torch.bool)
             states, _ = lm.extend(again.states, lm.embed(ids)[None, None], mask)
             expected = lm.logits(states.hidden)[0, 0, words].log_softmax(-1)[0]
-        score, tokens = scores[place]
+        score, tokens = scores[row]
         assert score == pytest.approx(float(expected), abs=1e-4)
-        assert tokens == len(ids) + (answered.sampled_tokens[place] if baseline.draws else 0)
+        assert tokens == len(ids) + (answered.sampled_tokens[row] if baseline.draws else 0)
 
 
 def test_p_true_shows_as_many_samples_as_fit(answered: AnsweredBatch) -> None:
@@ -152,7 +142,7 @@ def test_samples_are_the_same_alone_and_in_a_batch(
         (alone,) = Suite(samples=4).answer_in_batches(
             prompting, answered.records[-1:], num_beams=3, max_new_tokens=6
         )
-    place = list(answered.records).index(alone.records[0])
+    row = list(answered.records).index(alone.records[0])
     assert [sample.text for sample in alone.samples[0]] == [
-        sample.text for sample in answered.samples[place]
+        sample.text for sample in answered.samples[row]
     ]

@@ -1,6 +1,6 @@
 """The handbook: 64 passages of an invented ferry cooperative and 512 questions on them, shipped with the package.
 
-`passages.jsonl` and `questions.jsonl` lie beside this file, with a README.md that describes their fields.
+`passages.jsonl` and `questions.jsonl` are next to this file, with a README.md that describes their fields.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Self-eval: the model is asked whether its answer is true, without having been trained to tell."""
+"""Self-eval: the model is asked whether its answer is true, although it was not trained to tell."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def compute_log_p_true(answered: AnsweredBatch, questions: Sequence[str]) -> lis
         answered.decoded.states, embeddings[:, None], mask[:, None]
     )
     logits = judge.word_logits(states.hidden)[:, 0]  # (batch, 2): true, false
-    compute_log_p_true = logits.log_softmax(-1)[:, 0]
+    log_p_true = logits.log_softmax(-1)[:, 0]  # (batch,)
     tokens = mask.sum(-1)
     return [
         ScoreWithCost(score, count)
-        for score, count in zip(compute_log_p_true.tolist(), tokens.tolist(), strict=True)
+        for score, count in zip(log_p_true.tolist(), tokens.tolist(), strict=True)
     ]

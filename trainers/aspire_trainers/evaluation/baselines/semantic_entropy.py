@@ -41,9 +41,9 @@ class SemanticEntropy:
         texts = [sample.text for sample in samples]
         clusters = np.array(cluster_answers(question, texts, self.entailment))
         log_likelihoods = np.array([sample.log_likelihood for sample in samples])
-        log_masses = np.array(
-            [logsumexp(log_likelihoods[clusters == c]) for c in range(clusters.max() + 1)]
-        )
+        log_masses = []
+        for cluster in range(clusters.max() + 1):
+            log_masses.append(logsumexp(log_likelihoods[clusters == cluster]))
         return float(entr(softmax(log_masses)).sum())
 
 

@@ -39,7 +39,7 @@ class Suite:
 
     @classmethod
     def cheap(cls) -> Suite:
-        """Return the baselines that draw nothing. P(True) is shown the beams."""
+        """Return the baselines that need no samples. P(True) is shown the beams."""
         return cls((Perplexity(), SelfEval(), PTrue()))
 
     @classmethod
@@ -63,18 +63,19 @@ class Suite:
         num_beams: int,
         max_new_tokens: int,
     ) -> Iterator[AnsweredBatch]:
-        """Answer the records in batches of few passages, and draw the samples on the states of the same prompts."""
+        """Answer the records in batches of few passages, and draw the samples from the states of the same prompts."""
         batches = group_by_context(records, _BATCH_SIZE, seed=0)
         for batch in split_by_tokens(batches, prompting.count_tokens, _TOKEN_BUDGET):
             decoded = prompting.decode(batch, k=num_beams, max_new_tokens=max_new_tokens)
             if self.samples:
-                samples = prompting.sample(
+                drawn = prompting.aspire.sample(
                     decoded.prompts,
                     n=self.samples,
                     max_new_tokens=max_new_tokens,
                     temperature=self.temperature,
                     seeds=[f"{self.seed}/{record.id}" for record in batch],
                 )
+                samples = [prompting.trim_answers(row) for row in drawn]
                 tokens = [_count_tokens(row) for row in samples]
             else:
                 samples = [_drop_repetitions(row) for row in decoded.beams]
@@ -85,8 +86,8 @@ class Suite:
         """Return every baseline's score of each answer, by the baseline's name."""
         columns = {baseline.name: baseline.score(answered) for baseline in self.baselines}
         rows: list[dict[str, ScoreWithCost]] = []
-        for place in range(len(answered.records)):
-            rows.append({name: column[place] for name, column in columns.items()})
+        for index in range(len(answered.records)):
+            rows.append({name: column[index] for name, column in columns.items()})
         return rows
 
 
