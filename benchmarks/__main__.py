@@ -19,6 +19,12 @@ _INTRODUCTION = """# Benchmarks
 Each benchmark compares our code with a plain way of doing the same. Both run in turn in one process, with SmolLM2-135M
 in float32. A line gives the median seconds of both, and the ratio as min / median / max over the pairs."""
 
+_OTHER_PAGES = """
+## The quality of the scores
+
+[Answers of large language models](real-answers.md), [the paper's table](paper-table.md) and [answers that argue for
+themselves](robustness.md) have benchmarks of their own."""
+
 
 def main(options: list[str]) -> None:
     """Print the page, with a section for each script."""
@@ -40,6 +46,7 @@ def main(options: list[str]) -> None:
         )
         print(f"\n## {title.rstrip('.')}\n\n{text}\n")
         print(f"```text\n{run.stdout.strip()}\n```", flush=True)
+    print(_OTHER_PAGES)
 
 
 if __name__ == "__main__":

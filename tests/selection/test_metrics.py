@@ -169,6 +169,20 @@ def test_the_interval_holds_the_value_and_repeats_under_its_seed() -> None:
     assert interval.low < narrow.low < narrow.high < interval.high
 
 
+def test_an_interval_draws_the_answers_to_a_question_together() -> None:
+    """Ten copies of each answer have the interval of the answers themselves if the copies are drawn together."""
+    rng = np.random.default_rng(8)
+    correct = rng.random(40) < 0.5
+    scores = rng.random(40) + correct
+    questions = [i // 10 for i in range(400)]
+    once = bootstrap_interval(auacc, scores, correct, resamples=50)
+    together = bootstrap_interval(
+        auacc, np.repeat(scores, 10), np.repeat(correct, 10), questions=questions, resamples=50
+    )
+    assert together.low == pytest.approx(once.low, abs=0.02)
+    assert together.high == pytest.approx(once.high, abs=0.02)
+
+
 def test_the_interval_of_an_accuracy_is_the_binomial_one() -> None:
     """The bootstrap of a mean of n = 400 at p = ½ is ± 1.96 · 0.025 wide."""
     correct = np.arange(400) % 2 == 0

@@ -85,7 +85,7 @@ def test_the_settings_survive_json() -> None:
         ),
         (
             '[correctness]\nmethod = "exact_match"\nthreshold = 0.5',
-            r"correctness\.threshold: .*exact_match has none",
+            r"correctness\.threshold: .*found one with exact_match",
         ),
     ],
 )

@@ -37,6 +37,7 @@ def bootstrap_interval(
     scores: ArrayLike,
     correct: ArrayLike,
     *,
+    questions: Sequence[Hashable] | None = None,
     resamples: int = 1000,
     seed: int = 0,
     level: float = 0.95,
@@ -49,6 +50,7 @@ def bootstrap_interval(
 
     Args:
         metric: a function of scores and correct, e.g. `auroc`.
+        questions: the question of each answer, if a question has several answers: they are drawn together.
         resamples: the number of resamples that the interval rests on, at least 1.
         seed: the seed of the draws.
         level: the share of resamples inside the interval, in (0, 1).
@@ -57,9 +59,11 @@ def bootstrap_interval(
         InputError: bad options, or the metric is undefined on the data or on nearly all resamples.
     """
     score, right = as_pair(scores, correct)
-    return _make_interval(
-        lambda index: metric(score[index], right[index]), score.size, resamples, seed, level
-    )
+
+    def measure(index: Counts) -> float:
+        return metric(score[index], right[index])
+
+    return _make_interval(measure, score.size, resamples, seed, level, questions)
 
 
 def bootstrap_difference(
