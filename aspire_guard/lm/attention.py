@@ -71,7 +71,8 @@ def attend_with_shared_heads(
     is_packed = attention_mask is not None and tokens <= _FEW_TOKENS and groups > 1
     if attention_mask is not None and is_packed:
         query = query.reshape(batch, -1, groups * tokens, head_dim)
-        attention_mask = attention_mask.repeat(1, 1, groups, 1)
+        if tokens > 1:  # else the heads share the mask of the token
+            attention_mask = attention_mask.repeat(1, 1, groups, 1)
     output = scaled_dot_product_attention(
         query,
         key,

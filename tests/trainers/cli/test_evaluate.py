@@ -196,7 +196,10 @@ def test_the_difference_to_another_evaluator_is_reported(
             ("--correctness", "no_such_module:right"),
             "to be importable, found ModuleNotFoundError: No module named",
         ),
-        (("--correctness", "exact_match", "--threshold", "0.5"), "found one with exact_match; fix it"),
+        (
+            ("--correctness", "exact_match", "--threshold", "0.5"),
+            "found one with exact_match; fix it",
+        ),
         (("--threshold", "0"), "greater than 0; fix it"),
         (("--correctness", "none.jsonl"), "none.jsonl: expected a JSONL file to read"),
         (
