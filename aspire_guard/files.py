@@ -6,13 +6,17 @@ import errno
 import os
 import shutil
 import tempfile
-import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
+from uuid import uuid4
 
 from pydantic import ValidationError
+
+# Nobody writes a single file for so long, in seconds.
+_LEFTOVER_AGE = 3600
 
 _NO_FOLDER_SYNC = (errno.EACCES, errno.EPERM, errno.EBADF, errno.EINVAL, errno.ENOTSUP)
 
@@ -27,8 +31,7 @@ def replace_file(path: Path) -> Iterator[Path]:
     """
     path = path.resolve()
     _remove_leftovers(path)
-    writer = f"{os.getpid()}-{threading.get_ident()}"
-    partial = path.parent / f".{path.name}.{writer}.partial"
+    partial = path.parent / f".{path.name}.{uuid4().hex}.partial"
     try:
         yield partial
         _sync(partial)
@@ -105,21 +108,14 @@ def _sync_folder(path: Path) -> None:
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Remove what killed writers of this machine have left beside a file: checkpoints are large."""
-    for partial in path.parent.glob(f".{escape(path.name)}.*-*.partial"):
-        process, _, _ = partial.name.removeprefix(f".{path.name}.").partition("-")
-        if process.isdecimal() and not _is_running(int(process)):
-            partial.unlink(missing_ok=True)
+    """Remove what killed writers have left next to a file: checkpoints are large.
 
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it is another user's
-        return True
-    return True
+    The age tells a leftover from the file of a writer at work, which may run on another machine.
+    """
+    for partial in path.parent.glob(f".{escape(path.name)}.*.partial"):
+        with suppress(FileNotFoundError):  # another writer has finished, or has removed it too
+            if time.time() - partial.stat().st_mtime > _LEFTOVER_AGE:
+                partial.unlink()
 
 
 def _sync(path: Path) -> None:

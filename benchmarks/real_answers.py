@@ -1,4 +1,4 @@
-"""How well an evaluator judges answers that large language models really gave, labelled by people.
+"""An evaluator's judgement of answers that large language models really gave, labelled by people.
 
 Run: `python benchmarks/real_answers.py --data FILE…`. A file is JSONL with an answer a line:
 

@@ -44,6 +44,17 @@ def test_several_writers_at_once_leave_one_whole_file(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["policy.json"]
 
 
+def test_leftovers_of_killed_writers_go_and_files_at_work_stay(tmp_path: Path) -> None:
+    """A writer may be at work on another machine, so only its age tells that a partial file is a leftover."""
+    old, new = tmp_path / ".policy.json.old.partial", tmp_path / ".policy.json.new.partial"
+    for partial in (old, new):
+        partial.write_text("half")
+    os.utime(old, (0, 0))
+    write_text(tmp_path / "policy.json", "whole")
+    assert not old.exists()
+    assert new.read_text() == "half"
+
+
 def test_a_link_stays_a_link(tmp_path: Path) -> None:
     """A policy that is linked into a folder is replaced where it lies."""
     target, link = tmp_path / "policy-v1.json", tmp_path / "policy.json"

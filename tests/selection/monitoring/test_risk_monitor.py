@@ -249,7 +249,7 @@ def test_a_torn_write_leaves_the_last_whole_state(tmp_path: Path) -> None:
     """The remains of a killed write lie next to the file and are never read."""
     path = tmp_path / "monitor.json"
     whole = _monitor(path).record
-    (tmp_path / ".monitor.json.99999999-1.partial").write_text('{"schema_version": 1, "del')
+    (tmp_path / ".monitor.json.0.partial").write_text('{"schema_version": 1, "del')
     monitor = RiskMonitor.load(path)
     assert monitor.record == whole
     monitor.observe_labels([True])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -150,9 +151,9 @@ def test_a_run_killed_while_it_saves_ignores_the_half_written_file(tmp_path: Pat
     """An incomplete file next to the checkpoint is overwritten, and never read."""
     through = _train(tmp_path / "through")
     (tmp_path / "killed").mkdir()
-    (tmp_path / "killed" / ".stage.safetensors.99999999-1.partial").write_bytes(
-        b"half a checkpoint"
-    )
+    leftover = tmp_path / "killed" / ".stage.safetensors.0.partial"
+    leftover.write_bytes(b"half a checkpoint")
+    os.utime(leftover, (0, 0))
     adapter = _make_adapter()
     _make_trainer(adapter, tmp_path / "killed").run()
     assert torch.equal(adapter.weight, through)
