@@ -138,10 +138,11 @@ class AspireGuard(RunnableSerializable[Any, Any]):
 
         With `release="sentence"` each sentence leaves as soon as it is accepted.
         """
+        run = self._make_run(_select_output, kwargs)
         if not self._streams_sentences:
-            yield self.invoke(input, config, **kwargs)
+            yield from run.stream(input, ensure_config(config))
             return
-        sentences = SentenceStream(self._make_run(_select_output, kwargs))
+        sentences = SentenceStream(run)
         with sanitize_raised_error():
             yield from sentences.stream(input, ensure_config(config))
 
@@ -149,10 +150,13 @@ class AspireGuard(RunnableSerializable[Any, Any]):
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[Any]:
         """Stream asynchronously, with scoring in a thread off the event loop; see `stream`."""
+        run = self._make_run(_select_output, kwargs)
         if not self._streams_sentences:
-            yield await self.ainvoke(input, config, **kwargs)
+            async with aclosing(run.astream(input, ensure_config(config))) as outputs:
+                async for output in outputs:
+                    yield output
             return
-        sentences = SentenceStream(self._make_run(_select_output, kwargs))
+        sentences = SentenceStream(run)
         with sanitize_raised_error():
             async with aclosing(sentences.astream(input, ensure_config(config))) as pieces:
                 async for piece in pieces:

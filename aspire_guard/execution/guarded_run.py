@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterator,
+    Sequence,
+)
 from contextlib import ExitStack
 from contextvars import copy_context
 from dataclasses import dataclass, field
@@ -94,6 +101,48 @@ class GuardedRun:
             for call, outcome in zip(calls, outcomes, strict=True)
         ]
 
+    def stream(self, input: Any, config: RunnableConfig) -> Iterator[Any]:
+        """Run the chain over one input, and yield the selected result while the guard's run is open.
+
+        Streams of events report only what is yielded until the run ends.
+        """
+        call = self._start(input, config)
+        result: Any = None
+        try:
+            (outcome,) = self._drive([call])
+            result = self._select_result(call, outcome)
+            pieces = iter([result])
+            for handler in find_stream_handlers(call.run):
+                pieces = handler.tap_output_iter(call.run.run_id, pieces)
+            yield from pieces
+        except GeneratorExit:  # the caller has the result, and does not wait for the end
+            call.run.on_chain_end(result)
+            raise
+        except BaseException as error:
+            call.run.on_chain_error(error)
+            raise
+        call.run.on_chain_end(result)
+
+    async def astream(self, input: Any, config: RunnableConfig) -> AsyncGenerator[Any, None]:
+        """Stream asynchronously, with the evaluator in a thread off the event loop; see `stream`."""
+        call = await self._astart(input, config)
+        result: Any = None
+        try:
+            (outcome,) = await self._adrive([call])
+            result = await self._aselect_result(call, outcome)
+            pieces = _yield_once(result)
+            for handler in find_stream_handlers(call.run):
+                pieces = handler.tap_output_aiter(call.run.run_id, pieces)
+            async for piece in pieces:
+                yield piece
+        except GeneratorExit:
+            await call.run.on_chain_end(result)
+            raise
+        except BaseException as error:
+            await call.run.on_chain_error(error)
+            raise
+        await call.run.on_chain_end(result)
+
     def decide(self, call: GuardedCall[CallbackManagerForChainRun], generated: ChainRan) -> Outcome:
         """Score and route an output that the chain has given already.
 
@@ -184,33 +233,45 @@ class GuardedRun:
         self, call: GuardedCall[CallbackManagerForChainRun], outcome: Outcome | Exception
     ) -> Any:
         """End the run of a call, and return its result or its error."""
-        run = call.run
         try:
-            decided = _raise_if_error(outcome)
-            result = self.select_result(decided)
-            if decided.verdict is not None and call.has_listeners:
-                verdict = decided.verdict.model_dump(mode="json")
-                run.get_child().on_custom_event(VERDICT_EVENT, verdict, run_id=run.run_id)
+            result = self._select_result(call, outcome)
         except Exception as error:
-            run.on_chain_error(error)
+            call.run.on_chain_error(error)
             return error
-        run.on_chain_end(result)
+        call.run.on_chain_end(result)
         return result
 
     async def _afinish(
         self, call: GuardedCall[AsyncCallbackManagerForChainRun], outcome: Outcome | Exception
     ) -> Any:
-        run = call.run
         try:
-            decided = _raise_if_error(outcome)
-            result = self.select_result(decided)
-            if decided.verdict is not None and call.has_listeners:
-                verdict = decided.verdict.model_dump(mode="json")
-                await run.get_child().on_custom_event(VERDICT_EVENT, verdict, run_id=run.run_id)
+            result = await self._aselect_result(call, outcome)
         except Exception as error:
-            await run.on_chain_error(error)
+            await call.run.on_chain_error(error)
             return error
-        await run.on_chain_end(result)
+        await call.run.on_chain_end(result)
+        return result
+
+    def _select_result(
+        self, call: GuardedCall[CallbackManagerForChainRun], outcome: Outcome | Exception
+    ) -> Any:
+        """Report the verdict of a call, and return its result or raise its error."""
+        decided = _raise_if_error(outcome)
+        result = self.select_result(decided)
+        if decided.verdict is not None and call.has_listeners:
+            verdict = decided.verdict.model_dump(mode="json")
+            call.run.get_child().on_custom_event(VERDICT_EVENT, verdict, run_id=call.run.run_id)
+        return result
+
+    async def _aselect_result(
+        self, call: GuardedCall[AsyncCallbackManagerForChainRun], outcome: Outcome | Exception
+    ) -> Any:
+        decided = _raise_if_error(outcome)
+        result = self.select_result(decided)
+        if decided.verdict is not None and call.has_listeners:
+            verdict = decided.verdict.model_dump(mode="json")
+            child = call.run.get_child()
+            await child.on_custom_event(VERDICT_EVENT, verdict, run_id=call.run.run_id)
         return result
 
 
@@ -273,6 +334,17 @@ class _Steps:
         self._open_context.close()
         self._ambient_config = ambient_config
         self.context = self._open_context.enter_context(set_config_context(ambient_config))
+
+
+def find_stream_handlers(
+    run: CallbackManagerForChainRun | AsyncCallbackManagerForChainRun,
+) -> list[Any]:
+    """Find the handlers that are shown the chunks of a run, as LangChain's own runnables do."""
+    return [handler for handler in run.handlers if hasattr(handler, "tap_output_iter")]
+
+
+async def _yield_once(result: Any) -> AsyncIterator[Any]:
+    yield result
 
 
 def _raise_if_error(outcome: Outcome | Exception) -> Outcome:

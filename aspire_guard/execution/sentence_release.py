@@ -7,17 +7,17 @@ stay released.
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, closing
 from contextvars import Context
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from time import perf_counter
 from typing import Any
 
 from langchain_core.callbacks import adispatch_custom_event, dispatch_custom_event
 from langchain_core.messages import AIMessageChunk
+from langchain_core.messages.ai import add_ai_message_chunks
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import (
     get_async_callback_manager_for_config,
@@ -28,9 +28,15 @@ from langchain_core.runnables.config import (
 from langchain_core.runnables.utils import coro_with_context
 
 from aspire_guard.evaluators.protocol import Evaluator, IncrementalEvaluator, is_incremental
-from aspire_guard.exchange import Exchange, get_message_text
+from aspire_guard.exchange import Exchange
 from aspire_guard.execution.effect_runner import CHAIN_TAG, GuardedCall
-from aspire_guard.execution.guarded_run import VERDICT_EVENT, GuardedRun
+from aspire_guard.execution.guarded_run import (
+    VERDICT_EVENT,
+    GuardedRun,
+    find_stream_handlers,
+)
+from aspire_guard.execution.held_answer import HeldAnswer
+from aspire_guard.langgraph_compat import is_interrupt
 from aspire_guard.routing.abstain import attach_verdict
 from aspire_guard.routing.bands import ResolvedBands
 from aspire_guard.routing.decision_log import decide_by_score
@@ -39,10 +45,6 @@ from aspire_guard.routing.routes import Abstain
 from aspire_guard.routing.scoring import ScoringResult, score_exchanges
 from aspire_guard.timeouts import run_in_scoring_thread
 from aspire_guard.verdict import Score, Verdict
-
-# A mark that ends a sentence, with the quotes and brackets after it. A full stop may be a decimal
-# point, so it counts only once white space follows.
-SENTENCE_END = re.compile(r"[.!?][\"'”’)\]]*(?=\s)|[。！？][”’」』）]*")
 
 _MISSING = object()
 
@@ -65,37 +67,37 @@ class SentenceStream:
         run_id, name = config.pop("run_id", None), config.get("run_name") or self.run.name
         manager = get_callback_manager_for_config(config)
         run = manager.on_chain_start(None, input, name=name, run_id=run_id)
-        output: Any = None
+        released: list[Any] = []
         try:
             pieces: Iterator[Any] = self._stream_pieces(input, config, run)
-            for handler in _find_stream_handlers(run):
+            for handler in find_stream_handlers(run):
                 pieces = handler.tap_output_iter(run.run_id, pieces)
             for piece in pieces:
-                output = piece if output is None else output + piece
+                released.append(piece)
                 yield piece
         except BaseException as error:
             run.on_chain_error(error)
             raise
-        run.on_chain_end(output)
+        run.on_chain_end(_add_pieces(released))
 
     async def astream(self, input: Any, config: RunnableConfig) -> AsyncGenerator[Any, None]:
         """Stream asynchronously, with the evaluator in a thread off the event loop; see `stream`."""
         run_id, name = config.pop("run_id", None), config.get("run_name") or self.run.name
         manager = get_async_callback_manager_for_config(config)
         run = await manager.on_chain_start(None, input, name=name, run_id=run_id)
-        output: Any = None
+        released: list[Any] = []
         try:
             async with aclosing(self._astream_pieces(input, config, run)) as untapped:
                 pieces: AsyncIterator[Any] = untapped
-                for handler in _find_stream_handlers(run):
+                for handler in find_stream_handlers(run):
                     pieces = handler.tap_output_aiter(run.run_id, pieces)
                 async for piece in pieces:
-                    output = piece if output is None else output + piece
+                    released.append(piece)
                     yield piece
         except BaseException as error:
             await run.on_chain_error(error)
             raise
-        await run.on_chain_end(output)
+        await run.on_chain_end(_add_pieces(released))
 
     def _stream_pieces(self, input: Any, config: RunnableConfig, run: Any) -> Iterator[Any]:
         """Stream the released sentences, then the end of the answer, and report the verdict."""
@@ -150,12 +152,12 @@ class SentenceStream:
                 while (chunk := context.run(next, chunks, _MISSING)) is not _MISSING:
                     piece = gate.hold_back(chunk)
                     if piece and context.run(gate.try_release, piece):
-                        yield gate.make_chunk(piece)
+                        yield gate.release(piece)
                     if gate.can_stop_chain:
                         break
             rest = gate.get_unjudged_rest()
             if rest is not None and context.run(gate.try_release, rest):
-                yield gate.make_chunk(rest)
+                yield gate.release(rest)
 
     async def _astream_sentences(self, gate: _Gate) -> AsyncGenerator[Any, None]:
         chain, config = self.run.chain, gate.call.step_config
@@ -165,12 +167,12 @@ class SentenceStream:
                 while (chunk := await _get_next(chunks, context)) is not _MISSING:
                     piece = gate.hold_back(chunk)
                     if piece and await _atry_release(gate, piece, context):
-                        yield gate.make_chunk(piece)
+                        yield gate.release(piece)
                     if gate.can_stop_chain:
                         break
             rest = gate.get_unjudged_rest()
             if rest is not None and await _atry_release(gate, rest, context):
-                yield gate.make_chunk(rest)
+                yield gate.release(rest)
 
 
 async def _atry_release(gate: _Gate, piece: str, context: Context) -> bool:
@@ -186,11 +188,6 @@ async def _get_next(chunks: Any, context: Context) -> Any:
         return await anext(chunks, _MISSING)
 
     return await coro_with_context(get_next(), context, create_task=True)
-
-
-def _find_stream_handlers(run: Any) -> list[Any]:
-    """Find the handlers that are shown the chunks of a run, as LangChain's own runnables do."""
-    return [handler for handler in run.handlers if hasattr(handler, "tap_output_iter")]
 
 
 class _Gate:
@@ -210,10 +207,8 @@ class _Gate:
         self._run = run
         self._evaluator = evaluator
         self._group = run.policy.find_group(call.config.get("metadata", {}))
-        self._held_text = ""
+        self._held = HeldAnswer()
         self._released_text = ""
-        # The sum of the message chunks without their texts, or None if the chunks are strings.
-        self._message: AIMessageChunk | None = None
         # The sum of the chunks from the first on that is neither a string nor a message.
         self._non_text: Any = _MISSING
         self.score_next_piece: Callable[[str], Score] | None = None
@@ -223,16 +218,8 @@ class _Gate:
         if not self.is_text or not isinstance(chunk, str | AIMessageChunk):
             self._non_text = chunk if self.is_text else _add_chunks(self._non_text, chunk)
             return ""
-        if isinstance(chunk, AIMessageChunk):
-            self._held_text += get_message_text(chunk)
-            without_text = chunk.model_copy(update={"content": ""})
-            self._message = without_text if self._message is None else self._message + without_text
-        else:
-            self._held_text += chunk
-        if self._is_cut or self._calls_tools:
-            return ""
-        ends = [match.end() for match in SENTENCE_END.finditer(self._held_text)]
-        return self._held_text[: ends[-1]] if ends else ""
+        self._held.add(chunk)
+        return "" if self._is_cut or self._held.has_tool_calls else self._held.find_finished()
 
     def try_release(self, piece: str) -> bool:
         """Score the answer up to the end of a piece, and release the piece if the score allows it.
@@ -254,8 +241,11 @@ class _Gate:
         if not self.verdict.accepted:
             return False
         self._released_text += piece
-        self._held_text = self._held_text[len(piece) :]
         return True
+
+    def release(self, piece: str) -> Any:
+        """Return an accepted piece as a chunk of the chain's type, and hold it back no longer."""
+        return self._make_chunk(self._held.take(len(piece)))
 
     def _score(self, piece: str) -> ScoringResult:
         answer = self._released_text + piece
@@ -270,33 +260,49 @@ class _Gate:
         """Return the text to score when the chain has ended, or None if there is no such text."""
         if not self.is_text or self._is_cut or self._calls_tools:
             return None
-        if self._released_text and not self._held_text.strip():
+        if self._released_text and not self._held.text.strip():
             return None
-        return self._held_text
+        return self._held.text
 
     def make_ending(self) -> Iterator[Any]:
         """Make the chunks after the last released sentence.
 
-        A message that calls tools ends with all that was held back. An answer ends with the
-        abstention if it was cut, and a message with its token counts and the verdict.
+        A message that calls tools ends with all that was held back. An answer ends with the white
+        space after it, or with the abstention if it was cut. A message then ends with the verdict and
+        its token counts, and if all of it was accepted, with all that its chunks carried beside text.
         """
-        if self._message is not None and self._calls_tools:
+        if self._calls_tools:
             self.verdict = None  # a message that calls tools is not an answer, so it has no verdict
-            yield self._message.model_copy(update={"content": self._held_text})
+            held = self._held.take(len(self._held.text))
+            yield self._message.model_copy(update={"content": self._add_blocks(held)})
             return
         if self._is_cut:
-            yield self.make_chunk(self._make_abstention())
-        if self._message is not None:
+            yield self._make_chunk(self._make_abstention())
+        elif self._held.text:
+            yield self.release(self._held.text)
+        if self._held.is_message:
             assert self.verdict is not None
-            token_counts = self._message.usage_metadata
-            end = AIMessageChunk(content="", id=self._message.id, usage_metadata=token_counts)
-            yield attach_verdict(end, self.verdict)
+            yield attach_verdict(self._make_end_of_message(), self.verdict)
 
-    def make_chunk(self, text: str) -> Any:
+    def _make_end_of_message(self) -> AIMessageChunk:
+        message = self._message
+        if self._is_cut:
+            return AIMessageChunk(content="", id=message.id, usage_metadata=message.usage_metadata)
+        return message
+
+    def _add_blocks(self, held: str | list[Any]) -> str | list[Any]:
+        """Add the blocks of the message that are not text to the text that was held back."""
+        blocks = self._message.content
+        if not isinstance(blocks, list):
+            return held
+        texts = held if isinstance(held, list) else [held]
+        return [*filter(None, texts), *blocks]
+
+    def _make_chunk(self, content: str | list[Any]) -> Any:
         """Make a chunk of the chain's type."""
-        if self._message is None:
-            return text
-        return AIMessageChunk(content=text, id=self._message.id)
+        if self._held.is_message:
+            return AIMessageChunk(content=content, id=self._held.id)
+        return content
 
     def make_generated(self, started: float) -> ChainRan:
         """Make the result of a chain whose output is not text and can only be judged as a whole.
@@ -314,16 +320,21 @@ class _Gate:
     @property
     def can_stop_chain(self) -> bool:
         """True if a text fell short. A message that fell short may still turn out to call tools."""
-        return self._is_cut and self._message is None
+        return self._is_cut and not self._held.is_message
 
     @property
     def _is_cut(self) -> bool:
         return self.verdict is not None and not self.verdict.accepted
 
+    @cached_property
+    def _message(self) -> AIMessageChunk:
+        """The message without its text, once the chain has ended."""
+        return self._held.make_message()
+
     @property
     def _calls_tools(self) -> bool:
         # A call that can't be parsed does not count, just as in a message that is not streamed.
-        return self._message is not None and bool(self._message.tool_calls)
+        return self._held.has_tool_calls and bool(self._message.tool_calls)
 
     @property
     def _bands(self) -> ResolvedBands:
@@ -334,8 +345,16 @@ class _Gate:
         routes = self._bands.find_routes(self.verdict.score)
         abstentions = [route for route in routes if isinstance(route, Abstain)]
         message = abstentions[0].message if abstentions else self._run.policy.abstention
-        text = message if isinstance(message, str) else message(self.verdict)
-        return f" {text}" if self._released_text else text
+        if not isinstance(message, str):
+            try:
+                message = message(self.verdict)
+            except Exception as error:
+                if is_interrupt(error):
+                    raise
+                message = self._run.policy.abstention
+                failure = f"the abstention's function raised {type(error).__name__}"
+                self.verdict = self.verdict.model_copy(update={"error": failure})
+        return f" {message}" if self._released_text else message
 
 
 @dataclass
@@ -368,3 +387,12 @@ def _add_chunks(output: Any, chunk: Any) -> Any:
         return output + chunk
     except TypeError:
         return chunk
+
+
+def _add_pieces(pieces: Sequence[Any]) -> Any:
+    """Add the pieces that have left to one output, or return None if there are none."""
+    if pieces and all(isinstance(piece, str) for piece in pieces):
+        return "".join(pieces)
+    if pieces and all(isinstance(piece, AIMessageChunk) for piece in pieces):
+        return add_ai_message_chunks(*pieces)
+    return pieces[-1] if pieces else None

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from contextlib import aclosing, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langchain_core.runnables.config import ensure_config
 
 from aspire_guard.errors import EvaluationError
 from aspire_guard.exchange import Exchange
 from aspire_guard.execution.guarded_run import GuardedRun
+from aspire_guard.guard import AspireGuard
 from aspire_guard.review.item import Decision, ReviewItem
 from aspire_guard.review.queue import ReviewQueue
 from aspire_guard.routing.flow import Outcome
@@ -255,3 +258,61 @@ def test_sync_is_async_is_batch(name: str, tmp_path: Path) -> None:
         assert (None if verdict is None else verdict.route) == path.route
         seen.append(drop_run_details(verdict))
     assert seen[1:] == seen[:1] * 3
+
+
+@pytest.mark.parametrize(
+    ("confidence", "shown"), [(1.0, "Ada."), (0.0, "I can't answer this question.")]
+)
+def test_events_show_the_decided_output_as_a_chunk_of_the_guard(
+    confidence: float, shown: str
+) -> None:
+    """astream_events reports the decided output as the one chunk of the guard's run, then its end."""
+    guard = AspireGuard(RunnableLambda(lambda _: "Ada."), evaluator=ConstantEvaluator(confidence))
+
+    async def collect_events() -> list[Any]:
+        return [event async for event in guard.astream_events("Who?", version="v2")]
+
+    events = asyncio.run(collect_events())
+    of_guard = [
+        (event["event"], event["data"]) for event in events if event["name"] == "AspireGuard"
+    ]
+    assert of_guard == [
+        ("on_chain_start", {"input": "Who?"}),
+        ("on_chain_stream", {"chunk": shown}),
+        ("on_chain_end", {"output": shown}),
+    ]
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_a_stream_reports_its_end_or_its_error_once(way: str) -> None:
+    """A tracer sees the end of a stream that is left midway, and the error of one that fails."""
+    ends: list[Any] = []
+
+    class Tracer(BaseCallbackHandler):
+        def on_chain_end(self, outputs: Any, *, parent_run_id: Any = None, **kwargs: Any) -> None:
+            ends.append(outputs)
+
+        def on_chain_error(self, error: BaseException, **kwargs: Any) -> None:
+            ends.append(type(error))
+
+    def stream_first(chain: Any) -> None:
+        guard = AspireGuard(chain, evaluator=ConstantEvaluator(1.0))
+
+        async def first() -> None:
+            stream: Any = guard.astream("Who?", {"callbacks": [Tracer()]})
+            async with aclosing(stream):
+                await anext(stream)
+
+        if way == "async":
+            asyncio.run(first())
+        else:
+            stream: Any = guard.stream("Who?", {"callbacks": [Tracer()]})
+            with closing(stream):
+                next(stream)
+
+    stream_first(RunnableLambda(lambda _: "Ada."))
+    assert ends == ["Ada.", "Ada."]
+    ends.clear()
+    with pytest.raises(ZeroDivisionError):
+        stream_first(RunnableLambda(lambda _: 1 / 0))
+    assert ends == [ZeroDivisionError, ZeroDivisionError]

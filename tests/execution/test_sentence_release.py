@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.messages import AIMessage, AIMessageChunk, ai
+from langchain_core.messages.ai import add_ai_message_chunks
 from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.outputs import ChatGenerationChunk
-from langchain_core.runnables import Runnable, RunnableLambda
+from langchain_core.runnables import Runnable, RunnableGenerator, RunnableLambda
+from langchain_core.utils.json import parse_partial_json
 
 from aspire_guard.errors import EvaluationError
 from aspire_guard.exchange import Exchange
-from aspire_guard.execution.sentence_release import SENTENCE_END
 from aspire_guard.guard import AspireGuard
 from aspire_guard.routing.policy import RoutingPolicy
-from aspire_guard.routing.routes import Timeouts
+from aspire_guard.routing.routes import Abstain, Timeouts
 from aspire_guard.testing import ConstantEvaluator, ScriptedChatModel, tiny_evaluator
 
 ANSWER = "Ada keeps it. It is 3.5 m long. Zanq."
@@ -42,6 +44,17 @@ def collect_chunks(
 
 def guard_by_sentence(chain: Any, evaluator: Any, **options: Any) -> AspireGuard:
     return AspireGuard(chain, evaluator=evaluator, release="sentence", **options)
+
+
+def stream_of(*chunks: AIMessageChunk) -> Runnable[Any, Any]:
+    def transform(asked: Iterator[Any]) -> Iterator[AIMessageChunk]:
+        yield from chunks
+
+    async def atransform(asked: AsyncIterator[Any]) -> AsyncIterator[AIMessageChunk]:
+        for chunk in chunks:
+            yield chunk
+
+    return RunnableGenerator(transform, atransform)
 
 
 class Listener(BaseCallbackHandler):
@@ -75,21 +88,6 @@ class Garbling(ScriptedChatModel):
     def _garbled(self) -> ChatGenerationChunk:
         call = tool_call_chunk(name="look_up", args="no JSON", id="1", index=0)
         return ChatGenerationChunk(message=AIMessageChunk(content="", tool_call_chunks=[call]))
-
-
-@pytest.mark.parametrize(
-    ("text", "ends"),
-    [
-        ("One. Two! Three? Four", [4, 9, 16]),
-        ('He said "no." Then', [13]),
-        ("3.5 m. No", [6]),
-        ("The end.", []),
-        ("一。二！「三？」四", [2, 4, 8]),
-    ],
-)
-def test_where_a_sentence_ends(text: str, ends: list[int]) -> None:
-    """A sentence ends at its mark and the closing quotes after it, but not at a decimal point."""
-    assert [found.end() for found in SENTENCE_END.finditer(text)] == ends
 
 
 @SYNC_AND_ASYNC
@@ -166,6 +164,115 @@ def test_a_call_that_cannot_be_read_is_none(way: str) -> None:
     assert not any(chunk.tool_call_chunks for chunk in chunks)
 
 
+@SYNC_AND_ASYNC
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Dr. Lund",
+        "It belongs to the U.S. Navy",
+        "At St. Mary's pier.",
+        "1. At the pier",
+        "Prof. J. R. Lund et al.",
+        "# Place\nAt the pier",
+        "他来了。",
+    ],
+)
+def test_a_sentence_is_never_judged_in_parts(way: str, answer: str) -> None:
+    """An answer of one sentence is judged once, so it leaves as a stream if it leaves as a whole."""
+    confident_of_the_whole = ConstantEvaluator(lambda exchange: float(exchange.answer == answer))
+    letters = stream_of(*(AIMessageChunk(content=letter) for letter in answer))
+    chunks = collect_chunks(guard_by_sentence(letters, confident_of_the_whole), way)
+    assert [chunk.content for chunk in chunks] == [answer, ""]
+
+
+@SYNC_AND_ASYNC
+def test_white_space_at_the_end_is_no_sentence(way: str) -> None:
+    """White space after the last sentence leaves with it, and is not scored again."""
+    chain = ScriptedChatModel("Ada keeps it. Yes she does. \n") | StrOutputParser()
+    chunks = collect_chunks(guard_by_sentence(chain, ConstantEvaluator(1.0)), way)
+    assert chunks == ["Ada keeps it.", " Yes she does. \n"]
+
+
+THOUGHT = {"type": "reasoning", "reasoning": "The ledger says Zanq.", "index": 0}
+CITATION = {"type": "citation", "url": "https://a.example/ledger"}
+CITED = [
+    AIMessageChunk(content=[THOUGHT], id="answer"),
+    *(
+        AIMessageChunk(content=[{"type": "text", "text": word, "index": 1}], id="answer")
+        for word in ["Ada", " keeps it.", " It is", " hers. Zanq"]
+    ),
+    AIMessageChunk(
+        content=[{"type": "text", "text": ".", "annotations": [CITATION], "index": 1}],
+        id="answer",
+        additional_kwargs={"refusal": "Zanq"},
+    ),
+    AIMessageChunk(
+        content="",
+        id="answer",
+        response_metadata={"finish_reason": "stop"},
+        usage_metadata={"input_tokens": 3, "output_tokens": 5, "total_tokens": 8},
+        chunk_position="last",
+    ),
+]
+
+
+@SYNC_AND_ASYNC
+def test_an_accepted_stream_keeps_what_its_chunks_carry(way: str) -> None:
+    """Citations, reasoning, the finish reason and other metadata are those of the unguarded stream."""
+    chunks = collect_chunks(guard_by_sentence(stream_of(*CITED), ConstantEvaluator(1.0)), way)
+    guarded, bare = add_ai_message_chunks(*chunks), add_ai_message_chunks(*CITED)
+    assert [str(chunk.text) for chunk in chunks] == ["Ada keeps it.", " It is hers.", " Zanq.", ""]
+    assert guarded.text == bare.text
+    by_type = {block["type"]: block for block in guarded.content if isinstance(block, dict)}
+    assert by_type["reasoning"] == THOUGHT
+    assert by_type["text"]["annotations"] == [CITATION]
+    assert len(guarded.content) == 2
+    assert guarded.response_metadata.pop("aspire_guard")["accepted"]
+    assert guarded.response_metadata == {"finish_reason": "stop"}
+    assert (guarded.additional_kwargs, guarded.usage_metadata, guarded.id) == (
+        {"refusal": "Zanq"},
+        bare.usage_metadata,
+        "answer",
+    )
+
+
+@SYNC_AND_ASYNC
+def test_a_cut_stream_carries_nothing_of_what_was_rejected(way: str) -> None:
+    """Reasoning, citations and metadata may state the sentence that fell short, so they stay inside."""
+    chunks = collect_chunks(guard_by_sentence(stream_of(*CITED), DOUBTS_THE_END), way)
+    assert "".join(str(chunk.text) for chunk in chunks) == f"Ada keeps it. It is hers. {ABSTENTION}"
+    assert not any(shown in repr(chunks) for shown in ("Zanq", "ledger", "finish_reason"))
+    assert add_ai_message_chunks(*chunks).usage_metadata == CITED[-1].usage_metadata
+
+
+@SYNC_AND_ASYNC
+def test_a_long_tool_call_is_not_parsed_at_each_chunk(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The characters that are parsed grow with the length of a streamed tool call, not with its square."""
+    arguments = json.dumps({"text": "x" * 20_000})
+    parts = [arguments[start : start + 10] for start in range(0, len(arguments), 10)]
+    chunks = [
+        AIMessageChunk(
+            content="",
+            tool_call_chunks=[tool_call_chunk(name=None, args=part, id=None, index=0)],
+        )
+        for part in parts
+    ]
+    begin = tool_call_chunk(name="look_up", args="", id="1", index=0)
+    chain = stream_of(AIMessageChunk(content="", tool_call_chunks=[begin]), *chunks)
+    parsed: list[int] = []
+
+    def count(text: str, **options: Any) -> Any:
+        parsed.append(len(text))
+        return parse_partial_json(text, **options)
+
+    monkeypatch.setattr(ai, "parse_partial_json", count)
+    (chunk,) = collect_chunks(guard_by_sentence(chain, ConstantEvaluator(0.0)), way)
+    assert chunk.tool_calls[0]["args"] == {"text": "x" * 20_000}
+    assert sum(parsed) < 4 * len(arguments)
+
+
 @pytest.mark.parametrize(
     ("chain", "way", "ends"),
     [(TEXT, "async", False), (MODEL, "async", True), (MODEL, "sync", True)],
@@ -189,6 +296,21 @@ def test_an_evaluator_that_fails_cuts_the_stream_or_raises(way: str) -> None:
     assert collect_chunks(guard_by_sentence(TEXT, broken), way) == [ABSTENTION]
     with pytest.raises(EvaluationError):
         collect_chunks(guard_by_sentence(TEXT, broken, policy=RoutingPolicy(on_error="raise")), way)
+
+
+@SYNC_AND_ASYNC
+def test_an_abstention_whose_function_raises_is_the_usual_one(way: str) -> None:
+    """A function of an Abstain route that raises ends the stream with the policy's abstention."""
+
+    def fail(verdict: Any) -> str:
+        raise ZeroDivisionError
+
+    policy = RoutingPolicy(otherwise=[Abstain(fail)])
+    listener = Listener()
+    guard = guard_by_sentence(TEXT, DOUBTS_THE_END, policy=policy)
+    chunks = collect_chunks(guard, way, config={"callbacks": [listener]})
+    assert chunks[-1] == f" {ABSTENTION}"
+    assert "ZeroDivisionError" in listener.verdicts[0]["error"]
 
 
 def test_only_what_is_released_is_in_the_events() -> None:
