@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -10,16 +10,16 @@ from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializa
 from langchain_core.runnables.base import RunnableLike, coerce_to_runnable
 from langchain_core.runnables.config import ensure_config, get_config_list
 from langchain_core.runnables.utils import ConfigurableFieldSpec, get_unique_config_specs
-from langchain_core.utils.pydantic import TypeBaseModel
+from langchain_core.utils.pydantic import TypeBaseModel, create_model_v2
 from pydantic import ConfigDict
 
 from aspire_guard.errors import ExchangeError
 from aspire_guard.evaluators.protocol import Evaluator
 from aspire_guard.exchange import ExchangeReader, FieldReader
 from aspire_guard.execution.guarded_run import GuardedRun, SelectResult
+from aspire_guard.execution.pausable import PausableRunnable
 from aspire_guard.execution.sanitized_errors import sanitize_raised_error
 from aspire_guard.execution.sentence_release import SentenceStream
-from aspire_guard.execution.with_fallbacks import GuardWithFallbacks
 from aspire_guard.langgraph_compat import has_graph
 from aspire_guard.routing.flow import Outcome
 from aspire_guard.routing.policy import RoutingPolicy
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 DEFAULT_POLICY = RoutingPolicy()
 
 
-class AspireGuard(RunnableSerializable[Any, Any]):
+class AspireGuard(PausableRunnable, RunnableSerializable[Any, Any]):
     """A wrapper around a chain that releases only the answers that the evaluator is confident of.
 
     The input and output types are the chain's. An AIMessage carries the verdict in
@@ -162,15 +162,6 @@ class AspireGuard(RunnableSerializable[Any, Any]):
                 async for piece in pieces:
                     yield piece
 
-    def with_fallbacks(
-        self, fallbacks: Sequence[Runnable[Any, Any]], **options: Any
-    ) -> GuardWithFallbacks:
-        """Add runnables to ask if the guard raises.
-
-        An interrupt of a graph inside the guard is not a failure, and pauses the graph.
-        """
-        return GuardWithFallbacks.from_langchain(self, super().with_fallbacks(fallbacks, **options))
-
     def judge(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Verdict:
         """Run the chain, and return the verdict on its answer.
 
@@ -261,7 +252,11 @@ class AspireGuard(RunnableSerializable[Any, Any]):
             return super().get_graph(config)
         guard = graph.add_node(self)
         graph.add_edge(last_step, guard)
-        graph.add_edge(guard, graph.add_node(self.get_output_schema(config)))
+        try:
+            output_schema = self.get_output_schema(config)
+        except TypeError:  # the chain does not tell its output type, as in LangChain's own graphs
+            output_schema = create_model_v2(self.get_name("Output"))
+        graph.add_edge(guard, graph.add_node(output_schema))
         return graph
 
     @property

@@ -119,6 +119,12 @@ class RoutingPolicy(BaseModel):
         runnables = [route.runnable for route in routes if isinstance(route, Fallback)]
         return tuple({id(runnable): runnable for runnable in runnables}.values())
 
+    @property
+    def review_queues(self) -> tuple[Any, ...]:
+        """The queue of each review, in the order of the bands."""
+        routes = [route for _, routes in self._starts_and_routes for route in routes]
+        return tuple(route.queue for route in routes if isinstance(route, HumanReview))
+
     def find_group(self, metadata: Mapping[str, Any]) -> str | None:
         """Return the group that a config's metadata names, or None if it names no group."""
         if self.group_by is None:

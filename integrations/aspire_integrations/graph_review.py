@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict
 
 from aspire_guard.errors import ReviewQueueError
 from aspire_guard.execution.guarded_run import VERDICT_EVENT
-from aspire_guard.langgraph_compat import can_pause
+from aspire_guard.langgraph_compat import can_pause, is_interrupt
 from aspire_guard.review.item import Decision, ReviewItem, Ticket
 from aspire_guard.routing.abstain import attach_verdict
 from aspire_guard.routing.decision_log import apply_review
@@ -107,6 +107,8 @@ class ReviewCollector(BaseCallbackHandler):
         config: the config for the guard's run in this step.
         tickets: the answers that wait.
         verdict: the guard's verdict, or None until the guard has decided.
+        step: the number of the graph's step, or None outside a graph.
+        interrupt: an interrupt that has left a runnable of this step, or None.
     """
 
     # The handler runs at once and not in the event loop's executor, so that the verdict is here when the guard
@@ -117,39 +119,73 @@ class ReviewCollector(BaseCallbackHandler):
         self.config = merge_configs(config, {"callbacks": [self]})
         self.tickets: list[Ticket] = []
         self.verdict: Verdict | None = None
+        self.step: int | None = find_graph_step(config)
+        self.interrupt: BaseException | None = None
 
     def on_custom_event(self, name: str, data: Any, **_: Any) -> None:
         """Keep the verdict. If guards are nested, the outermost guard's verdict comes last and stays."""
         if name == VERDICT_EVENT:
             self.verdict = Verdict.model_validate(data)
 
-    def make_pending_review(self, message: AIMessage) -> dict[str, Any] | None:
-        """Return the value for `aspire_review` in the state, as plain data, or None if no answer waits.
+    def on_chain_error(self, error: BaseException, **_: Any) -> None:
+        """Keep an interrupt, which a fallback or a retry around the guard may take for a failure."""
+        if is_interrupt(error):
+            self.interrupt = error
+
+    def make_pending_reviews(self, message: AIMessage) -> dict[str, Any]:
+        """Return the update for `aspire_review` in the state, as plain data, which is empty if no answer waits.
 
         Args:
             message: the message with an id that stands in for the answer in the state.
         """
         if not self.tickets or self.verdict is None:
-            return None
+            return {}
         assert message.id is not None
         item = self.tickets[-1].item
         review = PendingReview(item=item, verdict=self.verdict, message_id=message.id)
-        return review.model_dump(mode="json")
+        return {message.id: review.model_dump(mode="json")}
 
 
 @contextmanager
 def collect_reviews(config: RunnableConfig) -> Iterator[ReviewCollector]:
-    """Make `InterruptReview` collect answers within the block, if the graph of `config` can be paused."""
+    """Make `InterruptReview` collect answers within the block, if the graph of `config` can be paused.
+
+    Raises:
+        GraphInterrupt: a runnable in the block was interrupted, and another runnable around it took
+            the interrupt for a failure.
+    """
     collector = ReviewCollector(config)
     token = _current_collector.set(collector if can_pause(config) else None)
     try:
         yield collector
     finally:
         _current_collector.reset(token)
+    if collector.interrupt is not None:
+        raise collector.interrupt
+
+
+def merge_reviews(pending: dict[str, Any] | None, update: dict[str, Any] | None) -> dict[str, Any]:
+    """Merge an update into the answers that wait, by the ids of their messages.
+
+    It is the reducer of `aspire_review` in a graph's state, so that several nodes may answer in one
+    step, and so that an answer waits until someone has decided on it. A decided answer is None in
+    the update.
+    """
+    merged = {**(pending or {}), **(update or {})}
+    return {message_id: review for message_id, review in merged.items() if review is not None}
+
+
+def find_graph_step(config: RunnableConfig) -> int | None:
+    """Return the number of the graph's step that a config belongs to, or None outside a graph."""
+    step = config.get("metadata", {}).get("langgraph_step")
+    return step if isinstance(step, int) else None
 
 
 def wait_for_decision(state: Any) -> dict[str, Any] | None:
-    """Pause the graph if an answer waits, and return the update of the state that the decision makes.
+    """Pause the graph while answers wait, and return the update of the state that the decisions make.
+
+    The graph pauses for one answer after the other, the oldest first. The decisions take effect
+    together.
 
     Returns:
         The update, or None if no answer waits.
@@ -157,13 +193,22 @@ def wait_for_decision(state: Any) -> dict[str, Any] | None:
     Raises:
         GraphInterrupt: nobody has decided yet. Its value is the item, and it expects a `Decision` on resume.
     """
-    pending = state.get("aspire_review")
-    if pending is None:
+    pending: dict[str, Any] = state.get("aspire_review") or {}
+    if not pending:
         return None
-    review = PendingReview.model_validate(pending)
-    decision: Decision = interrupt(review.item.model_dump(mode="json"), response_schema=Decision)
-    stand_in = next(message for message in state["messages"] if message.id == review.message_id)
-    return {"messages": [_apply_decision(review, decision, stand_in)], "aspire_review": None}
+    stand_ins = {message.id: message for message in state["messages"]}
+    released: list[AIMessage] = []
+    for message_id, plain_review in pending.items():
+        review = PendingReview.model_validate(plain_review)
+        decision: Decision = interrupt(
+            review.item.model_dump(mode="json"), response_schema=Decision
+        )
+        # A message that was removed since then, such as by a summary, comes back with the decision.
+        stand_in = stand_ins.get(message_id)
+        if stand_in is not None or decision.action != "reject":
+            stand_in = stand_in or AIMessage("", id=message_id)
+            released.append(_apply_decision(review, decision, stand_in))
+    return {"messages": released, "aspire_review": dict.fromkeys(pending)}
 
 
 def _apply_decision(review: PendingReview, decision: Decision, stand_in: AIMessage) -> AIMessage:

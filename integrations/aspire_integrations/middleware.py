@@ -28,6 +28,7 @@ from langchain_core.runnables.config import ensure_config
 from langgraph.runtime import Runtime
 from langgraph.types import Command, TracePolicy, omit_payload
 
+from aspire_guard.errors import InputError
 from aspire_guard.evaluators.protocol import Evaluator
 from aspire_guard.exchange import (
     Exchange,
@@ -38,16 +39,24 @@ from aspire_guard.exchange import (
 )
 from aspire_guard.execution.guarded_run import GuardedRun
 from aspire_guard.routing.policy import RoutingPolicy
-from aspire_integrations.graph_review import ReviewCollector, collect_reviews, wait_for_decision
+from aspire_integrations.graph_review import (
+    InterruptReview,
+    ReviewCollector,
+    collect_reviews,
+    find_graph_step,
+    merge_reviews,
+    wait_for_decision,
+)
 
 # Stands in for a response that must not be scored, because the guard lets messages that call tools pass.
 _UNSCORED = AIMessage("", tool_calls=[{"name": "unscored", "args": {}, "id": "unscored"}])
 
 
 class GuardedAgentState(AgentState[Any]):
-    """The agent's state, with the answer that waits for a person, if there is any."""
+    """The agent's state, with the answers that wait for a person, and the step of the latest answer by its id."""
 
-    aspire_review: NotRequired[Annotated[dict[str, Any] | None, PrivateStateAttr]]
+    aspire_review: NotRequired[Annotated[dict[str, Any], PrivateStateAttr, merge_reviews]]
+    aspire_step: NotRequired[Annotated[dict[str, int | None], PrivateStateAttr]]
 
 
 class AspireGuardMiddleware(AgentMiddleware[GuardedAgentState, Any, Any]):
@@ -55,7 +64,8 @@ class AspireGuardMiddleware(AgentMiddleware[GuardedAgentState, Any, Any]):
 
     The question is the last human message, and the context is the output of the tools since then. A fallback of the
     policy gets the messages that the model had. With `HumanReview(InterruptReview())`, a graph that has a checkpointer
-    pauses. The released message has the id of the model's own message, and the verdict in its metadata.
+    pauses. The released message has the id of the model's own message, and the verdict in its metadata. List the
+    middleware behind all others with an `after_model` hook then, since these hooks run from the last to the first.
 
     Args:
         evaluator: scores the answers. None means the starter evaluator, which is loaded at its first use.
@@ -73,6 +83,8 @@ class AspireGuardMiddleware(AgentMiddleware[GuardedAgentState, Any, Any]):
         self.tools = []
         self.evaluator = evaluator
         self.policy = policy or RoutingPolicy()
+        queues = self.policy.review_queues
+        self._pauses = any(isinstance(queue, InterruptReview) for queue in queues)
 
     def wrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
@@ -105,14 +117,24 @@ class AspireGuardMiddleware(AgentMiddleware[GuardedAgentState, Any, Any]):
         return call.make_response(result, collector)
 
     def after_model(self, state: GuardedAgentState, runtime: Runtime[Any]) -> dict[str, Any] | None:
-        """Pause the graph while an answer waits for a person."""
+        """Pause the graph while answers wait for a person, once the agent has answered.
+
+        Raises:
+            InputError: the hooks of another middleware would never see an answer that a person releases.
+        """
+        messages = state["messages"]
+        last_message = messages[-1] if messages else None
+        if isinstance(last_message, AIMessage) and last_message.tool_calls:
+            return None
+        if last_message is not None and self._pauses:
+            _check_order(state.get("aspire_step", {}).get(str(last_message.id)))
         return wait_for_decision(state)
 
     async def aafter_model(
         self, state: GuardedAgentState, runtime: Runtime[Any]
     ) -> dict[str, Any] | None:
         """Pause asynchronously; see `after_model`."""
-        return wait_for_decision(state)
+        return self.after_model(state, runtime)
 
     def _make_run(self, model: Runnable[Any, Any]) -> GuardedRun:
         return GuardedRun(
@@ -167,8 +189,11 @@ class _ModelCall:
         # A stream or a later step may know the message by the id of the model's own message.
         own_id = None if own_message is None else own_message.id
         message = message.model_copy(update={"id": own_id or message.id or str(uuid4())})
-        pending_review = collector.make_pending_review(message)
-        command: Command[Any] = Command(update={"aspire_review": pending_review})
+        update = {
+            "aspire_review": collector.make_pending_reviews(message),
+            "aspire_step": {message.id: collector.step},
+        }
+        command: Command[Any] = Command(update=update)
         return ExtendedModelResponse(ModelResponse(result=[*earlier_messages, message]), command)
 
 
@@ -195,4 +220,21 @@ def _extract_exchange(
         question=read_question(messages),
         context=join_passages([*tool_outputs, *documents]),
         answer=read_answer(output),
+    )
+
+
+def _check_order(model_step: int | None) -> None:
+    """Check that no hook of another middleware ran between the model and this hook.
+
+    `after_model` hooks run in the reverse order of the middleware, one a step. A hook that has run
+    already has seen the stand-in, and would let the answer that a person releases pass unseen, such
+    as unredacted.
+    """
+    step = find_graph_step(ensure_config())
+    if model_step is None or step is None or step - model_step <= 1:
+        return
+    raise InputError(
+        f"expected AspireGuardMiddleware behind every middleware that has an after_model hook, found "
+        f"{step - model_step - 1} of them behind it, which would not see an answer that a person releases; list "
+        "AspireGuardMiddleware after them"
     )

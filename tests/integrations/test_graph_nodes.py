@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, RemoveMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.runnables import Runnable, RunnableLambda, RunnablePassthrough
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
-from langgraph.types import Command
+from langgraph.types import Command, Send, interrupt
 
 from aspire_guard.exchange import Exchange
 from aspire_guard.guard import AspireGuard
@@ -61,7 +61,7 @@ def test_an_accepted_answer_is_not_reviewed(kind: str, way: str) -> None:
     guard = AspireGuard(chain, evaluator=ConstantEvaluator(1.0), policy=PAUSE)
     result = run(make_graph(guard), ASKED, way)
     assert [message.text for message in result["messages"]] == ["Where?", ANSWER]
-    assert result["aspire_review"] is None
+    assert result["aspire_review"] == {}
 
 
 @pytest.mark.parametrize("way", ["sync", "async"])
@@ -138,3 +138,91 @@ def test_outside_a_graph_the_review_is_a_ticket(tmp_path: Path) -> None:
     policy = RoutingPolicy(otherwise=HumanReview(InterruptReview(queue)))
     guard = AspireGuard(ScriptedChatModel(ANSWER), evaluator=ConstantEvaluator(0.0), policy=policy)
     assert guard.judge("Where?").ticket == queue.list()[0].id
+
+
+def script_by_question(messages: list[BaseMessage]) -> AIMessage:
+    return AIMessage(f"{messages[-1].text} zanq")
+
+
+def make_guard(confidence: Any = 0.25) -> AspireGuard:
+    model = ScriptedChatModel(script_by_question)
+    return AspireGuard(model, evaluator=ConstantEvaluator(confidence), policy=PAUSE)
+
+
+def decide_all(graph: Any, way: str, decisions: list[Any]) -> tuple[list[str], dict[str, Any]]:
+    """Decide on each answer that the graph pauses for, and return these answers and the last result."""
+    answers: list[str] = []
+    result: dict[str, Any] = {}
+    for decision in decisions:
+        (paused,) = graph.get_state(THREAD).interrupts
+        answers.append(paused.value["answer"])
+        result = run(graph, Command(resume=decision), way)
+    return answers, result
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+@pytest.mark.parametrize("fan_out", ["edges", "send"])
+def test_several_nodes_answer_in_one_step(fan_out: str, way: str) -> None:
+    """Each answer waits for its own decision, whether nodes stand side by side or run under `Send`."""
+    builder = StateGraph(GuardedState)
+    builder.add_node("review", review_node)
+    if fan_out == "send":
+        builder.add_node("answer", answer_node(make_guard()))
+        asked = [{"messages": [HumanMessage(question)]} for question in ("One?", "Two?")]
+        builder.add_conditional_edges(START, lambda state: [Send("answer", one) for one in asked])
+        builder.add_edge("answer", "review")
+    else:
+        for name in ("first", "second"):
+            builder.add_node(name, answer_node(make_guard()))
+            builder.add_edge(START, name)
+        builder.add_edge(["first", "second"], "review")
+    graph = builder.compile(checkpointer=InMemorySaver())
+    run(graph, ASKED, way)
+    approved, rejected = {"action": "approve"}, {"action": "reject"}
+    answers, result = decide_all(graph, way, [approved, rejected])
+    expected = ["One? zanq", "Two? zanq"] if fan_out == "send" else ["Where? zanq"] * 2
+    assert answers == expected
+    said = [message.text for message in result["messages"] if isinstance(message, AIMessage)]
+    assert said == [expected[0], ABSTENTION]
+    assert result["aspire_review"] == {}
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+@pytest.mark.parametrize("second", ["accepted", "reviewed"])
+def test_a_second_question_loses_no_review(second: str, way: str) -> None:
+    """The answer to the first question still waits, and each decision reaches its own message."""
+    accepts_two = make_guard(lambda exchange: float("Two" in exchange.question))
+    graph = make_graph(accepts_two if second == "accepted" else make_guard())
+    run(graph, {"messages": [HumanMessage("One?")]}, way)
+    run(graph, {"messages": [HumanMessage("Two?")]}, way)
+    decisions = [{"action": "approve"}, {"action": "respond", "text": "Ask the desk."}]
+    count = 1 if second == "accepted" else 2
+    answers, result = decide_all(graph, way, decisions[:count])
+    assert answers == ["One? zanq", "Two? zanq"][:count]
+    last = "Two? zanq" if second == "accepted" else "Ask the desk."
+    assert [message.text for message in result["messages"]] == ["One?", "One? zanq", "Two?", last]
+    assert result["aspire_review"] == {}
+
+
+@pytest.mark.parametrize(("action", "released"), [("approve", ["One? zanq"]), ("reject", [])])
+def test_a_decision_on_a_message_that_was_removed(action: str, released: list[str]) -> None:
+    """An approved answer comes back, and a rejected one does not."""
+    graph = make_graph(make_guard())
+    run(graph, {"messages": [HumanMessage("One?")]}, "sync")
+    messages = graph.get_state(THREAD).values["messages"]
+    graph.update_state(THREAD, {"messages": [RemoveMessage(messages[-1].id)]}, as_node="answer")
+    result = run(graph, Command(resume={"action": action}), "sync")
+    assert [message.text for message in result["messages"]] == ["One?", *released]
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_an_interrupt_that_a_fallback_swallows_still_pauses_the_graph(way: str) -> None:
+    """A fallback around a sequence with a guard takes the interrupt for a failure, and the node does not."""
+    asking: Runnable[Any, Any] = RunnableLambda(lambda messages: str(interrupt("Which island?")))
+    guard = AspireGuard(asking, evaluator=ConstantEvaluator(1.0))
+    sequence: Runnable[Any, Any] = RunnablePassthrough() | guard
+    node = answer_node(sequence.with_fallbacks([RunnableLambda(lambda messages: "never")]))
+    builder = StateGraph(GuardedState).add_node("answer", node).add_edge(START, "answer")
+    graph = builder.compile(checkpointer=InMemorySaver())
+    assert run(graph, ASKED, way)["__interrupt__"][0].value == "Which island?"
+    assert run(graph, Command(resume="Pemba."), way)["messages"][-1].text == "Pemba."

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from langchain.agents import create_agent
+from langchain.agents.middleware import PIIMiddleware
 from langchain.agents.structured_output import ProviderStrategy, ToolStrategy
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.runnables import Runnable, RunnableLambda
@@ -18,7 +19,7 @@ from langgraph.graph import START, StateGraph
 from langgraph.types import Command
 from pydantic import BaseModel, ValidationError
 
-from aspire_guard.errors import EvaluationError
+from aspire_guard.errors import EvaluationError, InputError
 from aspire_guard.exchange import Exchange
 from aspire_guard.guard import AspireGuard
 from aspire_guard.review import ReviewQueue
@@ -249,7 +250,7 @@ def test_a_review_pauses_the_graph(
     assert verdict["confidence"] == 0.25
     assert script.calls["answer"] == 1
     assert scored[ANSWER] == 1
-    assert guarded.get_state(thread()).values["aspire_review"] is None
+    assert guarded.get_state(thread()).values["aspire_review"] == {}
 
 
 @SYNC_AND_ASYNC
@@ -309,3 +310,61 @@ def test_a_guard_with_fallbacks_does_not_swallow_an_interrupt(way: str) -> None:
     assert run(graph, ASKED, thread(), way=way)["__interrupt__"][0].value["answer"] == ANSWER
     assert texts(run(graph, Command(resume={"action": "approve"}), thread(), way=way))[-1] == ANSWER
     assert asked_for == []
+
+
+def make_piped_agent(middleware: list[Any], checkpointer: Any = None) -> Any:
+    model = ScriptedChatModel(lambda messages: AIMessage("Write to ada@example.com."))
+    return create_agent(model, [look_up], middleware=middleware, checkpointer=checkpointer)
+
+
+def redact() -> PIIMiddleware:
+    return PIIMiddleware("email", apply_to_output=True, apply_to_input=False)
+
+
+@SYNC_AND_ASYNC
+@pytest.mark.parametrize(
+    "decision", [{"action": "approve"}, {"action": "edit", "text": "Write to bob@example.com."}]
+)
+def test_a_released_answer_passes_the_hooks_of_middleware_before_the_guard(
+    decision: Any, way: str
+) -> None:
+    """An answer that a person approves or edits is redacted like any other answer."""
+    guard = AspireGuardMiddleware(evaluator=REFUSING, policy=PAUSE)
+    agent = make_piped_agent([redact(), guard], InMemorySaver())
+    run(agent, ASKED, thread(), way=way)
+    result = run(agent, Command(resume=decision), thread(), way=way)
+    assert texts(result)[-1] == "Write to [REDACTED_EMAIL]."
+
+
+@SYNC_AND_ASYNC
+@pytest.mark.parametrize("evaluator", [TRUSTING, REFUSING])
+def test_middleware_that_would_not_see_a_released_answer_is_refused(
+    evaluator: Any, way: str
+) -> None:
+    """The first answer of the agent says which order is right, before anything is released by a person."""
+    guard = AspireGuardMiddleware(evaluator=evaluator, policy=PAUSE)
+    agent = make_piped_agent([guard, redact()], InMemorySaver())
+    with pytest.raises(InputError, match="found 1 of them behind it"):
+        run(agent, ASKED, thread(), way=way)
+
+
+def test_the_order_is_free_where_no_person_decides() -> None:
+    """A guard without a review may stand before other hooks, since it releases an answer before them."""
+    guard = AspireGuardMiddleware(evaluator=TRUSTING)
+    result = run(make_piped_agent([guard, redact()], InMemorySaver()), ASKED, thread(), way="sync")
+    assert texts(result)[-1] == "Write to [REDACTED_EMAIL]."
+
+
+@SYNC_AND_ASYNC
+def test_a_second_question_to_an_agent_loses_no_review(way: str) -> None:
+    """The first answer waits until the agent has answered again, and both decisions reach their messages."""
+    agent = make_agent(REFUSING, PAUSE, checkpointer=InMemorySaver())
+    run(agent, ASKED, thread(), way=way)
+    run(agent, {"messages": [HumanMessage("And who?")]}, thread(), way=way)
+    run(agent, Command(resume={"action": "edit", "text": "Pemba."}), thread(), way=way)
+    result = run(agent, Command(resume={"action": "respond", "text": "Ada."}), thread(), way=way)
+    assert texts(result) == [
+        *("Where?", "", "It is an island.", "Pemba."),
+        *("And who?", "", "It is an island.", "Ada."),
+    ]
+    assert agent.get_state(thread()).values["aspire_review"] == {}
