@@ -7,22 +7,23 @@ guard = AspireGuard(chain, evaluator=model.evaluator)    # uses the message's sc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
 from langchain_core.messages.ai import UsageMetadata
-from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.prompts import ChatPromptTemplate, HumanMessagePromptTemplate
 from pydantic import Field
 
 from aspire_guard.errors import InputError
-from aspire_guard.exchange import get_message_text
+from aspire_guard.exchange import Exchange, get_message_text
 from aspire_guard.exchange.run_recorder import SELF_SCORE_KEY
 from aspire_guard.lm.template import neutralize_markers
+from aspire_guard.verdict import Score
 
 if TYPE_CHECKING:
     from aspire_guard.evaluators.self_evaluator import SelfEvaluator
@@ -35,15 +36,22 @@ class AspireChatModel(BaseChatModel):
     """A chat model that answers the last human message under θp, with the answer's score in `response_metadata`.
 
     The message may be a prompt made with `prompt`. Any other text is a question without context. Earlier messages are
-    ignored and there are no tools, because the model is trained for one question at a time.
+    ignored and there are no tools, because the model is trained for one question at a time. A stream has one chunk,
+    since beam search knows its answer only at the end.
 
     Args:
         evaluator: the evaluator whose model answers. It is never serialised with the chat model.
+        stop: texts at which an answer is cut. What is left is scored anew.
+
+    Raises:
+        InputError: an argument is not one of these or of LangChain's for all chat models.
     """
 
     evaluator: SelfEvaluator = Field(exclude=True, repr=False)
+    stop: list[str] | None = None
 
     def __init__(self, evaluator: SelfEvaluator, **kwargs: Any) -> None:
+        _refuse_arguments(kwargs.keys() - type(self).model_fields)
         fields: dict[str, Any] = {"evaluator": evaluator, **kwargs}
         super().__init__(**fields)
 
@@ -94,7 +102,18 @@ class AspireChatModel(BaseChatModel):
     @property
     def _identifying_params(self) -> dict[str, Any]:
         """The key of LangChain's cache. It names the evaluator, since the same base model has other answers with it."""
-        return {"model_name": self.model_name, "evaluator": self.evaluator.fingerprint}
+        return {
+            "model_name": self.model_name,
+            "evaluator": self.evaluator.fingerprint,
+            "stop": self.stop,
+        }
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """Return the ids of a text's tokens, by the base model's tokenizer."""
+        if self.custom_get_token_ids is not None:
+            return self.custom_get_token_ids(text)
+        ids: list[int] = self.evaluator.aspire.lm.token_ids(text).tolist()
+        return ids
 
     def _generate(
         self,
@@ -103,13 +122,9 @@ class AspireChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        if stop:
-            raise InputError(
-                f"expected no stop sequences, found {stop}; leave them out: an answer that is cut short would "
-                "carry the score of another"
-            )
+        _refuse_arguments(kwargs.keys())
         question, context = self.evaluator.manifest.template.parse(_last_human_text(messages))
-        answer, score = self.evaluator.answer(question, context)
+        answer, score = self._answer(question, context, self.stop if stop is None else stop)
         self_score = {
             "evaluator": self.evaluator.fingerprint,
             "score": score.model_dump(mode="json"),
@@ -120,6 +135,39 @@ class AspireChatModel(BaseChatModel):
             usage_metadata=self._count_usage(question, context, answer),
         )
         return ChatResult(generations=[ChatGeneration(message=message)])
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        message = self._generate(messages, stop, **kwargs).generations[0].message
+        assert isinstance(message, AIMessage)
+        chunk = ChatGenerationChunk(
+            message=AIMessageChunk(
+                content=message.content,
+                response_metadata=message.response_metadata,
+                usage_metadata=message.usage_metadata,
+                chunk_position="last",
+            )
+        )
+        if run_manager:
+            run_manager.on_llm_new_token(str(chunk.text), chunk=chunk)
+        yield chunk
+
+    def _answer(
+        self, question: str, context: str | None, stop: Sequence[str] | None
+    ) -> tuple[str, Score]:
+        """Answer, cut the answer at the first text to stop at, and score what is left."""
+        answer, score = self.evaluator.answer(question, context)
+        ends = [answer.index(text) for text in stop or () if text and text in answer]
+        if not ends:
+            return answer, score
+        answer = answer[: min(ends)]
+        exchange = Exchange(question=question, context=context, answer=answer)
+        return answer, self.evaluator.score([exchange])[0]
 
     def _count_usage(self, question: str, context: str | None, answer: str) -> UsageMetadata:
         """Count the tokens of the text read and written. θp, θs and the end token are not text."""
@@ -154,8 +202,24 @@ class _LayoutPrompt(ChatPromptTemplate):
         }
 
 
+def _refuse_arguments(names: Iterable[str]) -> None:
+    """Raise if there are arguments, since this model would answer as if they had not been given.
+
+    Raises:
+        InputError: there is an argument.
+    """
+    found = ", ".join(sorted(names))
+    if found:
+        raise InputError(
+            f"expected no arguments but stop and those that LangChain gives all chat models, found {found}; leave "
+            "them out: the evaluator folder decides how its model answers"
+        )
+
+
 def _last_human_text(messages: Sequence[BaseMessage]) -> str:
     human_messages = [message for message in messages if isinstance(message, HumanMessage)]
+    if human_messages:
+        _refuse_other_blocks(human_messages[-1])
     text = get_message_text(human_messages[-1]) if human_messages else ""
     if not text.strip():
         found = ", ".join(message.type for message in messages) or "none"
@@ -163,6 +227,15 @@ def _last_human_text(messages: Sequence[BaseMessage]) -> str:
             f"expected a human message with a question among the messages, found {found}; add one"
         )
     return text
+
+
+def _refuse_other_blocks(message: HumanMessage) -> None:
+    types = {str(block["type"]) for block in message.content_blocks} - {"text"}
+    if types:
+        raise InputError(
+            f"expected a human message of text, found blocks of type {', '.join(sorted(types))}; leave them out: the "
+            "model reads text only"
+        )
 
 
 def _to_langchain_template(part: str, name: str) -> str:

@@ -21,7 +21,7 @@ class BM25Retriever(BaseRetriever):
 
     Args:
         documents: the documents to search.
-        k: the largest number of documents to return.
+        k: the largest number of documents to return. `invoke(query, k=...)` changes it for a call.
         searched_metadata: keys whose text is searched along with the content, such as a title.
 
     Raises:
@@ -51,14 +51,17 @@ class BM25Retriever(BaseRetriever):
         self._index.index(words, show_progress=False)
 
     def _get_relevant_documents(
-        self, query: str, *, run_manager: CallbackManagerForRetrieverRun
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun, k: int | None = None
     ) -> list[Document]:
+        count = self.k if k is None else k
+        if count < 1:
+            raise InputError(f"expected k to be at least 1, found {count}; ask for a document")
         [words] = _split_into_words([query])
         if not words:
             return []
         scores = self._index.get_scores(words)  # (documents,)
         # The sort is stable, so that the earlier one of two documents with equal scores comes first.
-        best = (-scores).argsort(kind="stable")[: self.k].tolist()
+        best = (-scores).argsort(kind="stable")[:count].tolist()
         return [self.documents[index] for index in best if scores[index] > 0]
 
     def _join_searched_text(self, document: Document) -> str:

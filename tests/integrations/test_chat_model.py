@@ -170,12 +170,73 @@ def test_another_evaluator_scores_for_itself() -> None:
     assert other.asked == 1
 
 
-def test_stop_sequences_are_refused() -> None:
-    """A shortened answer would carry the score of the whole one."""
-    with pytest.raises(
-        InputError, match=r"expected no stop sequences, found \['\\n'\]; leave them out"
-    ):
-        AspireChatModel(evaluator()).invoke(PROMPT, stop=["\n"])
+def test_an_answer_is_cut_at_a_stop_and_scored_anew() -> None:
+    """The first text to stop at ends the answer, and the carried score is that of what is left."""
+    whole = AspireChatModel(evaluator()).invoke(PROMPT)
+    assert whole.text == "wrong"
+    cut = AspireChatModel(evaluator()).invoke(PROMPT, stop=["ng", "o", "?"])
+    [score] = evaluator().score([Exchange(question=QUESTION, context=CONTEXT, answer="wr")])
+    assert cut.text == "wr"
+    assert read_score(cut) == score
+    assert read_score(cut) != read_score(whole)
+    assert AspireChatModel(evaluator(), stop=["o"]).invoke(PROMPT).text == "wr"
+    assert AspireChatModel(evaluator(), stop=["o"]).invoke(PROMPT, stop=["g"]).text == "wron"
+
+
+def test_an_answer_may_be_cut_to_nothing() -> None:
+    """A stop at the beginning leaves an empty answer, which has a score too."""
+    message = AspireChatModel(evaluator()).invoke(PROMPT, stop=["w"])
+    [score] = evaluator().score([Exchange(question=QUESTION, context=CONTEXT, answer="")])
+    assert (message.text, read_score(message)) == ("", score)
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_a_stream_is_the_message_in_one_chunk(way: str) -> None:
+    """The chunk has the message's text, score and token counts, and says that it is the last."""
+    model = AspireChatModel(evaluator())
+
+    async def collect() -> list[Any]:
+        return [chunk async for chunk in model.astream(PROMPT)]
+
+    [chunk] = asyncio.run(collect()) if way == "async" else list(model.stream(PROMPT))
+    message = model.invoke(PROMPT)
+    assert (chunk.text, chunk.usage_metadata) == (message.text, message.usage_metadata)
+    assert chunk.response_metadata[SELF_SCORE_KEY] == message.response_metadata[SELF_SCORE_KEY]
+    assert chunk.chunk_position == "last"
+
+
+def test_tokens_are_counted_by_the_models_own_tokenizer() -> None:
+    """No other tokenizer is loaded, and a function of the caller still goes before."""
+    model = AspireChatModel(evaluator())
+    ids = evaluator().aspire.lm.tokenizer(PROMPT).input_ids
+    assert (model.get_token_ids(PROMPT), model.get_num_tokens(PROMPT)) == (ids, len(ids))
+    assert model.get_num_tokens_from_messages([HumanMessage(QUESTION)]) > 0
+    counting = AspireChatModel(evaluator(), custom_get_token_ids=lambda text: [7])
+    assert counting.get_num_tokens(PROMPT) == 1
+
+
+@pytest.mark.parametrize("name", ["temperature", "max_tokens", "api_key", "streaming"])
+def test_arguments_that_would_have_no_effect_are_refused(name: str) -> None:
+    """An argument that the model can't follow is refused when it is made and when it is called."""
+    arguments: dict[str, Any] = {name: 1}
+    with pytest.raises(InputError, match=f"found {name}; leave them out"):
+        AspireChatModel(evaluator(), **arguments)
+    with pytest.raises(InputError, match=f"found {name}; leave them out"):
+        AspireChatModel(evaluator()).invoke(PROMPT, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("block", "type_name"),
+    [
+        ({"type": "image_url", "image_url": {"url": "https://a.example/key.png"}}, "image"),
+        ({"type": "audio", "base64": "AAAA", "mime_type": "audio/wav"}, "audio"),
+    ],
+)
+def test_a_message_with_more_than_text_is_refused(block: Any, type_name: str) -> None:
+    """The model reads text only, so it would answer without the image that the question is about."""
+    message = HumanMessage([{"type": "text", "text": QUESTION}, block])
+    with pytest.raises(InputError, match=f"found blocks of type {type_name}"):
+        AspireChatModel(evaluator()).invoke([message])
 
 
 def test_a_question_is_needed() -> None:

@@ -71,3 +71,11 @@ def test_documents_are_formatted_as_one_context() -> None:
     """The texts have a blank line between them and no title, as in training."""
     assert format_documents([TIDE, KEY]) == f"{TIDE.page_content}\n\n{KEY.page_content}"
     assert format_documents([]) == ""
+
+
+def test_a_call_may_ask_for_another_number_of_documents() -> None:
+    """`k` of a call goes before the retriever's own, and must ask for a document."""
+    retriever = BM25Retriever(documents=[KEY, TIDE, BOATS], k=3)
+    assert retriever.invoke("How many boats are in Ada's boathouse?", k=1) == [BOATS]
+    with pytest.raises(InputError, match="expected k to be at least 1, found 0"):
+        retriever.invoke("Who keeps the key?", k=0)
