@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from aspire_guard.lazy_names import load_lazily
 
 if TYPE_CHECKING:
-    from aspire_guard.errors import AspireGuardError, InputError, PolicyError
+    from aspire_guard.errors import AspireGuardError, ChainError, InputError, PolicyError
     from aspire_guard.evaluators.callable import CallableEvaluator
     from aspire_guard.evaluators.protocol import Evaluator
     from aspire_guard.evaluators.self_evaluator import SelfEvaluator
@@ -43,6 +43,7 @@ __all__ = [
     "Band",
     "Budget",
     "CallableEvaluator",
+    "ChainError",
     "Custom",
     "Decision",
     "Evaluator",
@@ -72,6 +73,7 @@ _MODULES = {
     "Band": "aspire_guard.routing.routes",
     "Budget": "aspire_guard.routing.routes",
     "CallableEvaluator": "aspire_guard.evaluators.callable",
+    "ChainError": "aspire_guard.errors",
     "Custom": "aspire_guard.routing.routes",
     "Decision": "aspire_guard.review.item",
     "Evaluator": "aspire_guard.evaluators.protocol",

@@ -12,6 +12,7 @@
     │   ├── SchemaVersionError           a folder written by another version of the format
     │   ├── CorruptEvaluatorError        a folder with a missing, truncated or altered file
     │   └── BaseModelMismatchError       an evaluator trained on another base model
+    ├── ChainError                       a chain's error whose own words may quote an answer
     ├── EvaluationError                  scoring that failed at run time
     ├── RouteTimeoutError                a chain, evaluator or fallback that took longer than the policy allows
     └── ReviewQueueError                 a review queue's database that can't be reached or used
@@ -22,6 +23,8 @@ same call may succeed when it is made again.
 """
 
 from __future__ import annotations
+
+import sys
 
 
 class AspireGuardError(Exception):
@@ -78,6 +81,21 @@ class BaseModelMismatchError(EvaluatorFolderError):
     """An evaluator that was trained on another base model."""
 
 
+class ChainError(AspireGuardError):
+    """A stand-in for an error of a guarded chain whose own words may quote an answer that was not released.
+
+    It has no cause, no context and nothing else of the original.
+
+    Attributes:
+        error_type: the name of the original's type.
+    """
+
+    def __init__(self, message: str, error_type: str = "Exception", retryable: bool = True) -> None:
+        super().__init__(message)
+        self.error_type = error_type
+        self.retryable = retryable
+
+
 class EvaluationError(AspireGuardError):
     """A failure of an evaluator to score an exchange."""
 
@@ -100,3 +118,16 @@ class ReviewSchemaError(ReviewQueueError):
     """A database with tables that are not ours, or of another version."""
 
     retryable = False
+
+
+def name_error_type(error: BaseException) -> str:
+    """Return the name of an error's type, or of the first base that its module really holds.
+
+    A type that was made at run time may have any text for a name.
+    """
+    for error_type in type(error).__mro__:
+        name = error_type.__name__
+        module = sys.modules.get(str(error_type.__module__))
+        if module is not None and vars(module).get(name) is error_type:
+            return name
+    return "Exception"

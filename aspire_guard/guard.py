@@ -18,7 +18,6 @@ from aspire_guard.evaluators.protocol import Evaluator
 from aspire_guard.exchange import ExchangeReader, FieldReader
 from aspire_guard.execution.guarded_run import GuardedRun, SelectResult
 from aspire_guard.execution.pausable import PausableRunnable
-from aspire_guard.execution.sanitized_errors import sanitize_raised_error
 from aspire_guard.execution.sentence_release import SentenceStream
 from aspire_guard.langgraph_compat import has_graph
 from aspire_guard.routing.flow import Outcome
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from langchain_core.runnables.graph import Graph
 
 DEFAULT_POLICY = RoutingPolicy()
+_MODEL_METHODS = ("bind_tools", "with_structured_output")
 
 
 class AspireGuard(PausableRunnable, RunnableSerializable[Any, Any]):
@@ -51,6 +51,8 @@ class AspireGuard(PausableRunnable, RunnableSerializable[Any, Any]):
             text is judged as JSON. None means the usual places.
         release: the unit that `stream` and `astream` wait for: the whole answer, or each sentence. With "sentence" a
             stream is cut at a sentence that falls short, and the sentences before it stay released.
+        original_errors: True to raise the chain's errors as they are. They may quote an answer that was not released,
+            so by default a `ChainError` takes their place once a model has answered.
     """
 
     chain: Runnable[Any, Any]
@@ -60,6 +62,7 @@ class AspireGuard(PausableRunnable, RunnableSerializable[Any, Any]):
     context: FieldReader | None = None
     answer: FieldReader | None = None
     release: Literal["answer", "sentence"] = "answer"
+    original_errors: bool = False
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
@@ -73,6 +76,7 @@ class AspireGuard(PausableRunnable, RunnableSerializable[Any, Any]):
         context: FieldReader | None = None,
         answer: FieldReader | None = None,
         release: Literal["answer", "sentence"] = "answer",
+        original_errors: bool = False,
         name: str | None = None,
     ) -> None:
         fields: dict[str, Any] = {
@@ -83,9 +87,21 @@ class AspireGuard(PausableRunnable, RunnableSerializable[Any, Any]):
             "context": context,
             "answer": answer,
             "release": release,
+            "original_errors": original_errors,
             "name": name,
         }
         super().__init__(**fields)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Say where a method of chat models belongs, since the guard is not a model."""
+            if name in _MODEL_METHODS:
+                raise AttributeError(
+                    f"expected {name} of a chat model, found the guard around one; call it on the model inside: "
+                    f"AspireGuard(model.{name}(...))"
+                )
+            return super().__getattr__(name)
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Run the chain, and return its output or the abstention in the same type.
@@ -143,8 +159,7 @@ class AspireGuard(PausableRunnable, RunnableSerializable[Any, Any]):
             yield from run.stream(input, ensure_config(config))
             return
         sentences = SentenceStream(run)
-        with sanitize_raised_error():
-            yield from sentences.stream(input, ensure_config(config))
+        yield from sentences.stream(input, ensure_config(config))
 
     async def astream(
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
@@ -157,10 +172,9 @@ class AspireGuard(PausableRunnable, RunnableSerializable[Any, Any]):
                     yield output
             return
         sentences = SentenceStream(run)
-        with sanitize_raised_error():
-            async with aclosing(sentences.astream(input, ensure_config(config))) as pieces:
-                async for piece in pieces:
-                    yield piece
+        async with aclosing(sentences.astream(input, ensure_config(config))) as pieces:
+            async for piece in pieces:
+                yield piece
 
     def judge(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Verdict:
         """Run the chain, and return the verdict on its answer.
@@ -276,6 +290,7 @@ class AspireGuard(PausableRunnable, RunnableSerializable[Any, Any]):
             kwargs=kwargs,
             extract=reader.read,
             evaluator=self.evaluator,
+            original_errors=self.original_errors,
         )
 
     def _load_evaluator(self) -> Evaluator:

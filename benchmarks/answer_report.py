@@ -21,9 +21,11 @@ from aspire_guard.selection.metrics import (
 )
 
 ASPIRE, OVERLAP, P_TRUE = "aspire", "word overlap", "P(True)"
+ONE_ALPHA = "g, one alpha"
 # The name of each score in the tables, and its key.
 SCORES = {
     ASPIRE: "selection_score",
+    ONE_ALPHA: "aspire",
     "log-likelihood": "log_likelihood",
     "P(z_c)": "p_correct",
     P_TRUE: "log_p_true",
@@ -134,8 +136,9 @@ def make_report(name: str, answers: Sequence[ScoredAnswer], threshold: float) ->
 
 def list_scores(answers: Sequence[ScoredAnswer]) -> list[str]:
     """Return the names of the table's scores: all but P(True), which is left out if nobody asked for it."""
-    is_asked = any(SCORES[P_TRUE] in answer.scores for answer in answers)
-    return [name for name in SCORES if name != P_TRUE or is_asked]
+    optional = (P_TRUE, ONE_ALPHA)
+    found = [name for name in optional if any(SCORES[name] in each.scores for each in answers)]
+    return [name for name in SCORES if name not in optional or name in found]
 
 
 def select_answers(answers: Sequence[ScoredAnswer], *names: str) -> list[ScoredAnswer]:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from given_answers import GivenAnswer
 from twin_answers import BARE, SENTENCE, STYLES, TwinQuestion, make_answer
 
 from aspire_guard.exchange import Exchange
+from aspire_trainers.data.rated_answers import RatedAnswer
 
 # A sentence of a passage ends after a word, not after the number of a clause or an initial.
 _SENTENCE_END = re.compile(r"(?<=\w\w[.!?])\s+")
@@ -148,8 +148,8 @@ class Padded:
     """
 
     form: str
-    plain: GivenAnswer
-    padded: GivenAnswer
+    plain: RatedAnswer
+    padded: RatedAnswer
 
 
 def make_padded(questions: Sequence[TwinQuestion]) -> list[Padded]:
@@ -164,7 +164,7 @@ def make_padded(questions: Sequence[TwinQuestion]) -> list[Padded]:
     return padded
 
 
-def pad_answer(plain: GivenAnswer, material: Material, form: str) -> Padded:
+def pad_answer(plain: RatedAnswer, material: Material, form: str) -> Padded:
     """Return the answer in this form."""
     exchange = plain.exchange
     answer = FORMS[form](material, exchange.answer)

@@ -15,7 +15,8 @@ tables:
 
 The scores:
 
-    aspire          the evaluator's selection score g
+    aspire          the evaluator's selection score
+    g, one alpha    the paper's g, if the selection score is a combination of signals
     log-likelihood  log f_norm of the answer under the evaluator's own model
     P(z_c)          the learned self-evaluation
     word overlap    the share of the answer's different words that stand in the context
@@ -38,37 +39,34 @@ from pathlib import Path
 
 import torch
 from answer_report import format_page, make_reports
-from given_answers import (
-    GivenAnswer,
-    Key,
-    ScoredAnswer,
-    Scores,
-    measure_texts,
-    read_answers,
-    sample_groups,
-)
+from given_answers import Key, ScoredAnswer, Scores, measure_texts
 
 from aspire_guard import SelfEvaluator
 from aspire_guard.errors import InputError
 from aspire_guard.evaluators.protocol import Evaluator
+from aspire_trainers.data.rated_answers import RatedAnswer, read_rated_answers, sample_groups
 from aspire_trainers.evaluation.baselines import AnsweredBatch, SelfEval
 from aspire_trainers.evaluation.prompting import AdaptedPrompting, DecodedAnswers
 from aspire_trainers.record import QARecord
 from aspire_trainers.run.append_log import AppendOnlyJsonl
 from aspire_trainers.run.progress import Progress
 
+_NUMBERS = {"selection_score", "confidence", "log_likelihood", "p_correct"}
+
 # Scores answers about the same passage.
-Scorer = Callable[[Sequence[GivenAnswer]], list[Scores]]
+Scorer = Callable[[Sequence[RatedAnswer]], list[Scores]]
 
 
-def score_by_evaluator(evaluator: Evaluator, answers: Sequence[GivenAnswer]) -> list[Scores]:
+def score_by_evaluator(evaluator: Evaluator, answers: Sequence[RatedAnswer]) -> list[Scores]:
     """Return the evaluator's scores of each answer, and its confidence."""
-    scores = evaluator.score([answer.exchange for answer in answers])
-    return [score.model_dump(exclude_none=True) for score in scores]
+    rows: list[Scores] = []
+    for score in evaluator.score([answer.exchange for answer in answers]):
+        rows.append(score.model_dump(include=_NUMBERS, exclude_none=True) | score.signals)
+    return rows
 
 
 @torch.inference_mode()
-def ask_model(evaluator: SelfEvaluator, answers: Sequence[GivenAnswer]) -> list[Scores]:
+def ask_model(evaluator: SelfEvaluator, answers: Sequence[RatedAnswer]) -> list[Scores]:
     """Return log P("true") of each answer, in nats, by the baseline `self_eval`."""
     aspire = evaluator.aspire
     exchanges = [answer.exchange for answer in answers]
@@ -82,7 +80,7 @@ def ask_model(evaluator: SelfEvaluator, answers: Sequence[GivenAnswer]) -> list[
     return [{"log_p_true": verdict.score} for verdict in SelfEval().score(batch)]
 
 
-def score_or_skip(scorer: Scorer, answers: Sequence[GivenAnswer]) -> list[Scores]:
+def score_or_skip(scorer: Scorer, answers: Sequence[RatedAnswer]) -> list[Scores]:
     """Return the scores of each answer, or no scores for an answer that is longer than the window."""
     try:
         return scorer(answers)
@@ -92,9 +90,9 @@ def score_or_skip(scorer: Scorer, answers: Sequence[GivenAnswer]) -> list[Scores
     return [score_or_skip(scorer, [answer])[0] for answer in answers]
 
 
-def split_by_passage(answers: Iterable[GivenAnswer]) -> list[list[GivenAnswer]]:
+def split_by_passage(answers: Iterable[RatedAnswer]) -> list[list[RatedAnswer]]:
     """Put together the answers of a group with the same context, which is then read once."""
-    parts: dict[tuple[str, str, str | None], list[GivenAnswer]] = {}
+    parts: dict[tuple[str, str, str | None], list[RatedAnswer]] = {}
     for answer in answers:
         place = (answer.file, answer.group, answer.exchange.context)
         parts.setdefault(place, []).append(answer)
@@ -126,7 +124,7 @@ class ScoreFile:
                 )
             self._scores[(line["file"], line["id"]), line["kind"]] = line["scores"]
 
-    def complete(self, answers: Sequence[GivenAnswer], kind: str, scorer: Scorer) -> None:
+    def complete(self, answers: Sequence[RatedAnswer], kind: str, scorer: Scorer) -> None:
         """Score the answers that have no scores of this kind yet, within `with self.log`."""
         missing = [answer for answer in answers if (answer.key, kind) not in self._scores]
         with Progress(kind, "answers") as progress:
@@ -136,14 +134,14 @@ class ScoreFile:
                     self._add(answer, kind, scores)
                 progress.advance(by=len(passage))
 
-    def get_scores(self, answer: GivenAnswer, kinds: Iterable[str]) -> Scores:
+    def get_scores(self, answer: RatedAnswer, kinds: Iterable[str]) -> Scores:
         """Return the scores of an answer of these kinds, by their keys."""
         scores: Scores = {}
         for kind in kinds:
             scores |= self._scores[answer.key, kind]
         return scores
 
-    def _add(self, answer: GivenAnswer, kind: str, scores: Scores) -> None:
+    def _add(self, answer: RatedAnswer, kind: str, scores: Scores) -> None:
         self._scores[answer.key, kind] = scores
         line = {
             "file": answer.file,
@@ -159,7 +157,7 @@ class ScoreFile:
 
 
 def score_answers(
-    answers: Sequence[GivenAnswer], scorers: Mapping[str, Scorer], file: ScoreFile
+    answers: Sequence[RatedAnswer], scorers: Mapping[str, Scorer], file: ScoreFile
 ) -> list[ScoredAnswer]:
     """Return every answer with its scores of all kinds, out of the file as far as it has them."""
     with file.log:
@@ -172,14 +170,14 @@ def score_answers(
     return scored
 
 
-def read_files(paths: Sequence[Path], limit: int | None) -> list[GivenAnswer]:
+def read_files(paths: Sequence[Path], limit: int | None) -> list[RatedAnswer]:
     """Read the answers of all files, or at most about `limit` of each.
 
     Raises:
         InputError: two files have the same name.
         DatasetError: a line can't be read.
     """
-    answers: list[GivenAnswer] = []
+    answers: list[RatedAnswer] = []
     names: set[str] = set()
     for path in paths:
         if path.stem in names:
@@ -187,7 +185,7 @@ def read_files(paths: Sequence[Path], limit: int | None) -> list[GivenAnswer]:
                 f"expected files of different names, found {path.stem} twice; rename one of the two"
             )
         names.add(path.stem)
-        answers += sample_groups(read_answers(path), limit)
+        answers += sample_groups(read_rated_answers(path), limit)
     return answers
 
 

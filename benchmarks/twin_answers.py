@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from given_answers import GivenAnswer
-
 from aspire_guard.exchange import Exchange
 from aspire_guard.files import write_text
 from aspire_guard.jsonl import read_numbered_objects
+from aspire_trainers.data.rated_answers import RatedAnswer
 
 DATA = Path(__file__).with_name("twins")
 KINDS = ("number", "time", "name", "relation", "place", "attribute")
@@ -211,8 +210,8 @@ class Twins:
 
     question: TwinQuestion
     style: str
-    right: GivenAnswer
-    wrong: GivenAnswer
+    right: RatedAnswer
+    wrong: RatedAnswer
 
 
 def make_twins(questions: Iterable[TwinQuestion]) -> list[Twins]:
@@ -227,9 +226,9 @@ def make_twins(questions: Iterable[TwinQuestion]) -> list[Twins]:
     return twins
 
 
-def make_answer(question: TwinQuestion, style: str, answer: str, *, correct: bool) -> GivenAnswer:
+def make_answer(question: TwinQuestion, style: str, answer: str, *, correct: bool) -> RatedAnswer:
     """Return an answer, with the style as the model that gave it and the passage as its group."""
-    return GivenAnswer(
+    return RatedAnswer(
         file="twins",
         id=f"{question.id}/{style}/{'right' if correct else 'wrong'}",
         exchange=Exchange(question=question.question, context=question.context, answer=answer),
@@ -239,14 +238,14 @@ def make_answer(question: TwinQuestion, style: str, answer: str, *, correct: boo
     )
 
 
-def list_answers(twins: Iterable[Twins]) -> Iterator[GivenAnswer]:
+def list_answers(twins: Iterable[Twins]) -> Iterator[RatedAnswer]:
     """Yield the right and the wrong answer of each."""
     for pair in twins:
         yield pair.right
         yield pair.wrong
 
 
-def export_answers(answers: Iterable[GivenAnswer], path: Path) -> None:
+def export_answers(answers: Iterable[RatedAnswer], path: Path) -> None:
     """Write answers as JSONL, which `real_answers.py` reads."""
     lines = []
     for answer in answers:

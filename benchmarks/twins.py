@@ -33,20 +33,21 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from given_answers import GivenAnswer, Key, ScoredAnswer
+from given_answers import Key, ScoredAnswer
 from padding import Padded, make_padded
 from real_answers import ScoreFile, Scorer, load_evaluator, score_answers, score_by_evaluator
 from twin_answers import Twins, export_answers, list_answers, make_twins, read_questions
 from twin_report import ScoredPadded, ScoredTwins, format_twin_page, make_twin_report
 
 from aspire_guard import SelfEvaluator
+from aspire_trainers.data.rated_answers import RatedAnswer
 
 
 def score_twins(
     twins: Sequence[Twins], padded: Sequence[Padded], scorer: Scorer, file: ScoreFile
 ) -> tuple[list[ScoredTwins], list[ScoredPadded]]:
     """Return the twins and the padded answers with their scores."""
-    answers: list[GivenAnswer] = [*list_answers(twins), *(each.padded for each in padded)]
+    answers: list[RatedAnswer] = [*list_answers(twins), *(each.padded for each in padded)]
     scored: dict[Key, ScoredAnswer] = {}
     for answer in score_answers(answers, {"evaluator": scorer}, file):
         scored[answer.given.key] = answer

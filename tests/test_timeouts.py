@@ -19,6 +19,7 @@ from aspire_guard.guard import AspireGuard
 from aspire_guard.routing.policy import RoutingPolicy
 from aspire_guard.routing.routes import Timeouts
 from aspire_guard.testing import ConstantEvaluator
+from aspire_guard.timeouts import run_with_timeout
 
 TRUSTING = ConstantEvaluator(0.9)
 SHORT = RoutingPolicy(timeouts=Timeouts(chain=0.05))
@@ -78,3 +79,33 @@ def test_an_evaluator_sees_the_context_of_its_call() -> None:
         return list(await asyncio.gather(*(ask(str(number)) for number in range(8))))
 
     assert asyncio.run(many()) == ["Ada"] * 8
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_evaluations_that_hang_leave_a_limited_number_of_threads(way: str) -> None:
+    """Beyond the limit an evaluation is refused at once, and all is well again once the others have ended."""
+    over = threading.Event()
+    evaluator = ConstantEvaluator(lambda exchange: float(over.wait(60)))
+    policy = RoutingPolicy(timeouts=Timeouts(evaluator=0.001))
+    guard = AspireGuard(ada, evaluator=evaluator, policy=policy)
+    sync_guard = AspireGuard(lambda question: "Ada", evaluator=evaluator, policy=policy)
+    before = threading.active_count()
+
+    def judge_many_in_turn() -> list[Any]:
+        return [sync_guard.judge("Who?") for _ in range(60)]
+
+    async def judge_many() -> list[Any]:
+        return [await guard.ajudge("Who?") for _ in range(60)]
+
+    try:
+        verdicts = judge_many_in_turn() if way == "sync" else asyncio.run(judge_many())
+        assert threading.active_count() - before <= 33
+    finally:
+        over.set()
+    assert {verdict.route for verdict in verdicts} == {"abstain"}
+    assert str(verdicts[-1].error).startswith(
+        "expected fewer than 32 threads of the evaluator that are still at work after their time, found 32"
+    )
+    while threading.active_count() > before:
+        threading.Event().wait(0.01)
+    assert run_with_timeout(lambda: "done", 10, "evaluator") == "done"

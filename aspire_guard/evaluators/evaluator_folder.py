@@ -28,8 +28,10 @@ from aspire_guard.errors import (
     InputError,
     SchemaVersionError,
 )
+from aspire_guard.evaluators.answer_domain import AnswerDomain
 from aspire_guard.evaluators.card import render_card
 from aspire_guard.evaluators.correctness_rule import CorrectnessRule
+from aspire_guard.evaluators.selection_rule import SelectionRule
 from aspire_guard.files import describe_validation_error, replace_folder, write_text
 from aspire_guard.lm.adapter import Adapter
 from aspire_guard.lm.aspire_lm import AspireLM
@@ -103,6 +105,8 @@ class Manifest(_FrozenModel):
         correct: z_c, the token that calls an answer correct.
         wrong: z_w, the token that calls an answer wrong.
         alpha: α of the selection score, in [0, 1].
+        rule: the combination of signals that the selection score is, or None if it is the paper's g with this α.
+        domain: the range of the answers that the confidence was calibrated on, or None if it is not known.
         likelihood: the source of the log f_norm that α was fitted to: the evaluator's "own" model, or the "chain"'s
             model, which reports it with its answers.
         num_beams: the number of beams that decode an answer.
@@ -120,6 +124,8 @@ class Manifest(_FrozenModel):
     correct: str
     wrong: str
     alpha: float = Field(ge=0, le=1)
+    rule: SelectionRule | None = None
+    domain: AnswerDomain | None = None
     likelihood: Literal["own", "chain"] = "own"
     num_beams: int = Field(ge=1)
     max_new_tokens: int = Field(ge=1)

@@ -57,8 +57,8 @@ class GroupedThresholds(Protocol):
 class Fingerprinted(Protocol):
     """An evaluator whose scores may come from the model that answered.
 
-    A model that scored its own answer names the evaluator on its message. The guard uses that
-    score if the name is the fingerprint of its own evaluator.
+    A model of this process that scored its own answer keeps the score under the evaluator's
+    fingerprint and the exchange. The guard uses that score if both are its own.
     """
 
     @property

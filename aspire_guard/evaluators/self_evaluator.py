@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -19,12 +20,22 @@ from aspire_guard.evaluators.evaluator_folder import (
     read_manifest,
 )
 from aspire_guard.evaluators.protocol import NamedThreshold
+from aspire_guard.evaluators.selection_rule import SelectionRule, is_phrase
+from aspire_guard.evaluators.signals import (
+    LOG_LIKELIHOOD,
+    LOG_P_CORRECT,
+    measure_sentence_signals,
+    measure_signals,
+)
 from aspire_guard.exchange import Exchange
+from aspire_guard.lm.answer_reading import AnswerReading, read_answers
 from aspire_guard.lm.aspire_lm import AspireLM
+from aspire_guard.lm.context_windows import read_in_windows
 from aspire_guard.lm.incremental_scorer import IncrementalScorer
 from aspire_guard.lm.language_model import LanguageModel
+from aspire_guard.lm.prompt_reader import AnsweredPrompt
 from aspire_guard.selection.calibration import Calibration
-from aspire_guard.verdict import Score
+from aspire_guard.verdict import Score, SentenceScore
 
 _TOKENS_PER_BATCH = 2048
 # In tokens. On a processor, a pass of its own costs about as much as this many more tokens in
@@ -130,6 +141,8 @@ class SelfEvaluator:
             InputError: an exchange is longer than the base model's window, or has no log-likelihood although the
                 evaluator was fitted to the log-likelihoods of a chain.
         """
+        if self.manifest.rule is not None:
+            return self._score_by_rule(exchanges, self.manifest.rule)
         self._check_reported_likelihoods(exchanges)
         rows = [(exchange.question, exchange.context, exchange.answer) for exchange in exchanges]
         contexts = [exchange.context for exchange in exchanges]
@@ -149,8 +162,8 @@ class SelfEvaluator:
     def answer(self, question: str, context: str | None = None) -> tuple[str, Score]:
         """Answer under θp, and judge the answer on the states that decoding left behind, so that only θs is run.
 
-        If the answer's text is tokenized differently from what was generated, the text is read again. The score is
-        therefore always the same as from `score`.
+        If the answer's text is tokenized differently from what was generated, or if the selection score is a
+        combination of signals, the text is read again. The score is therefore always the same as from `score`.
 
         Raises:
             InputError: the evaluator was fitted to the log-likelihoods of a chain.
@@ -161,6 +174,9 @@ class SelfEvaluator:
             prompt, k=self.manifest.num_beams, max_new_tokens=self.manifest.max_new_tokens
         )
         best = beams[0][0]
+        if self.manifest.rule is not None and not is_phrase(best.text):
+            exchange = Exchange(question=question, context=context, answer=best.text)
+            return best.text, self.score([exchange])[0]
         logits = self.aspire.verdict_logits(states, [[(question, best.text)]])  # (1, 2)
         log_p_correct = logits.log_softmax(-1)[0, 0]
         return best.text, self.blend(best.log_likelihood, float(log_p_correct))
@@ -177,9 +193,16 @@ class SelfEvaluator:
             InputError: the evaluator was fitted to the log-likelihoods of a chain.
         """
         self.check_own_likelihood()
-        prompt = self.aspire.prompt_states([(question, context)])
-        scorer = IncrementalScorer(self.aspire, question, prompt)
-        return lambda text: self.blend(*scorer.extend(text))
+        rule = self.manifest.rule
+        scorer = IncrementalScorer(self.aspire, question, context, compare=rule is not None)
+
+        def score_answer_so_far(text: str) -> Score:
+            reading = scorer.extend(text)
+            if rule is None:
+                return self.blend(reading.log_likelihood, reading.log_p_correct)
+            return self._combine(reading, question, rule)
+
+        return score_answer_so_far
 
     def check_own_likelihood(self) -> None:
         """Make sure that the selection score rests on the likelihood under this evaluator's own model.
@@ -194,13 +217,91 @@ class SelfEvaluator:
             )
 
     def blend(self, log_likelihood: float, log_p_correct: float) -> Score:
-        """Return the score of an answer with this log f_norm and this log P(z_c | x, ŷ), both in nats."""
+        """Return the score of an answer with this log f_norm and this log P(z_c | x, ŷ), both in nats.
+
+        With a rule, it is the score of an answer of a few words.
+        """
         g = selection_score(log_likelihood, log_p_correct, self.manifest.alpha)
+        signals: dict[str, float] = {}
+        score = g
+        if self.manifest.rule is not None:
+            signals = {LOG_LIKELIHOOD: log_likelihood, LOG_P_CORRECT: log_p_correct}
+            score = self.manifest.rule.phrase.score(signals)
+            signals["aspire"] = g
         return Score(
-            selection_score=g,
-            confidence=self.calibration.confidence(g),
+            selection_score=score,
+            confidence=self.calibration.confidence(score),
             log_likelihood=log_likelihood,
             p_correct=math.exp(log_p_correct),
+            signals=signals,
+        )
+
+    def with_plain_answers(self) -> SelfEvaluator:
+        """Return the evaluator as it reads the plain text of answers, sentence by sentence."""
+        template = self.manifest.template.model_copy(update={"plain_answers": True})
+        manifest = self.manifest.model_copy(update={"template": template})
+        return SelfEvaluator(replace(self.aspire, template=template), manifest, self.calibration)
+
+    def measure(self, exchanges: Sequence[Exchange]) -> list[tuple[str, dict[str, float]]]:
+        """Return the plain text of each answer, and its signals."""
+        measured: list[tuple[str, dict[str, float]]] = []
+        for exchange, reading in zip(exchanges, self.read(exchanges), strict=True):
+            measured.append((reading.text, measure_signals(reading, exchange.question)))
+        return measured
+
+    def read(self, exchanges: Sequence[Exchange]) -> list[AnswerReading]:
+        """Read finished answers, of which the signals and the selection score are made.
+
+        A context that is longer than the base model's window is read in windows of passages.
+
+        Raises:
+            InputError: an exchange is too long even so.
+        """
+        rows = [(exchange.question, exchange.context, exchange.answer) for exchange in exchanges]
+        contexts = [exchange.context for exchange in exchanges]
+        lengths = [sum(self.aspire.lengths(*row)) for row in rows]
+        readings: dict[int, AnswerReading] = {}
+        for batch in _plan_batches(contexts, lengths):
+            if len(batch) == 1 and not self._fits(rows[batch[0]], lengths[batch[0]]):
+                readings[batch[0]] = read_in_windows(self.aspire, rows[batch[0]])
+                continue
+            batch_readings = read_answers(self.aspire, [rows[i] for i in batch])
+            readings.update(zip(batch, batch_readings, strict=True))
+        return [readings[i] for i in range(len(exchanges))]
+
+    def _fits(self, row: AnsweredPrompt, length: int) -> bool:
+        """Tell whether an answer of this many tokens can be read at once with its context, or has no context."""
+        question, context, answer = row
+        suffix = self.aspire.suffix_length(question, answer)
+        return not context or length + suffix <= self.aspire.lm.max_length
+
+    def _score_by_rule(self, exchanges: Sequence[Exchange], rule: SelectionRule) -> list[Score]:
+        scores: list[Score] = []
+        for exchange, reading in zip(exchanges, self.read(exchanges), strict=True):
+            scores.append(self._combine(reading, exchange.question, rule))
+        return scores
+
+    def _combine(self, reading: AnswerReading, question: str, rule: SelectionRule) -> Score:
+        """Return the score of an answer by its signals."""
+        signals = measure_signals(reading, question)
+        score = rule.score(signals, reading.text)
+        g = selection_score(reading.log_likelihood, reading.log_p_correct, self.manifest.alpha)
+        sentences: list[SentenceScore] = []
+        for each in reading.sentences:
+            text = each.sentence.text
+            sentence_score = rule.score(measure_sentence_signals(each, question), text)
+            confidence = self.calibration.confidence(sentence_score)
+            place = each.sentence
+            sentences.append(SentenceScore(start=place.start, end=place.end, confidence=confidence))
+        domain = self.manifest.domain
+        return Score(
+            selection_score=score,
+            confidence=self.calibration.confidence(score),
+            log_likelihood=reading.log_likelihood,
+            p_correct=math.exp(reading.log_p_correct),
+            signals={**signals, "aspire": g},
+            sentences=tuple(sentences),
+            out_of_domain=domain is not None and not domain.contains(reading.text),
         )
 
     @property

@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from langchain_core.documents import Document
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, convert_to_messages
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.prompt_values import PromptValue
 
 from aspire_guard.errors import ExchangeError
+from aspire_guard.exchange.conversation import (
+    find_last_question,
+    find_tool_results,
+    get_message_text,
+    parse_messages,
+)
+from aspire_guard.exchange.given_context import get_given_context
+from aspire_guard.exchange.labelled_prompt import LabelledPrompt, split_prompt
+from aspire_guard.exchange.passages import join_passages, parse_passages
+from aspire_guard.verdict import ContextSource
 
 QUESTION_KEYS = ("question", "query", "input", "messages")
 ANSWER_KEYS = ("answer", "output", "result", "messages")
-INPUT_CONTEXT_KEYS = ("context", "documents")
-OUTPUT_CONTEXT_KEYS = ("context", "source_documents")
+INPUT_CONTEXT_KEYS = ("context", "documents", "docs")
+OUTPUT_CONTEXT_KEYS = ("context", "documents", "source_documents", "docs")
+
+
+class FoundContext(NamedTuple):
+    """A context, and the place where it was found."""
+
+    text: str
+    source: ContextSource
 
 
 def read_question(input: object) -> str:
@@ -41,10 +58,11 @@ def _find_question(value: object) -> str | None:
     if isinstance(value, Mapping):
         return _find_question_under_keys(value)
     if isinstance(value, PromptValue):
-        return _find_last_human_text(value.to_messages())
+        labelled = _find_labelled_prompt(value)
+        return find_last_question(value.to_messages()) if labelled is None else labelled.question
     if isinstance(value, BaseMessage):
-        return _find_last_human_text([value])
-    return _find_last_human_text(parse_messages(value))
+        return find_last_question([value])
+    return find_last_question(parse_messages(value))
 
 
 def _find_question_under_keys(input: Mapping[Any, Any]) -> str | None:
@@ -55,59 +73,106 @@ def _find_question_under_keys(input: Mapping[Any, Any]) -> str | None:
     return None
 
 
-def _find_last_human_text(messages: Sequence[BaseMessage]) -> str | None:
-    for message in reversed(messages):
-        if isinstance(message, HumanMessage):
-            return _find_question(get_message_text(message))
-    return None
+def _find_labelled_prompt(prompt: PromptValue) -> LabelledPrompt | None:
+    """Find the prompt's question and context, if one message holds both under labels."""
+    question = find_last_question(prompt.to_messages())
+    return None if question is None else split_prompt(question)
 
 
-def parse_messages(value: object) -> list[BaseMessage]:
-    """Parse a list of messages, in any notation that chat models take.
+def find_context(
+    input: object, output: object, documents: Sequence[Document]
+) -> FoundContext | None:
+    """Find the context in the usual places; `Exchange.from_run` lists them in their order.
 
-    Returns:
-        The messages, or an empty list if `value` is anything else.
+    Raises:
+        ExchangeError: a value under one of the usual keys can't be read as passages.
     """
-    if not isinstance(value, list | tuple):
-        return []
-    try:
-        return convert_to_messages(value)
-    except (ValueError, NotImplementedError):  # either is raised for an item that is not a message
-        return []
-
-
-def find_context(input: object, output: object, documents: Sequence[Document]) -> str | None:
-    """Find the context in the input, else in the output, else in the documents."""
     return (
-        _find_context_under_keys(input, INPUT_CONTEXT_KEYS)
-        or _find_context_under_keys(output, OUTPUT_CONTEXT_KEYS)
-        or join_passages(documents)
+        find_context_under_keys(input, "input", INPUT_CONTEXT_KEYS)
+        or find_context_under_keys(output, "output", OUTPUT_CONTEXT_KEYS)
+        or _find_context_seen(input, output, documents)
+        or _find_context_around(input)
     )
 
 
-def _find_context_under_keys(value: object, keys: Sequence[str]) -> str | None:
+def find_context_under_keys(
+    value: object, side: ContextSource, keys: Sequence[str] = INPUT_CONTEXT_KEYS
+) -> FoundContext | None:
+    """Find the context under the first of these keys that holds any passages.
+
+    Args:
+        value: the input or the output of a chain, or the state of a graph.
+        side: the source of that context.
+        keys: the keys to look under.
+
+    Raises:
+        ExchangeError: a value under one of the keys can't be read as passages.
+    """
     if not isinstance(value, Mapping):
         return None
     for key in keys:
-        context = join_passages(value.get(key))
-        if context:
-            return context
+        context = join_passages(
+            read_passages(value.get(key), f"under {key!r} in the chain's {side}")
+        )
+        if context is not None:
+            return FoundContext(context, side)
     return None
 
 
-def join_passages(value: object) -> str | None:
-    """Join documents or strings into a text, with a blank line between passages.
+def read_passages(value: object, place: str) -> list[str]:
+    """Return the passages of a value.
 
     Args:
-        value: a document or a string, or a list or tuple of them. Other items are ignored.
+        value: texts, documents, or dicts with a text.
+        place: the place of the value, for the error.
 
-    Returns:
-        The text, or None if all passages are blank or missing.
+    Raises:
+        ExchangeError: the value has another shape.
     """
-    items: Iterable[object] = value if isinstance(value, list | tuple) else [value]
-    passages = [item.page_content if isinstance(item, Document) else item for item in items]
-    texts = [passage for passage in passages if isinstance(passage, str)]
-    return "\n\n".join(text for text in texts if text.strip()) or None
+    passages = parse_passages(value)
+    if passages is None:
+        raise ExchangeError(
+            f"no context can be read {place}: expected texts, documents, or dicts with 'page_content', 'text' or "
+            f"'content'; found {describe_shape(value)}; give it one of these shapes, or tell the guard where the "
+            "context is: context='...', a key or a function, which returns [] if there is no context"
+        )
+    return passages
+
+
+def _find_context_seen(
+    input: object, output: object, documents: Sequence[Document]
+) -> FoundContext | None:
+    """Find what tools returned in this turn, and what was retrieved besides."""
+    results = _find_tool_results(input, output)
+    others = [
+        document.page_content
+        for document in documents
+        if not any(document.page_content.strip() in result for result in results)
+    ]
+    context = join_passages(parse_passages([*results, *others]) or [])
+    if context is None:
+        return None
+    return FoundContext(context, "tool" if results else "retriever")
+
+
+def _find_tool_results(input: object, output: object) -> list[str]:
+    for value in (output, input):
+        messages = value.get("messages") if isinstance(value, Mapping) else value
+        if not isinstance(messages, list | tuple):
+            continue
+        results = find_tool_results(parse_messages(messages), _find_question(input))
+        if results:
+            return results
+    return []
+
+
+def _find_context_around(input: object) -> FoundContext | None:
+    """Find the context in a step around the guard: a graph's state, or the prompt that the guard gets."""
+    given = get_given_context()
+    if given is not None:
+        return FoundContext(given, "input")
+    labelled = _find_labelled_prompt(input) if isinstance(input, PromptValue) else None
+    return FoundContext(labelled.context, "prompt") if labelled and labelled.context else None
 
 
 def read_answer(output: object) -> str:
@@ -153,11 +218,6 @@ def _find_answer_in_value(value: object) -> str | AIMessage | None:
         value = value[-1] if value else None
         return value if isinstance(value, AIMessage) else None
     return value if isinstance(value, str | AIMessage) else None
-
-
-def get_message_text(message: BaseMessage) -> str:
-    """Return the text of a message, without its images, reasoning and tool calls."""
-    return str(message.text)
 
 
 def read_log_likelihood(message: BaseMessage) -> float | None:

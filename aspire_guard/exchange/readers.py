@@ -13,15 +13,17 @@ from langchain_core.messages import BaseMessage
 from pydantic import BaseModel
 
 from aspire_guard.errors import ExchangeError
+from aspire_guard.exchange.conversation import get_message_text
 from aspire_guard.exchange.exchange import Exchange
 from aspire_guard.exchange.extraction import (
+    FoundContext,
     describe_shape,
     find_context,
-    get_message_text,
-    join_passages,
     read_answer,
+    read_passages,
     read_question,
 )
+from aspire_guard.exchange.passages import join_passages
 
 FieldReader = str | Callable[..., Any]
 
@@ -32,7 +34,8 @@ class ExchangeReader:
 
     Attributes:
         question: a key of the chain's input, or a function of the input.
-        context: a key of the input, or else of the output, or a function of both.
+        context: a key of the input, or else of the output, or a function of both. An empty list or a blank text
+            there means that there is no context.
         answer: a key of the chain's output, or a function of input and output. A value that is not text is
             judged as JSON.
     """
@@ -45,12 +48,15 @@ class ExchangeReader:
         """Read the exchange from a chain's input and output.
 
         Raises:
-            ExchangeError: the question or the answer is not where it should be, or a function raised.
+            ExchangeError: the question, the context or the answer is not where it should be, or a function raised.
         """
+        question = self._read_question(input)
+        found = self._read_context(input, output, documents)
         return Exchange(
-            question=self._read_question(input),
-            context=self._read_context(input, output, documents),
+            question=question,
+            context=None if found is None else found.text,
             answer=self._read_answer(input, output),
+            context_source=None if found is None else found.source,
         )
 
     def _read_question(self, input: Any) -> str:
@@ -62,16 +68,23 @@ class ExchangeReader:
             raise _make_missing_error("question", reader, "input", input)
         return text
 
-    def _read_context(self, input: Any, output: Any, documents: Sequence[Document]) -> str | None:
+    def _read_context(
+        self, input: Any, output: Any, documents: Sequence[Document]
+    ) -> FoundContext | None:
         reader = self.context
         if reader is None:
             return find_context(input, output, documents)
-        if not isinstance(reader, str):
-            return join_passages(_call_reader("context", reader, input, output))
-        value = _get_field(input, reader)
+        if isinstance(reader, str):
+            value = _get_field(input, reader)
+            value = _get_field(output, reader) if value is None else value
+            place = f"under the key {reader!r} given as context="
+        else:
+            value = _call_reader("context", reader, input, output)
+            place = "in the result of the function given as context="
         if value is None:
-            value = _get_field(output, reader)
-        return join_passages(value)
+            raise _make_missing_context_error(reader, input, output)
+        text = join_passages(read_passages(value, place))
+        return None if text is None else FoundContext(text, "reader")
 
     def _read_answer(self, input: Any, output: Any) -> str:
         reader = self.answer
@@ -113,12 +126,22 @@ def _call_reader(name: str, reader: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _make_missing_error(name: str, reader: FieldReader, side: str, searched: Any) -> ExchangeError:
-    is_key = isinstance(reader, str)
-    expected = f"under the key {reader!r}" if is_key else "from the function given"
     return ExchangeError(
-        f"no {name} found in the chain's {side}: expected it {expected}; found {describe_shape(searched)}; "
-        f"fix what you pass as {name}="
+        f"no {name} found in the chain's {side}: expected it {_describe_place(reader)}; found "
+        f"{describe_shape(searched)}; fix what you pass as {name}="
     )
+
+
+def _make_missing_context_error(reader: FieldReader, input: Any, output: Any) -> ExchangeError:
+    return ExchangeError(
+        f"no context found in the chain's input or output: expected it {_describe_place(reader)}; found "
+        f"{describe_shape(input)} and {describe_shape(output)}; fix what you pass as context=, and return or hand on "
+        "[] if there is no context"
+    )
+
+
+def _describe_place(reader: FieldReader) -> str:
+    return f"under the key {reader!r}" if isinstance(reader, str) else "from the function given"
 
 
 def _convert_to_text(value: Any) -> str | None:

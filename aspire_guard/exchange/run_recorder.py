@@ -1,44 +1,53 @@
-"""A recorder of the documents, scores and probabilities that appear inside a run of a chain."""
+"""A recorder of the passages, and of the probabilities of tokens, that appear inside a run of a chain."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.documents import Document
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
-from pydantic import ValidationError
 
 from aspire_guard.errors import ExchangeError
+from aspire_guard.exchange.conversation import get_message_text
 from aspire_guard.exchange.exchange import Exchange
-from aspire_guard.exchange.extraction import find_answer, get_message_text, read_log_likelihood
-from aspire_guard.verdict import Score, is_comparable
+from aspire_guard.exchange.extraction import find_answer, read_log_likelihood
+from aspire_guard.exchange.passage_record import PassageRecord
 
 Extract = Callable[[Any, Any, Sequence[Document]], Exchange]
 
-SELF_SCORE_KEY = "aspire_score"
-_RECORDED_METADATA = {SELF_SCORE_KEY, "logprobs"}
+
+class _Reply(NamedTuple):
+    """A chat model's message, and the messages that it replied to, if they are known."""
+
+    message: BaseMessage
+    asked: Sequence[BaseMessage]
 
 
 class RunRecorder(BaseCallbackHandler):
-    """A record of the retrieved documents, and of the answers that carry a score or probabilities.
+    """A record of the passages that the steps of a chain return, and of the replies of its chat models.
 
     A recorder belongs to one call of the guard and may be called from several threads.
+
+    Attributes:
+        has_asked_model: True once a model has been asked.
+        has_model_output: True once a model has given output, be it one token. Clearing the record keeps it.
     """
 
     run_inline = True
-    # The events of chains hold nothing to record, and each would cost every call some microseconds.
-    ignore_chain = True
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._retrievers: set[UUID] = set()
-        self._documents: dict[str, Document] = {}
-        self._messages: list[BaseMessage] = []
+        self._passages = PassageRecord()
+        self._tools: dict[UUID, str | None] = {}
+        self._asked: dict[UUID, list[list[BaseMessage]]] = {}
+        self._replies: list[_Reply] = []
+        self.has_asked_model = False
+        self.has_model_output = False
 
     def clear(self) -> None:
         """Drop the record before another run begins.
@@ -47,83 +56,143 @@ class RunRecorder(BaseCallbackHandler):
         are not recorded.
         """
         with self._lock:
-            self._retrievers.clear()
-            self._documents.clear()
-            self._messages.clear()
+            self._passages.clear()
+            self._tools.clear()
+            self._asked.clear()
+            self._replies.clear()
 
     @property
     def documents(self) -> list[Document]:
-        """The retrieved documents, in the order in which the retrievers ended, each text once."""
+        """The passages that the answering model read, as far as the steps tell, in the order in which they came."""
         with self._lock:
-            return list(self._documents.values())
+            passages, _ = self._passages.find()
+        return [Document(passage) for passage in passages]
 
-    def find_self_score(
-        self, exchange: Exchange, output: object, fingerprint: str | None
-    ) -> Score | None:
-        """Find the score that the answering model gave its answer while writing it.
+    def read_exchange(self, extract: Extract, input: Any, output: Any) -> Exchange:
+        """Extract the exchange from a chain's input and output and from what was recorded inside the chain.
 
-        The output message itself may carry the score, or a message from inside the chain whose
-        text is the answer.
-
-        Args:
-            exchange: the exchange to score, as read from `output`.
-            output: the chain's output.
-            fingerprint: the evaluator's fingerprint. Scores of other evaluators are ignored.
-
-        Returns:
-            The score, or None if no message carries a usable score.
+        Raises:
+            ExchangeError: no question or answer can be read.
         """
-        if fingerprint is None:
-            return None
-        for message in self._find_messages_with_text(exchange.answer, output):
-            score = _read_self_score(message, fingerprint)
-            if score is not None:
-                return score
-        return None
+        documents = self.documents
+        exchange = extract(input, output, documents)
+        if not documents:
+            return exchange
+        read = self._select_read(documents, exchange)
+        if len(read) < len(documents):
+            exchange = extract(input, output, read)
+        if exchange.context_source != "retriever":
+            return exchange
+        with self._lock:
+            _, source = self._passages.find()
+        return exchange.model_copy(update={"context_source": source})
+
+    def _select_read(self, documents: list[Document], exchange: Exchange) -> list[Document]:
+        """Select the documents that are in the messages that the answering model replied to, if any are."""
+        reply = self._find_reply(exchange)
+        if reply is None:
+            return documents
+        asked = [get_message_text(message) for message in reply.asked]
+        read = [
+            document
+            for document in documents
+            if any(document.page_content.strip() in text for text in asked)
+        ]
+        return read or documents
 
     def add_reported_likelihood(self, exchange: Exchange, output: object) -> Exchange:
         """Return the exchange with the log-likelihood that the answering model reported, if it did.
 
-        As in `find_self_score`, the output message itself may carry it, or a message from inside
-        the chain with the same text.
+        The output message itself may carry it, or else the last message with the same text from inside the chain.
+        A message that replied to the very question goes before a message that replied to another.
         """
-        for message in self._find_messages_with_text(exchange.answer, output):
-            log_likelihood = read_log_likelihood(message)
-            if log_likelihood is not None:
-                return exchange.model_copy(update={"log_likelihood": log_likelihood})
-        return exchange
+        log_likelihood = self._find_log_likelihood(exchange, output)
+        if log_likelihood is None:
+            return exchange
+        return exchange.model_copy(update={"log_likelihood": log_likelihood})
 
-    def _find_messages_with_text(self, text: str, output: object) -> list[BaseMessage]:
-        """Find the messages with this text: the output's own, then those from inside the chain, the last first."""
-        with self._lock:
-            messages = list(reversed(self._messages))
+    def _find_log_likelihood(self, exchange: Exchange, output: object) -> float | None:
         answer = find_answer(output)
-        if isinstance(answer, BaseMessage):
-            messages.insert(0, answer)
-        return [
-            message for message in messages if get_message_text(message).strip() == text.strip()
-        ]
+        if isinstance(answer, BaseMessage) and _has_text(answer, exchange.answer):
+            log_likelihood = read_log_likelihood(answer)
+            if log_likelihood is not None:
+                return log_likelihood
+        with self._lock:
+            reports = any("logprobs" in reply.message.response_metadata for reply in self._replies)
+        # Most models report none, and then the texts need not be compared.
+        reply = self._find_reply(exchange) if reports else None
+        return None if reply is None else read_log_likelihood(reply.message)
+
+    def _find_reply(self, exchange: Exchange) -> _Reply | None:
+        """Find the reply that is the answer, the last one if there are several."""
+        with self._lock:
+            replies = list(self._replies)
+        replies = [reply for reply in replies if _has_text(reply.message, exchange.answer)]
+        to_the_question = [reply for reply in replies if _was_asked(reply, exchange.question)]
+        return next(reversed(to_the_question or replies), None)
+
+    def on_chain_start(
+        self,
+        serialized: dict[str, Any],
+        inputs: Any,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        run_type: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Note the step, and the values of a prompt."""
+        with self._lock:
+            self._passages.begin(run_id, parent_run_id)
+            if run_type == "prompt":
+                self._passages.add_prompt(inputs)
+
+    def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """Record the documents that a step returned or handed on."""
+        if not isinstance(outputs, list | tuple | dict):  # saves most steps the lock
+            return
+        with self._lock:
+            self._passages.add_step_output(run_id, outputs)
 
     def on_retriever_start(
-        self, serialized: dict[str, Any], query: str, *, run_id: UUID, **kwargs: Any
-    ) -> None:
-        """Note the retriever, so that retrievers inside it are not taken for outermost retrievers."""
-        with self._lock:
-            self._retrievers.add(run_id)
-
-    def on_retriever_end(
         self,
-        documents: Sequence[Document],
+        serialized: dict[str, Any],
+        query: str,
         *,
         run_id: UUID,
         parent_run_id: UUID | None = None,
         **kwargs: Any,
     ) -> None:
-        """Record the documents that an outermost retriever returned."""
+        """Note the retriever."""
         with self._lock:
-            # A retriever inside another (reranking, fusion) returns candidates, which the model does not read.
-            if run_id in self._retrievers and parent_run_id not in self._retrievers:
-                self._documents.update({document.page_content: document for document in documents})
+            self._passages.begin(run_id, parent_run_id)
+
+    def on_retriever_end(
+        self, documents: Sequence[Document], *, run_id: UUID, **kwargs: Any
+    ) -> None:
+        """Record the documents that a retriever returned."""
+        with self._lock:
+            self._passages.add_documents(run_id, documents)
+
+    def on_tool_start(
+        self,
+        serialized: dict[str, Any] | None,
+        input_str: str,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Note the tool."""
+        with self._lock:
+            self._tools[run_id] = name or (serialized or {}).get("name")
+            self._passages.begin(run_id, parent_run_id)
+
+    def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """Record what a tool returned."""
+        with self._lock:
+            self._passages.add_tool_output(run_id, output, self._tools.pop(run_id, None))
 
     def on_chat_model_start(
         self,
@@ -133,19 +202,40 @@ class RunRecorder(BaseCallbackHandler):
         run_id: UUID,
         **kwargs: Any,
     ) -> None:
-        """Do nothing. Without this method LangChain would render the whole prompt for `on_llm_start`."""
+        """Note the messages that a chat model is asked.
 
-    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
-        """Record the messages that carry their own score or the probabilities of their tokens."""
+        Without this method LangChain would render the whole prompt for `on_llm_start`.
+        """
+        self.has_asked_model = True
         with self._lock:
-            for generations in response.generations:
+            self._asked[run_id] = messages
+
+    def on_llm_start(
+        self, serialized: dict[str, Any], prompts: list[str], *, run_id: UUID, **kwargs: Any
+    ) -> None:
+        """Note that a model is asked."""
+        self.has_asked_model = True
+
+    def on_llm_new_token(self, token: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """Note that a model has given output."""
+        self.has_model_output = True
+
+    def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """Note the output that a model has given before it failed."""
+        response = kwargs.get("response")
+        if isinstance(response, LLMResult) and any(response.generations):
+            self.has_model_output = True
+
+    def on_llm_end(self, response: LLMResult, *, run_id: UUID | None = None, **kwargs: Any) -> None:
+        """Record the replies of a chat model."""
+        self.has_model_output = True
+        with self._lock:
+            asked = self._asked.pop(run_id, []) if run_id is not None else []
+            for index, generations in enumerate(response.generations):
+                prompt = asked[index] if index < len(asked) else []
                 for generation in generations:
                     if isinstance(generation, ChatGeneration):
-                        self._record_message(generation.message)
-
-    def _record_message(self, message: BaseMessage) -> None:
-        if _RECORDED_METADATA & message.response_metadata.keys():
-            self._messages.append(message)
+                        self._replies.append(_Reply(generation.message, prompt))
 
 
 def extract_judged_exchange(
@@ -168,7 +258,7 @@ def extract_judged_exchange(
     answer = find_answer(output)
     tool_message = answer if isinstance(answer, AIMessage) and answer.tool_calls else None
     try:
-        exchange = extract(input, output, recorder.documents)
+        exchange = recorder.read_exchange(extract, input, output)
     except ExchangeError:
         if tool_message is None:
             raise
@@ -179,12 +269,9 @@ def extract_judged_exchange(
     return recorder.add_reported_likelihood(exchange, output)
 
 
-def _read_self_score(message: BaseMessage, fingerprint: str) -> Score | None:
-    carried = message.response_metadata.get(SELF_SCORE_KEY)
-    if not isinstance(carried, dict) or carried.get("evaluator") != fingerprint:
-        return None
-    try:
-        score = Score.model_validate(carried.get("score"))
-    except ValidationError:
-        return None
-    return score if is_comparable(score) else None
+def _has_text(message: BaseMessage, text: str) -> bool:
+    return get_message_text(message).strip() == text.strip()
+
+
+def _was_asked(reply: _Reply, question: str) -> bool:
+    return any(question in get_message_text(message) for message in reply.asked)

@@ -17,8 +17,8 @@ from langchain_core.runnables.config import get_executor_for_config
 from langchain_core.runnables.utils import gather_with_concurrency
 
 from aspire_guard.exchange.run_recorder import RunRecorder
-from aspire_guard.execution.sanitized_errors import sanitize_error
-from aspire_guard.langgraph_compat import is_interrupt
+from aspire_guard.execution.sanitized_errors import sanitize_chain_error, sanitize_error
+from aspire_guard.langgraph_compat import is_interrupt, is_parent_command
 from aspire_guard.timeouts import arun_with_timeout, run_with_timeout
 
 # The pauses between tries, in seconds. They double from the first up to the longest, plus a random part.
@@ -39,6 +39,7 @@ class ChainRuns:
             runs separately.
         retries: further tries after an error.
         within: seconds for all tries, or None for no limit.
+        original_errors: True to keep the runnable's errors, which may quote an answer.
     """
 
     runnable: Runnable[Any, Any]
@@ -47,6 +48,7 @@ class ChainRuns:
     timeout: float | None = None
     retries: int = 0
     within: float | None = None
+    original_errors: bool = False
 
     def run(
         self,
@@ -212,7 +214,9 @@ class _Tries:
         Raises:
             Exception: a graph interrupt among the results.
         """
-        results = [_sanitize_result(result) for result in results]
+        results = [
+            self._sanitize(index, result) for index, result in zip(self._open, results, strict=True)
+        ]
         for result in results:
             if isinstance(result, BaseException) and is_interrupt(result):
                 raise result
@@ -225,16 +229,20 @@ class _Tries:
         self._open = failed
         return bool(failed)
 
+    def _sanitize(self, index: int, result: Any) -> Any:
+        if not isinstance(result, Exception):
+            return result
+        if self._runs.original_errors:
+            return sanitize_error(result) if is_parent_command(result) else result
+        recorder = self._recorders[index] if self._recorders else None
+        return sanitize_chain_error(result, self._runs.runnable, recorder)
+
     def _get_time_limit(self) -> float | None:
         timeout, within = self._runs.timeout, self._runs.within
         if timeout is None or within is None:
             return timeout
         seconds_left = within - (perf_counter() - self._started)
         return min(timeout, max(0.0, seconds_left))
-
-
-def _sanitize_result(result: Any) -> Any:
-    return sanitize_error(result) if isinstance(result, Exception) else result
 
 
 def _is_retryable(result: Any) -> bool:

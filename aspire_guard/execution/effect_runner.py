@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
@@ -21,7 +22,8 @@ from aspire_guard.evaluators.protocol import Evaluator
 from aspire_guard.exchange.run_recorder import RunRecorder
 from aspire_guard.execution.chain_runs import ChainRuns
 from aspire_guard.execution.isolation import isolate_ambient_config, make_child_config
-from aspire_guard.langgraph_compat import is_interrupt
+from aspire_guard.execution.sanitized_errors import sanitize_chain_error, sanitize_error
+from aspire_guard.langgraph_compat import is_interrupt, is_parent_command
 from aspire_guard.routing.effects import (
     CallCustom,
     ChainRan,
@@ -56,13 +58,21 @@ class GuardedCall(Generic[Run]):
     recorder: RunRecorder
     step_config: RunnableConfig
 
-    def __init__(self, input: Any, config: RunnableConfig, run: Run) -> None:
+    def __init__(
+        self, input: Any, config: RunnableConfig, run: Run, *, original_errors: bool = False
+    ) -> None:
+        """Prepare a call. With `original_errors` errors leave it as they are."""
         self.input = input
         self.config = config
         self.run: Run = run
+        self._original_errors = original_errors
+        self._has_begun = False
+        # The error of the chain, and the error that may leave in its place.
+        self._chain_error: tuple[Exception, Exception] | None = None
 
     def begin_child_run(self, tag: str) -> None:
         """Prepare a recorder and a config for the next run of the chain or a fallback."""
+        self._has_begun = True
         self.recorder = RunRecorder()
         self.step_config = make_child_config(self.config, self.run, self.recorder, tag)
 
@@ -70,6 +80,31 @@ class GuardedCall(Generic[Run]):
     def has_listeners(self) -> bool:
         """True if any callback handler listens to the guard's run."""
         return bool(self.run.handlers)
+
+    def note_chain_error(self, raised: Exception, leaving: Exception) -> None:
+        """Note an error of the chain, and the error that may leave the guard in its place."""
+        self._chain_error = raised, leaving
+
+    @contextmanager
+    def watch_chain(self, chain: Runnable[Any, Any]) -> Iterator[None]:
+        """Note an error that the chain raises in the block."""
+        try:
+            yield
+        except Exception as error:
+            if not self._original_errors:
+                leaving = sanitize_chain_error(error, chain, self.recorder)
+                self.note_chain_error(error, leaving)
+            raise
+
+    def sanitize(self, error: BaseException) -> BaseException:
+        """Return what may leave the guard in place of an error; see `sanitize_error`.
+
+        Before the chain has begun, any error may leave.
+        """
+        if self._chain_error is not None and error is self._chain_error[0]:
+            return self._chain_error[1]
+        is_kept = self._original_errors and not is_parent_command(error)
+        return error if is_kept or not self._has_begun else sanitize_error(error)
 
 
 def choose_ambient_config(calls: Sequence[GuardedCall[Any]]) -> RunnableConfig:
@@ -91,11 +126,13 @@ class EffectRunner:
         chain: the guarded chain.
         kwargs: keyword arguments that are passed on to the chain.
         evaluator: the evaluator that scores the answers.
+        original_errors: True if the chain's errors may leave the guard as they are.
     """
 
     chain: Runnable[Any, Any]
     kwargs: dict[str, Any]
     evaluator: Evaluator
+    original_errors: bool = False
 
     def prepare_step(self, calls: Sequence[GuardedCall[Any]], requests: Sequence[Any]) -> None:
         """Prepare the calls for a step. A run of the chain or a fallback needs a recorder and a config."""
@@ -150,7 +187,7 @@ class EffectRunner:
         started = perf_counter()
         runs = self._make_chain_runs(requests)
         outputs, retry_counts = runs.run(*_split_calls(calls))
-        return _unwrap_errors(_make_run_results(calls, outputs, retry_counts, started))
+        return _unwrap_errors(calls, _make_run_results(calls, outputs, retry_counts, started))
 
     async def _arun_chain(
         self, calls: list[GuardedCall[Any]], requests: list[RunChain]
@@ -158,11 +195,17 @@ class EffectRunner:
         started = perf_counter()
         runs = self._make_chain_runs(requests)
         outputs, retry_counts = await runs.arun(*_split_calls(calls))
-        return _unwrap_errors(_make_run_results(calls, outputs, retry_counts, started))
+        return _unwrap_errors(calls, _make_run_results(calls, outputs, retry_counts, started))
 
     def _make_chain_runs(self, requests: list[RunChain]) -> ChainRuns:
         timeout = _find_shortest(request.timeout for request in requests)
-        return ChainRuns(self.chain, "chain", self.kwargs, timeout=timeout)
+        return ChainRuns(
+            self.chain,
+            "chain",
+            self.kwargs,
+            timeout=timeout,
+            original_errors=self.original_errors,
+        )
 
     # RunFallback
 
@@ -281,9 +324,18 @@ def _make_run_results(
     return results
 
 
-def _unwrap_errors(results: list[ChainRan | EffectFailed]) -> list[ChainRan | Exception]:
+def _unwrap_errors(
+    calls: Sequence[GuardedCall[Any]], results: list[ChainRan | EffectFailed]
+) -> list[ChainRan | Exception]:
     """Return the results with bare errors, since the error of a chain is thrown into its flow."""
-    return [result.error if isinstance(result, EffectFailed) else result for result in results]
+    unwrapped: list[ChainRan | Exception] = []
+    for call, result in zip(calls, results, strict=True):
+        if isinstance(result, EffectFailed):
+            call.note_chain_error(result.error, result.error)
+            unwrapped.append(result.error)
+        else:
+            unwrapped.append(result)
+    return unwrapped
 
 
 def _fail_scoring(error: RouteTimeoutError, started: float, count: int) -> list[ScoringResult]:

@@ -55,6 +55,7 @@ class GuardedRun:
         kwargs: keyword arguments that are passed on to the chain.
         extract: reads the exchange from input, output and retrieved documents.
         evaluator: the evaluator, if it is loaded already. It saves `arun` the thread for loading.
+        original_errors: True if the chain's errors leave as they are, even if they may quote an answer.
     """
 
     chain: Runnable[Any, Any]
@@ -65,6 +66,7 @@ class GuardedRun:
     kwargs: dict[str, Any] = field(default_factory=dict)
     extract: Extract = Exchange.from_run
     evaluator: Evaluator | None = None
+    original_errors: bool = False
 
     def run(self, inputs: Sequence[Any], configs: Sequence[RunnableConfig]) -> list[Any]:
         """Run the chain over the inputs, and score and route its answers.
@@ -77,12 +79,16 @@ class GuardedRun:
             The selected result of each input, or the exception in its place.
         """
         calls = [self._start(input, config) for input, config in zip(inputs, configs, strict=True)]
+        failure: BaseException | None = None
         try:
             outcomes = self._drive(calls)
         except BaseException as error:
+            failure = _sanitize_for_all(calls, error)
+        # Raised out here, an error does not have the original as its context.
+        if failure is not None:
             for call in calls:
-                call.run.on_chain_error(error)
-            raise
+                call.run.on_chain_error(failure)
+            raise failure
         return [self._finish(call, outcome) for call, outcome in zip(calls, outcomes, strict=True)]
 
     async def arun(self, inputs: Sequence[Any], configs: Sequence[RunnableConfig]) -> list[Any]:
@@ -90,12 +96,15 @@ class GuardedRun:
         calls = [
             await self._astart(input, config) for input, config in zip(inputs, configs, strict=True)
         ]
+        failure: BaseException | None = None
         try:
             outcomes = await self._adrive(calls)
         except BaseException as error:
+            failure = _sanitize_for_all(calls, error)
+        if failure is not None:
             for call in calls:
-                await call.run.on_chain_error(error)
-            raise
+                await call.run.on_chain_error(failure)
+            raise failure
         return [
             await self._afinish(call, outcome)
             for call, outcome in zip(calls, outcomes, strict=True)
@@ -108,6 +117,7 @@ class GuardedRun:
         """
         call = self._start(input, config)
         result: Any = None
+        failure: BaseException | None = None
         try:
             (outcome,) = self._drive([call])
             result = self._select_result(call, outcome)
@@ -119,14 +129,18 @@ class GuardedRun:
             call.run.on_chain_end(result)
             raise
         except BaseException as error:
-            call.run.on_chain_error(error)
-            raise
+            failure = call.sanitize(error)
+        # Raised out here, an error does not have the original as its context.
+        if failure is not None:
+            call.run.on_chain_error(failure)
+            raise failure
         call.run.on_chain_end(result)
 
     async def astream(self, input: Any, config: RunnableConfig) -> AsyncGenerator[Any, None]:
         """Stream asynchronously, with the evaluator in a thread off the event loop; see `stream`."""
         call = await self._astart(input, config)
         result: Any = None
+        failure: BaseException | None = None
         try:
             (outcome,) = await self._adrive([call])
             result = await self._aselect_result(call, outcome)
@@ -139,8 +153,10 @@ class GuardedRun:
             await call.run.on_chain_end(result)
             raise
         except BaseException as error:
-            await call.run.on_chain_error(error)
-            raise
+            failure = call.sanitize(error)
+        if failure is not None:
+            await call.run.on_chain_error(failure)
+            raise failure
         await call.run.on_chain_end(result)
 
     def decide(self, call: GuardedCall[CallbackManagerForChainRun], generated: ChainRan) -> Outcome:
@@ -172,7 +188,7 @@ class GuardedRun:
         if not calls:
             return []
         evaluator = self.load_evaluator() if self.evaluator is None else self.evaluator
-        runner = EffectRunner(self.chain, self.kwargs, evaluator)
+        runner = EffectRunner(self.chain, self.kwargs, evaluator, self.original_errors)
         flows = batch_flows([self._make_flow(call, evaluator, generated) for call in calls])
         with ExitStack() as open_context:
             steps = _Steps(runner, calls, flows, open_context)
@@ -192,7 +208,7 @@ class GuardedRun:
         evaluator = self.evaluator
         if evaluator is None:
             evaluator = await run_in_scoring_thread(self.load_evaluator)
-        runner = EffectRunner(self.chain, self.kwargs, evaluator)
+        runner = EffectRunner(self.chain, self.kwargs, evaluator, self.original_errors)
         flows = batch_flows([self._make_flow(call, evaluator, generated) for call in calls])
         with ExitStack() as open_context:
             steps = _Steps(runner, calls, flows, open_context)
@@ -219,7 +235,7 @@ class GuardedRun:
         run_id, name = config.pop("run_id", None), config.get("run_name") or self.name
         manager = get_callback_manager_for_config(config)
         run = manager.on_chain_start(None, input, name=name, run_id=run_id)
-        return GuardedCall(input, config, run)
+        return GuardedCall(input, config, run, original_errors=self.original_errors)
 
     async def _astart(
         self, input: Any, config: RunnableConfig
@@ -227,28 +243,34 @@ class GuardedRun:
         run_id, name = config.pop("run_id", None), config.get("run_name") or self.name
         manager = get_async_callback_manager_for_config(config)
         run = await manager.on_chain_start(None, input, name=name, run_id=run_id)
-        return GuardedCall(input, config, run)
+        return GuardedCall(input, config, run, original_errors=self.original_errors)
 
     def _finish(
         self, call: GuardedCall[CallbackManagerForChainRun], outcome: Outcome | Exception
     ) -> Any:
         """End the run of a call, and return its result or its error."""
+        failure: BaseException | None = None
         try:
             result = self._select_result(call, outcome)
         except Exception as error:
-            call.run.on_chain_error(error)
-            return error
+            failure = call.sanitize(error)
+        if failure is not None:
+            call.run.on_chain_error(failure)
+            return failure
         call.run.on_chain_end(result)
         return result
 
     async def _afinish(
         self, call: GuardedCall[AsyncCallbackManagerForChainRun], outcome: Outcome | Exception
     ) -> Any:
+        failure: BaseException | None = None
         try:
             result = await self._aselect_result(call, outcome)
         except Exception as error:
-            await call.run.on_chain_error(error)
-            return error
+            failure = call.sanitize(error)
+        if failure is not None:
+            await call.run.on_chain_error(failure)
+            return failure
         await call.run.on_chain_end(result)
         return result
 
@@ -345,6 +367,15 @@ def find_stream_handlers(
 
 async def _yield_once(result: Any) -> AsyncIterator[Any]:
     yield result
+
+
+def _sanitize_for_all(calls: Sequence[GuardedCall[Any]], error: BaseException) -> BaseException:
+    """Return what may leave in place of an error that ends several calls at once."""
+    for call in calls:
+        sanitized = call.sanitize(error)
+        if sanitized is not error:
+            return sanitized
+    return error
 
 
 def _raise_if_error(outcome: Outcome | Exception) -> Outcome:

@@ -27,6 +27,7 @@ from langchain_core.runnables.config import (
 )
 from langchain_core.runnables.utils import coro_with_context
 
+from aspire_guard.errors import name_error_type
 from aspire_guard.evaluators.protocol import Evaluator, IncrementalEvaluator, is_incremental
 from aspire_guard.exchange import Exchange
 from aspire_guard.execution.effect_runner import CHAIN_TAG, GuardedCall
@@ -67,17 +68,22 @@ class SentenceStream:
         run_id, name = config.pop("run_id", None), config.get("run_name") or self.run.name
         manager = get_callback_manager_for_config(config)
         run = manager.on_chain_start(None, input, name=name, run_id=run_id)
+        call = self._make_call(input, config, run)
         released: list[Any] = []
+        failure: BaseException | None = None
         try:
-            pieces: Iterator[Any] = self._stream_pieces(input, config, run)
+            pieces: Iterator[Any] = self._stream_pieces(call)
             for handler in find_stream_handlers(run):
                 pieces = handler.tap_output_iter(run.run_id, pieces)
             for piece in pieces:
                 released.append(piece)
                 yield piece
         except BaseException as error:
-            run.on_chain_error(error)
-            raise
+            failure = call.sanitize(error)
+        # Raised out here, an error does not have the original as its context.
+        if failure is not None:
+            run.on_chain_error(failure)
+            raise failure
         run.on_chain_end(_add_pieces(released))
 
     async def astream(self, input: Any, config: RunnableConfig) -> AsyncGenerator[Any, None]:
@@ -85,9 +91,11 @@ class SentenceStream:
         run_id, name = config.pop("run_id", None), config.get("run_name") or self.run.name
         manager = get_async_callback_manager_for_config(config)
         run = await manager.on_chain_start(None, input, name=name, run_id=run_id)
+        call = self._make_call(input, config, run)
         released: list[Any] = []
+        failure: BaseException | None = None
         try:
-            async with aclosing(self._astream_pieces(input, config, run)) as untapped:
+            async with aclosing(self._astream_pieces(call)) as untapped:
                 pieces: AsyncIterator[Any] = untapped
                 for handler in find_stream_handlers(run):
                     pieces = handler.tap_output_aiter(run.run_id, pieces)
@@ -95,14 +103,19 @@ class SentenceStream:
                     released.append(piece)
                     yield piece
         except BaseException as error:
-            await run.on_chain_error(error)
-            raise
+            failure = call.sanitize(error)
+        if failure is not None:
+            await run.on_chain_error(failure)
+            raise failure
         await run.on_chain_end(_add_pieces(released))
 
-    def _stream_pieces(self, input: Any, config: RunnableConfig, run: Any) -> Iterator[Any]:
+    def _make_call(self, input: Any, config: RunnableConfig, run: Any) -> GuardedCall[Any]:
+        return GuardedCall(input, config, run, original_errors=self.run.original_errors)
+
+    def _stream_pieces(self, call: GuardedCall[Any]) -> Iterator[Any]:
         """Stream the released sentences, then the end of the answer, and report the verdict."""
         started = perf_counter()
-        gate = self._open_gate(input, config, run, self.run.load_evaluator())
+        gate = self._open_gate(call, self.run.load_evaluator())
         yield from self._stream_sentences(gate)
         if gate.is_text:
             yield from gate.make_ending()
@@ -112,15 +125,13 @@ class SentenceStream:
             yield outcome.output
         if gate.verdict is not None:
             verdict = gate.verdict.model_dump(mode="json")
-            child_config = patch_config(config, callbacks=run.get_child())
+            child_config = patch_config(call.config, callbacks=call.run.get_child())
             dispatch_custom_event(VERDICT_EVENT, verdict, config=child_config)
 
-    async def _astream_pieces(
-        self, input: Any, config: RunnableConfig, run: Any
-    ) -> AsyncGenerator[Any, None]:
+    async def _astream_pieces(self, call: GuardedCall[Any]) -> AsyncGenerator[Any, None]:
         started = perf_counter()
         evaluator = await run_in_scoring_thread(self.run.load_evaluator)
-        gate = self._open_gate(input, config, run, evaluator)
+        gate = self._open_gate(call, evaluator)
         async with aclosing(self._astream_sentences(gate)) as sentences:
             async for sentence in sentences:
                 yield sentence
@@ -133,13 +144,10 @@ class SentenceStream:
             yield outcome.output
         if gate.verdict is not None:
             verdict = gate.verdict.model_dump(mode="json")
-            child_config = patch_config(config, callbacks=run.get_child())
+            child_config = patch_config(call.config, callbacks=call.run.get_child())
             await adispatch_custom_event(VERDICT_EVENT, verdict, config=child_config)
 
-    def _open_gate(
-        self, input: Any, config: RunnableConfig, run: Any, evaluator: Evaluator
-    ) -> _Gate:
-        call: GuardedCall[Any] = GuardedCall(input, config, run)
+    def _open_gate(self, call: GuardedCall[Any], evaluator: Evaluator) -> _Gate:
         call.begin_child_run(CHAIN_TAG)
         return _Gate(self.run, call, evaluator)
 
@@ -149,7 +157,7 @@ class SentenceStream:
         with set_config_context(config) as context:
             chunks: Any = context.run(chain.stream, gate.call.input, config, **self.run.kwargs)
             with closing(chunks):
-                while (chunk := context.run(next, chunks, _MISSING)) is not _MISSING:
+                while (chunk := gate.get_next(context, chunks)) is not _MISSING:
                     piece = gate.hold_back(chunk)
                     if piece and context.run(gate.try_release, piece):
                         yield gate.release(piece)
@@ -164,7 +172,7 @@ class SentenceStream:
         with set_config_context(config) as context:
             chunks: Any = context.run(chain.astream, gate.call.input, config, **self.run.kwargs)
             async with aclosing(chunks):
-                while (chunk := await _get_next(chunks, context)) is not _MISSING:
+                while (chunk := await gate.aget_next(context, chunks)) is not _MISSING:
                     piece = gate.hold_back(chunk)
                     if piece and await _atry_release(gate, piece, context):
                         yield gate.release(piece)
@@ -213,6 +221,16 @@ class _Gate:
         self._non_text: Any = _MISSING
         self.score_next_piece: Callable[[str], Score] | None = None
 
+    def get_next(self, context: Context, chunks: Iterator[Any]) -> Any:
+        """Return the chain's next chunk, or `_MISSING` at its end."""
+        with self.call.watch_chain(self._run.chain):
+            return context.run(next, chunks, _MISSING)
+
+    async def aget_next(self, context: Context, chunks: AsyncIterator[Any]) -> Any:
+        """Return the chain's next chunk, or `_MISSING` at its end."""
+        with self.call.watch_chain(self._run.chain):
+            return await _get_next(chunks, context)
+
     def hold_back(self, chunk: Any) -> str:
         """Hold a chunk back, and return the finished sentences to score now, or an empty string."""
         if not self.is_text or not isinstance(chunk, str | AIMessageChunk):
@@ -233,11 +251,17 @@ class _Gate:
         Raises:
             EvaluationError: scoring failed, and the policy says to raise then.
         """
-        result = self._score(piece)
+        exchange = self._read_exchange(piece)
+        result = self._score(exchange, piece)
         if result.error is not None and self._run.policy.on_error == "raise":
             raise result.error
         already_released = bool(self._released_text)
-        self.verdict = decide_by_score(self._bands, result, partly_released=already_released)
+        self.verdict = decide_by_score(
+            self._bands,
+            result,
+            partly_released=already_released,
+            context=exchange.context_source,
+        )
         if not self.verdict.accepted:
             return False
         self._released_text += piece
@@ -247,9 +271,11 @@ class _Gate:
         """Return an accepted piece as a chunk of the chain's type, and hold it back no longer."""
         return self._make_chunk(self._held.take(len(piece)))
 
-    def _score(self, piece: str) -> ScoringResult:
+    def _read_exchange(self, piece: str) -> Exchange:
         answer = self._released_text + piece
-        exchange = self._run.extract(self.call.input, answer, self.call.recorder.documents)
+        return self.call.recorder.read_exchange(self._run.extract, self.call.input, answer)
+
+    def _score(self, exchange: Exchange, piece: str) -> ScoringResult:
         evaluator = self._evaluator
         if is_incremental(evaluator):
             evaluator = _PieceScorer(self, evaluator, piece)
@@ -345,16 +371,20 @@ class _Gate:
         routes = self._bands.find_routes(self.verdict.score)
         abstentions = [route for route in routes if isinstance(route, Abstain)]
         message = abstentions[0].message if abstentions else self._run.policy.abstention
-        if not isinstance(message, str):
-            try:
-                message = message(self.verdict)
-            except Exception as error:
-                if is_interrupt(error):
-                    raise
-                message = self._run.policy.abstention
-                failure = f"the abstention's function raised {type(error).__name__}"
-                self.verdict = self.verdict.model_copy(update={"error": failure})
-        return f" {message}" if self._released_text else message
+        text = message if isinstance(message, str) else self._call_abstention(message)
+        return f" {text}" if self._released_text else text
+
+    def _call_abstention(self, function: Callable[[Verdict], str]) -> str:
+        """Return the text of an abstention's function, or the policy's own text if the function fails."""
+        assert self.verdict is not None
+        try:
+            return function(self.verdict)
+        except Exception as error:
+            if is_interrupt(error):
+                raise
+            failure = f"the abstention's function raised {name_error_type(error)}"
+            self.verdict = self.verdict.model_copy(update={"error": failure})
+            return self._run.policy.abstention
 
 
 @dataclass

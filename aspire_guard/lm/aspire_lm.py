@@ -89,7 +89,7 @@ class AspireLM:
 
         A context that several prompts share is computed once.
         """
-        reader = self._reader
+        reader = self.reader
         rows: list[tuple[str | None, Tensor]] = []
         for question, context in prompts:
             rows.append((context, reader.question_ids(question)))
@@ -135,7 +135,7 @@ class AspireLM:
             One row per given row, and one branch per answer in the given order. Rows with fewer
             answers than others end in branches without an answer.
         """
-        return self._reader.read_branches(rows)
+        return self.reader.read_branches(rows)
 
     def verdict_logits(
         self,
@@ -281,12 +281,18 @@ class AspireLM:
         answer: str,
     ) -> tuple[int, int]:
         """Count the tokens of `[θp ; context]`, and those of the question and ŷ after it."""
-        reader = self._reader
+        reader = self.reader
         context_ids = reader.context_ids(context)
         question_ids = reader.question_ids(question)
         answer_ids = reader.answer_ids(answer)
         head = len(reader.before) + len(context_ids)
         return head, len(question_ids) + len(answer_ids)
+
+    def suffix_length(self, question: str, answer: str) -> int:
+        """Count the tokens of θs after an answer, or 0 without θs."""
+        if self.self_eval is None:
+            return 0
+        return len(self._vectors(self.self_eval, question, answer))
 
     @torch.inference_mode()
     def score(self, exchanges: Sequence[AnsweredPrompt]) -> tuple[Tensor, Tensor]:
@@ -301,7 +307,7 @@ class AspireLM:
             The mean log-probability of each answer's tokens (log f_norm) and log P(z_c | x, ŷ), both
             in nats, `(batch,)` each.
         """
-        reader = self._reader
+        reader = self.reader
         question_ids = [reader.question_ids(question) for question, _, _ in exchanges]
         answer_ids = [reader.answer_ids(answer) for _, _, answer in exchanges]
         rows: list[tuple[str | None, Tensor]] = []
@@ -324,10 +330,11 @@ class AspireLM:
 
     def answer_ids(self, answer: str) -> Tensor:
         """Return the ids of an answer after its prompt, `(tokens,)`, without the end token."""
-        return self._reader.answer_ids(answer)
+        return self.reader.answer_ids(answer)
 
     @property
-    def _reader(self) -> PromptReader:
+    def reader(self) -> PromptReader:
+        """The reader of prompts and answers under θp."""
         before = self.lm.embed(self.lm.start_ids)
         if self.task is not None:
             vectors = self._vectors(self.task)

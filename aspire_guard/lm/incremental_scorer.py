@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from aspire_guard.lm.answer_reading import AnswerReading, TokenReading, join_reading, measure_tokens
 from aspire_guard.lm.aspire_lm import AspireLM
 from aspire_guard.lm.prefix_states import PrefixStates
 from aspire_guard.lm.shared_prefixes import count_common_prefix
@@ -18,47 +19,93 @@ class IncrementalScorer:
     Args:
         aspire: the model with θp and θs.
         question: the question that is answered.
-        prompt: the states of `[θp ; x]`, one row without padding.
+        context: the passage to answer from, or None.
+        compare: also read the answer after the question alone, if there is a context.
     """
 
     def __init__(
-        self,
-        aspire: AspireLM,
-        question: str,
-        prompt: PrefixStates,
+        self, aspire: AspireLM, question: str, context: str | None, *, compare: bool
     ) -> None:
         self._aspire = aspire
         self._question = question
+        self._context = context
         self._text = ""
-        self._states = prompt
-        self._prompt_slots = prompt.visible.shape[-1]
-        # (tokens,): the answer so far.
-        self._ids = aspire.answer_ids("")
-        # (tokens + 1, hidden): the states that predict each token and the one after the last.
-        self._predictors = prompt.hidden[0]
-        # (tokens,): log-probability of each token of the answer, without an end token.
-        self._log_p = torch.zeros(0, device=prompt.hidden.device)
+        context_ids = aspire.reader.list_context_tokens(context)
+        prompt = aspire.prompt_states([(question, context)])
+        self._answer = _GrowingAnswer(aspire, prompt, context_ids)
+        self._alone: _GrowingAnswer | None = None
+        if compare and context:
+            self._alone = _GrowingAnswer(aspire, aspire.prompt_states([(question, None)]), None)
+        # log P(z_c) of the answer's first tokens, by the number of these tokens.
+        self._verdicts: dict[int, float] = {}
 
     @torch.inference_mode()
-    def extend(self, text: str) -> tuple[float, float]:
-        """Append `text` to the answer and score the answer as if it ended there.
+    def extend(self, text: str) -> AnswerReading:
+        """Append `text` to the answer, and read the answer as if it ended there: the same as `read_answers` does."""
+        self._text += text
+        reader = self._aspire.reader
+        sentences = reader.split_answer(self._text)
+        pieces = [reader.sentence_ids(sentence) for sentence in sentences]
+        ids = torch.cat([self._answer.ids[:0], *pieces])
+        kept = self._answer.read(ids)
+        self._verdicts = {end: value for end, value in self._verdicts.items() if end <= kept}
+        if self._alone is not None:
+            self._alone.read(ids)
+        return join_reading(
+            reader,
+            sentences,
+            pieces,
+            tokens=self._answer.tokens,
+            alone=None if self._alone is None else self._alone.tokens,
+            verdicts=self._ask_after(pieces),
+            context=self._context,
+        )
+
+    def _ask_after(self, pieces: list[Tensor]) -> list[float]:
+        """Return log P(z_c) after each sentence, or after the prompt if the answer is empty."""
+        lengths = torch.tensor([len(ids) for ids in pieces] or [0])
+        ends: list[int] = lengths.cumsum(0).tolist()
+        missing = [end for end in ends if end not in self._verdicts]
+        if missing:
+            states = self._answer.cut_branches(missing)
+            texts = [[(self._question, self._text)] * len(missing)]
+            logits = self._aspire.verdict_logits(states, texts)  # (missing, 2)
+            log_p = logits.log_softmax(-1)[:, 0].tolist()
+            self._verdicts.update(zip(missing, log_p, strict=True))
+        return [self._verdicts[end] for end in ends]
+
+
+class _GrowingAnswer:
+    """The tokens of an answer after one prompt.
+
+    Attributes:
+        ids: the answer so far, `(tokens,)`.
+        tokens: the reading of these tokens and of the end token after them.
+
+    Args:
+        aspire: the model with θp.
+        prompt: the states of the prompt, one row without padding.
+        context_ids: the different tokens of the context, or None if there is no context.
+    """
+
+    def __init__(self, aspire: AspireLM, prompt: PrefixStates, context_ids: Tensor | None) -> None:
+        self._lm = aspire.answering_lm
+        self._states = prompt
+        self._prompt_slots = prompt.visible.shape[-1]
+        self._context_ids = context_ids
+        self.ids = aspire.answer_ids("")
+        # (tokens + 1, hidden): the states that predict each token and the one after the last.
+        self._predictors = prompt.hidden[0]
+        self.tokens = measure_tokens(self._lm, self._predictors, self.ids, context_ids)
+
+    def read(self, ids: Tensor) -> int:
+        """Run the tokens that have changed since the last call.
 
         Returns:
-            The answer's mean log-probability with the end token (log f_norm) and log P(z_c | x, ŷ),
-            in nats: the same as `AspireLM.score` returns for the whole answer.
+            The number of tokens that have stayed.
         """
-        self._text += text
-        log_likelihood = self._read_answer()
-        texts = [[(self._question, self._text)]]
-        logits = self._aspire.verdict_logits(self._states, texts)  # (1, 2)
-        log_p = logits.log_softmax(-1)
-        return log_likelihood, float(log_p[0, 0])
-
-    def _read_answer(self) -> float:
-        """Run the tokens that have changed since the last call, and return log f_norm of the answer."""
-        ids = self._aspire.answer_ids(self._text)
         # More text can change the last tokens, so only the tokens before the first difference stay.
-        kept = count_common_prefix(self._ids, ids)
+        kept = count_common_prefix(self.ids, ids)
         new_ids = ids[kept:]
         predictors = self._predictors[: kept + 1]
         self._states = self._states.truncate_slots(
@@ -67,29 +114,27 @@ class IncrementalScorer:
         )
         if len(new_ids):
             predictors = torch.cat([predictors, self._run(new_ids)])
-        new_log_p = self._log_probabilities(predictors[kept:], new_ids)
-        log_p = torch.cat([self._log_p[:kept], new_log_p])
-        self._ids = ids
+        new = measure_tokens(self._lm, predictors[kept:], new_ids, self._context_ids)
+        lead = new.lead
+        if self.tokens.lead is not None and lead is not None:
+            lead = torch.cat([self.tokens.lead[:kept], lead])
+        self.ids = ids
         self._predictors = predictors
-        self._log_p = log_p[:-1]
-        return float(log_p.mean())
+        self.tokens = TokenReading(torch.cat([self.tokens.log_p[:kept], new.log_p]), lead)
+        return kept
+
+    def cut_branches(self, ends: list[int]) -> PrefixStates:
+        """Return a branch for the answer up to each number of tokens."""
+        lengths = torch.tensor([ends], device=self.ids.device)  # (1, ends)
+        branches = self._states.fork(len(ends))
+        return branches.truncate_branches(self._prompt_slots + lengths)
 
     def _run(self, ids: Tensor) -> Tensor:
         """Extend the states by `ids` `(new,)` and return the final hidden states `(new, hidden)`."""
-        embeddings = self._aspire.lm.embed(ids)
         mask = torch.ones_like(ids, dtype=torch.bool)
-        self._states, hidden = self._aspire.answering_lm.extend(
+        self._states, hidden = self._lm.extend(
             self._states,
-            embeddings[None, None],
+            self._lm.embed(ids)[None, None],
             mask[None, None],
         )
         return hidden[0, 0]
-
-    def _log_probabilities(self, predictors: Tensor, ids: Tensor) -> Tensor:
-        """Return the log-probability of each of `ids` and of the end token after them, `(new + 1,)`."""
-        lm = self._aspire.lm
-        end = torch.tensor([lm.end_id], device=ids.device)
-        targets = torch.cat([ids, end])
-        log_p = lm.logits(predictors).log_softmax(-1)  # (new + 1, vocabulary)
-        log_p_targets = log_p.gather(-1, targets[:, None])
-        return log_p_targets[:, 0]

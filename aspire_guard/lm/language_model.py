@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from itertools import chain
 from typing import Any
 
@@ -95,6 +97,20 @@ class LanguageModel:
     def token_ids(self, text: str) -> Tensor:
         """Return the ids of `text`, `(tokens,)`, without special tokens, even if the text spells some."""
         return self._encode(text)
+
+    def token_offsets(self, text: str) -> list[tuple[int, int]]:
+        """Return the first character of each token of `text` and the end of its last character."""
+        if self.tokenizer.is_fast:
+            encoding = self.tokenizer(
+                text,
+                add_special_tokens=False,
+                split_special_tokens=True,
+                return_offsets_mapping=True,
+            )
+            return [tuple(offsets) for offsets in encoding.offset_mapping]
+        ids = self.token_ids(text).tolist()
+        ends = [len(self.tokenizer.decode(ids[:end])) for end in range(1, len(ids) + 1)]
+        return list(zip([0, *ends], ends, strict=False))
 
     def embed(self, ids: Tensor) -> Tensor:
         """Return the input embeddings `(…, dim)` of `ids` `(…,)`."""
@@ -229,6 +245,7 @@ class LanguageModel:
 
         inputs = embeddings.flatten(1, 2)  # (batch, branches * tokens, dim)
         inputs = inputs.gather(1, _expand_index(sequence.order, inputs))  # (batch, run, dim)
+        _prepare_for_forks()
         output = self.model.base_model(
             inputs_embeds=inputs,
             attention_mask=_make_attention_mask(states, sequence, embeddings.dtype),
@@ -262,6 +279,16 @@ class LanguageModel:
                 f"expected at most {self.max_length} tokens of question, context and answer, found {tokens}; "
                 "shorten the context or use an evaluator whose base model has a longer window"
             )
+
+
+@cache
+def _prepare_for_forks() -> None:
+    """Let a child that is forked from now on compute with one thread.
+
+    It has none of the threads that torch has started in this process, and would wait for them forever.
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
 
 
 def pad(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

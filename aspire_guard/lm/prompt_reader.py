@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from aspire_guard.lm.language_model import LanguageModel, pad
+from aspire_guard.lm.plain_answer import Sentence, split_answer
 from aspire_guard.lm.prefix_states import PrefixStates
 from aspire_guard.lm.shared_prefixes import count_common_prefix, find_first_turns
 from aspire_guard.lm.template import PromptTemplate, neutralize_markers
@@ -58,6 +59,10 @@ class PromptReader:
         plain = context and neutralize_markers(context, self.markers)
         return self.lm.token_ids(self.template.render_context(plain))
 
+    def list_context_tokens(self, context: str | None) -> Tensor | None:
+        """List the different tokens of a context, `(tokens,)`, or return None if there is no context."""
+        return torch.unique(self.context_ids(context)) if context else None
+
     def question_ids(self, question: str) -> Tensor:
         """Return the ids of the text from the question up to the answer, `(tokens,)`."""
         plain = neutralize_markers(question, self.markers)
@@ -65,8 +70,26 @@ class PromptReader:
 
     def answer_ids(self, answer: str) -> Tensor:
         """Return the ids of an answer after its prompt, `(tokens,)`, without the end token."""
-        plain = neutralize_markers(answer, self.markers)
-        return self.lm.token_ids(self.template.render_answer(plain))
+        pieces = [self.sentence_ids(sentence) for sentence in self.split_answer(answer)]
+        return torch.cat(pieces) if pieces else self.lm.token_ids("")
+
+    def split_answer(self, answer: str) -> list[Sentence]:
+        """Split an answer into the sentences that are tokenised on their own.
+
+        An answer that is not read as plain text is a single sentence.
+        """
+        if self.template.plain_answers:
+            return split_answer(answer)
+        return [Sentence(0, len(answer), answer)] if answer else []
+
+    def sentence_ids(self, sentence: Sentence) -> Tensor:
+        """Return the ids of a sentence of an answer, `(tokens,)`, with the white space before it."""
+        return self.lm.token_ids(self.render_sentence(sentence))
+
+    def render_sentence(self, sentence: Sentence) -> str:
+        """Return the text of a sentence as the model reads it, with the white space before it."""
+        plain = neutralize_markers(sentence.text, self.markers)
+        return self.template.render_answer(plain)
 
     def read(
         self,

@@ -23,6 +23,8 @@ class PromptTemplate(BaseModel):
         context: the piece that holds `{context}`, which a closed-book prompt leaves out.
         question: the piece that holds `{question}`, and ends where the answer begins.
         answer: the piece that holds `{answer}`.
+        plain_answers: True if an answer is read sentence by sentence, without markdown, citation marks and set
+            phrases. See `split_answer`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -30,6 +32,7 @@ class PromptTemplate(BaseModel):
     context: str = "Passage: {context}\n"
     question: str = "Question: {question}\nAnswer:"
     answer: str = " {answer}"
+    plain_answers: bool = False
 
     @field_validator("context", "question", "answer")
     @classmethod

@@ -88,16 +88,18 @@ class BackgroundScoring:
         self._waiting: Queue[WaitingAnswer | None] = Queue()
         self._lock = Lock()
         self._is_closed = False
-        self._thread = Thread(target=self._work, name="aspire-guard-observe", daemon=True)
-        self._thread.start()
+        self._thread: Thread | None = None
 
     def put(self, answer: WaitingAnswer) -> None:
         """Add an answer, without waiting for anything."""
         with self._lock:
             if self._is_closed or self._waiting.qsize() >= self._capacity:
                 self.dropped += 1
-            else:
-                self._waiting.put(answer)
+                return
+            self._waiting.put(answer)
+            if self._thread is None:
+                self._thread = Thread(target=self._work, name="aspire-guard-observe", daemon=True)
+                self._thread.start()
 
     def flush(self, timeout: float | None) -> bool:
         """Wait until no answer waits, and return False if that takes longer than `timeout` seconds."""
@@ -114,6 +116,8 @@ class BackgroundScoring:
         with self._lock:
             was_closed = self._is_closed
             self._is_closed = True
+        if self._thread is None:
+            return True
         if not was_closed:
             self._waiting.put(None)
         self._thread.join(timeout)
@@ -128,8 +132,9 @@ class BackgroundScoring:
             answers = [answer for answer in batch if answer is not None]
             try:
                 self._score(answers)
-            except Exception:
-                # For example an interrupt of a graph. The next answers are scored all the same.
+            except BaseException:
+                # For example an interrupt of a graph, or an evaluator that ends its program. The
+                # next answers are scored all the same.
                 logger.exception("scoring failed")
                 with self._lock:
                     self.failed += len(answers)
@@ -163,7 +168,7 @@ class BackgroundScoring:
         try:
             if self._on_score is not None:
                 self._on_score(observation)
-        except Exception:
+        except BaseException:
             logger.exception("on_score failed")
             has_failed = True
         with self._lock:

@@ -6,16 +6,20 @@ chain.invoke(question, {"callbacks": [handler]})    # the answer is unchanged, a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Self
 from uuid import UUID
+from weakref import WeakSet
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.documents import Document
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 
-from aspire_guard.evaluators.protocol import Evaluator, find_fingerprint
+from aspire_guard.evaluators.own_scores import find_own_score
+from aspire_guard.evaluators.protocol import Evaluator
 from aspire_guard.exchange import ExchangeReader, FieldReader
 from aspire_guard.exchange.run_recorder import extract_judged_exchange
 from aspire_guard.observe.background import BackgroundScoring, Observation, WaitingAnswer
@@ -27,7 +31,8 @@ class AspireCallbackHandler(BaseCallbackHandler):
 
     Scoring happens in a thread of the handler, in batches of the answers that have gathered. If it cannot keep up,
     answers are left unscored and counted. A chain never waits for it, and no error of it reaches a chain. Runs
-    without a question or an answer are not counted, because a handler sees every chain that it is given to.
+    without a question or an answer are not counted, because a handler sees every chain that it is given to. In a
+    forked child a handler begins anew: the parent scores the answers that wait, and each counts its own.
 
     Args:
         evaluator: the evaluator that scores.
@@ -55,8 +60,14 @@ class AspireCallbackHandler(BaseCallbackHandler):
     ) -> None:
         self._evaluator = evaluator
         self._reader = ExchangeReader(question, context, answer)
+        self._begin = partial(BackgroundScoring, evaluator, on_score, capacity, batch)
+        self._begin_anew()
+        _handlers.add(self)
+
+    def _begin_anew(self) -> None:
+        """Begin with no runs and no thread, as a forked child must, which has no thread of its parent's."""
         self._runs = OpenRuns()
-        self._scoring = BackgroundScoring(evaluator, on_score, capacity, batch)
+        self._scoring = self._begin()
 
     @property
     def scored(self) -> int:
@@ -105,7 +116,11 @@ class AspireCallbackHandler(BaseCallbackHandler):
         **kwargs: Any,
     ) -> None:
         """Note the run."""
-        self._runs.begin(run_id, parent_run_id, inputs, tags, metadata)
+        run = self._runs.begin(run_id, parent_run_id, inputs, tags, metadata)
+        if run is not None:
+            run.recorder.on_chain_start(
+                serialized, inputs, run_id=run_id, parent_run_id=parent_run_id, **kwargs
+            )
 
     def on_chat_model_start(
         self,
@@ -119,7 +134,9 @@ class AspireCallbackHandler(BaseCallbackHandler):
         **kwargs: Any,
     ) -> None:
         """Note the run. A chat model may be the whole chain."""
-        self._runs.begin(run_id, parent_run_id, messages[0], tags, metadata)
+        run = self._runs.begin(run_id, parent_run_id, messages[0], tags, metadata)
+        if run is not None:
+            run.recorder.on_chat_model_start(serialized, messages, run_id=run_id)
 
     def on_retriever_start(
         self,
@@ -135,7 +152,9 @@ class AspireCallbackHandler(BaseCallbackHandler):
             return
         run = self._runs.begin(run_id, parent_run_id)
         if run is not None:
-            run.recorder.on_retriever_start(serialized, query, run_id=run_id)
+            run.recorder.on_retriever_start(
+                serialized, query, run_id=run_id, parent_run_id=parent_run_id
+            )
 
     def on_tool_start(
         self,
@@ -147,8 +166,20 @@ class AspireCallbackHandler(BaseCallbackHandler):
         **kwargs: Any,
     ) -> None:
         """Note the run, inside which documents may be retrieved."""
-        if parent_run_id is not None:
-            self._runs.begin(run_id, parent_run_id)
+        if parent_run_id is None:
+            return
+        run = self._runs.begin(run_id, parent_run_id)
+        if run is not None:
+            run.recorder.on_tool_start(
+                serialized, input_str, run_id=run_id, parent_run_id=parent_run_id, **kwargs
+            )
+
+    def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """Keep what a tool returned."""
+        run = self._runs.get(run_id)
+        if run is not None:
+            run.recorder.on_tool_end(output, run_id=run_id)
+            self._runs.end(run_id)
 
     def on_retriever_end(
         self,
@@ -158,15 +189,24 @@ class AspireCallbackHandler(BaseCallbackHandler):
         parent_run_id: UUID | None = None,
         **kwargs: Any,
     ) -> None:
-        """Keep the documents of a retriever that is not inside another one."""
+        """Keep the documents of a retriever."""
         run = self._runs.get(run_id)
         if run is not None:
-            run.recorder.on_retriever_end(documents, run_id=run_id, parent_run_id=parent_run_id)
+            run.recorder.on_retriever_end(documents, run_id=run_id)
+            self._runs.end(run_id)
+
+    def on_retriever_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """Forget the run."""
+        self._runs.end(run_id)
+
+    def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
+        """Forget the run."""
+        self._runs.end(run_id)
 
     def on_llm_end(
         self, response: LLMResult, *, run_id: UUID, parent_run_id: UUID | None = None, **kwargs: Any
     ) -> None:
-        """Keep a message that carries its own score.
+        """Keep a message, which may report its probabilities.
 
         If a chat model is the whole chain, its message is the answer to score.
         """
@@ -175,6 +215,7 @@ class AspireCallbackHandler(BaseCallbackHandler):
             return
         run.recorder.on_llm_end(response, run_id=run_id)
         if parent_run_id is not None:
+            self._runs.end(run_id)
             return
         generation = response.generations[0][0]
         if isinstance(generation, ChatGeneration):
@@ -189,10 +230,15 @@ class AspireCallbackHandler(BaseCallbackHandler):
         inputs: Any = None,
         **kwargs: Any,
     ) -> None:
-        """Have an outermost chain's answer scored."""
+        """Have an outermost chain's answer scored, and keep the documents of a step inside it."""
         if parent_run_id is None:
             # A chain that is streamed reports its input only now.
             self._end_outermost(run_id, outputs, inputs)
+            return
+        run = self._runs.get(run_id)
+        if run is not None:
+            run.recorder.on_chain_end(outputs, run_id=run_id)
+            self._runs.end(run_id)
 
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """Forget the run."""
@@ -214,6 +260,17 @@ class AspireCallbackHandler(BaseCallbackHandler):
         except Exception:
             return
         if exchange is not None:
-            fingerprint = find_fingerprint(self._evaluator)
-            known_score = run.recorder.find_self_score(exchange, output, fingerprint)
+            known_score = find_own_score(self._evaluator, exchange)
             self._scoring.put(WaitingAnswer(run, exchange, known_score))
+
+
+_handlers: WeakSet[AspireCallbackHandler] = WeakSet()
+
+
+def _begin_anew_after_fork() -> None:
+    for handler in list(_handlers):
+        handler._begin_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew_after_fork)

@@ -10,7 +10,7 @@ from uuid import UUID
 from aspire_guard.exchange.run_recorder import RunRecorder
 
 # The end of a run may never be reported, for example because its thread died. The run must not stay forever.
-_MAX_OPEN_RUNS = 10_000
+_MAX_OUTERMOST_RUNS = 10_000
 
 
 class OpenRun:
@@ -22,7 +22,7 @@ class OpenRun:
         tags: the tags of the run.
         metadata: the metadata of the run.
         recorder: the documents and messages that were seen in the run and inside it.
-        run_ids: the ids of the run and of all runs inside it.
+        inner_ids: the ids of the runs inside it that have not ended.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class OpenRun:
         self.tags = tuple(tags or ())
         self.metadata = dict(metadata or {})
         self.recorder = RunRecorder()
-        self.run_ids: set[UUID] = set()
+        self.inner_ids: set[UUID] = set()
 
 
 class OpenRuns:
@@ -47,13 +47,15 @@ class OpenRuns:
         self.lost = 0
         self._lock = Lock()
         self._outermost: dict[UUID, OpenRun] = {}
+        # The outermost run of each inner run.
+        self._inner: dict[UUID, OpenRun] = {}
 
     def __len__(self) -> int:
-        return len(self._outermost)
+        return len(self._outermost) + len(self._inner)
 
     def get(self, run_id: UUID) -> OpenRun | None:
         """Return the outermost run that a run belongs to, or None if it is unknown."""
-        return self._outermost.get(run_id)
+        return self._outermost.get(run_id) or self._inner.get(run_id)
 
     def begin(
         self,
@@ -65,18 +67,14 @@ class OpenRuns:
     ) -> OpenRun | None:
         """Note a run, and return the outermost run that it belongs to, or None if its parent is unknown."""
         with self._lock:
-            if parent_run_id is None:
-                run: OpenRun | None = OpenRun(run_id, input, tags, metadata)
-            else:
-                run = self._outermost.get(parent_run_id)
-            if run is not None:
-                run.run_ids.add(run_id)
-                self._outermost[run_id] = run
-            if len(self._outermost) > _MAX_OPEN_RUNS:
+            if parent_run_id is not None:
+                return self._begin_inner(run_id, parent_run_id)
+            run = self._outermost[run_id] = OpenRun(run_id, input, tags, metadata)
+            if len(self._outermost) > _MAX_OUTERMOST_RUNS:
                 oldest = next(iter(self._outermost))
                 self._forget(oldest)
                 self.lost += 1
-        return run
+            return run
 
     def end(self, run_id: UUID) -> OpenRun | None:
         """Forget a run, and all runs inside an outermost run.
@@ -87,9 +85,20 @@ class OpenRuns:
         with self._lock:
             return self._forget(run_id)
 
+    def _begin_inner(self, run_id: UUID, parent_run_id: UUID) -> OpenRun | None:
+        run = self.get(parent_run_id)
+        if run is not None:
+            run.inner_ids.add(run_id)
+            self._inner[run_id] = run
+        return run
+
     def _forget(self, run_id: UUID) -> OpenRun | None:
+        run = self._inner.pop(run_id, None)
+        if run is not None:
+            run.inner_ids.discard(run_id)
+            return run
         run = self._outermost.pop(run_id, None)
-        if run is not None and run_id == run.run_id:
-            for known_id in run.run_ids:
-                self._outermost.pop(known_id, None)
+        if run is not None:
+            for inner_id in run.inner_ids:
+                del self._inner[inner_id]
         return run

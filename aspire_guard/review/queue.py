@@ -41,7 +41,7 @@ class ReviewQueue:
     """Answers that wait for a person.
 
     Each method is one transaction, and any number of processes may share the queue. The database is opened, and its
-    tables are created, when the queue is first used.
+    tables are created, when the queue is first used. A pickled queue holds the URL with its password.
 
     Args:
         url: the URL of the database, as SQLAlchemy writes it: `sqlite:///reviews.db`,
@@ -56,6 +56,10 @@ class ReviewQueue:
         self._engine = _create_engine(self._url)
         self._lock = Lock()
         self._is_prepared = False
+
+    def __reduce__(self) -> tuple[type[ReviewQueue], tuple[str]]:
+        # A copy, perhaps in another process, opens the database for itself.
+        return type(self), (self._url.render_as_string(hide_password=False),)
 
     def __repr__(self) -> str:
         return f"ReviewQueue({self._url.render_as_string(hide_password=True)!r})"

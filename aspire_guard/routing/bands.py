@@ -33,9 +33,15 @@ class ResolvedBand:
 
 @dataclass(frozen=True)
 class ResolvedBands:
-    """All bands of a policy, from the highest confidence to the lowest."""
+    """All bands of a policy, from the highest confidence to the lowest.
+
+    Attributes:
+        bands: the bands.
+        declined: the routes of an answer that declines to answer, or None if its band has the routes.
+    """
 
     bands: tuple[ResolvedBand, ...]
+    declined: Routes | None = None
 
     def find_band(self, confidence: float) -> ResolvedBand:
         """Return the band of a confidence."""
@@ -45,6 +51,8 @@ class ResolvedBands:
         """Tell whether the score alone releases an answer: by its band, or from `accept_from` on."""
         if score is None:
             return False
+        if self.declined is not None and score.is_refusal:
+            return isinstance(self.declined[0], Accept)
         if accept_from is not None:
             return score.confidence >= accept_from
         return self.find_band(score.confidence).is_accepting
@@ -52,6 +60,8 @@ class ResolvedBands:
     def find_routes(self, score: Score | None) -> Routes:
         """Return the routes to try for an answer, in this order. An unscored answer is in the lowest band."""
         if score is not None:
+            if self.declined is not None and score.is_refusal:
+                return self.declined
             return self.find_band(score.confidence).routes
         # An answer without a score must never be accepted.
         lowest = self.bands[-1]
@@ -72,9 +82,23 @@ class ResolvedBands:
         """Compare a score with the threshold, or with `accept_from` if it is given, in one sentence."""
         if score is None:
             return "scoring failed, so the answer is not released"
+        if self.declined is not None and score.is_refusal:
+            return "the answer declines to answer, for which the policy has routes of its own"
         threshold = self.threshold if accept_from is None else accept_from
         comparison = "reaches" if score.confidence >= threshold else "is below"
-        return f"confidence {score.confidence:.3f} {comparison} the threshold {threshold:.3f}"
+        refusal = "; the answer declines to answer" if score.is_refusal else ""
+        return (
+            f"confidence {score.confidence:.3f} {comparison} the threshold {threshold:.3f}{refusal}"
+        )
+
+    def find_guarantee(self, score: Score | None) -> str | None:
+        """Return the promise about answers that the threshold releases, or None if it does not cover this one."""
+        has_own_routes = self.declined is not None and score is not None and score.is_refusal
+        return (
+            None
+            if self.lowest_accepting is None or has_own_routes
+            else self.lowest_accepting.guarantee
+        )
 
 
 def resolve_threshold(

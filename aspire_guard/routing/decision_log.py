@@ -6,17 +6,27 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from aspire_guard.errors import (
+    ChainError,
     ExchangeError,
     ReviewQueueError,
     RouteTimeoutError,
     UnguardedWriteError,
+    name_error_type,
 )
 from aspire_guard.exchange import Exchange
 from aspire_guard.review.item import Decision
 from aspire_guard.routing.bands import ResolvedBands
 from aspire_guard.routing.effects import ChainRan
 from aspire_guard.routing.scoring import ScoringResult
-from aspire_guard.verdict import RouteName, Score, Step, StepName, Timings, Verdict
+from aspire_guard.verdict import (
+    ContextSource,
+    RouteName,
+    Score,
+    Step,
+    StepName,
+    Timings,
+    Verdict,
+)
 
 # Our own errors that never hold an answer. The text of any other error may quote one.
 _ERRORS_WITHOUT_ANSWER = (
@@ -144,7 +154,10 @@ class DecisionLog:
 
         The text of an error that may quote an answer is left out. It is in the trace.
         """
-        text = f"the {_STEP_LABELS[step]} raised {type(error).__name__}"
+        error_type = name_error_type(error)
+        if isinstance(error, ChainError):
+            error_type = error.error_type
+        text = f"the {_STEP_LABELS[step]} raised {error_type}"
         if isinstance(error, _ERRORS_WITHOUT_ANSWER):
             text = str(error)
         self._steps.append(
@@ -190,6 +203,8 @@ class DecisionLog:
             timings=self._timings,
             steps=tuple(self._steps),
             ticket=self.ticket,
+            context=None if candidate is None else candidate.exchange.context_source,
+            declined=score is not None and score.is_refusal,
         )
 
     def _explain_score(self, candidate: Candidate | None) -> str:
@@ -199,11 +214,8 @@ class DecisionLog:
 
     def _find_guarantee(self, route: RouteName, score: Score | None) -> str | None:
         # The evaluator's promise is about the chain's own answers that reach the threshold.
-        lowest = self.bands.lowest_accepting
-        if lowest is None:
-            return None
         if route == "abstain" or (route == "accept" and self.bands.accepts(score)):
-            return lowest.guarantee
+            return self.bands.find_guarantee(score)
         return None
 
     @property
@@ -217,6 +229,7 @@ def decide_by_score(
     result: ScoringResult,
     *,
     partly_released: bool = False,
+    context: ContextSource | None = None,
 ) -> Verdict:
     """Make the verdict on an answer by its score alone: accepted or not.
 
@@ -224,11 +237,12 @@ def decide_by_score(
         bands: the bands that the score is compared with.
         result: the score, or the error in its place.
         partly_released: tells whether earlier sentences of the answer have left the guard already.
+        context: the place where the context was found, or None if there is no context.
     """
-    score, lowest = result.score, bands.lowest_accepting
+    score = result.score
     accepted = bands.accepts(score)
     reason = bands.explain(score)
-    guarantee = None if lowest is None else lowest.guarantee
+    guarantee = bands.find_guarantee(score)
     if partly_released and not accepted:
         reason = f"{reason}, so the stream was cut; what came before had been released"
         # The promise is about whole answers.
@@ -244,6 +258,8 @@ def decide_by_score(
         guarantee=guarantee,
         error=None if result.error is None else str(result.error),
         timings=Timings(score=result.seconds),
+        context=context,
+        declined=score is not None and score.is_refusal,
     )
 
 

@@ -12,7 +12,8 @@ from time import perf_counter
 from typing import Any, Literal
 
 from aspire_guard.errors import ExchangeError, RouteTimeoutError
-from aspire_guard.evaluators.protocol import Evaluator, find_fingerprint
+from aspire_guard.evaluators.own_scores import find_own_score
+from aspire_guard.evaluators.protocol import Evaluator
 from aspire_guard.exchange import Exchange, find_answer
 from aspire_guard.exchange.run_recorder import Extract, extract_judged_exchange
 from aspire_guard.langgraph_compat import is_interrupt
@@ -146,7 +147,7 @@ class _AnswerFlow:
         if exchange is None:
             # A message that calls tools is not an answer yet.
             return Outcome(run.output, verdict=None)
-        result = yield from self._score_answer(run, exchange)
+        result = yield from self._score_answer(exchange)
         if result.error is not None and self.policy.on_error == "raise":
             raise result.error
         candidate = self.log.log_answer(
@@ -156,14 +157,11 @@ class _AnswerFlow:
             return self._release(candidate, "accept" if candidate.is_from_chain else "fallback")
         return None
 
-    def _score_answer(
-        self, run: ChainRan, exchange: Exchange
-    ) -> Generator[Effect[Any], Any, ScoringResult]:
+    def _score_answer(self, exchange: Exchange) -> Generator[Effect[Any], Any, ScoringResult]:
         """Take the score that the answering model itself gave, or else ask the evaluator."""
-        fingerprint = find_fingerprint(self.evaluator)
-        self_score = run.recorder.find_self_score(exchange, run.output, fingerprint)
-        if self_score is not None:
-            return ScoringResult(self_score)
+        own_score = find_own_score(self.evaluator, exchange)
+        if own_score is not None:
+            return ScoringResult(own_score)
         if self.limits.is_out_of_time:
             return ScoringResult(error=RouteTimeoutError(NO_TIME))
         timeout = self.limits.limit_timeout(self.policy.timeouts.evaluator)
@@ -245,7 +243,9 @@ class _AnswerFlow:
     def _make_review_item(self, candidate: Candidate) -> ReviewItem:
         score = candidate.score
         return ReviewItem(
-            **candidate.exchange.model_dump(exclude={"log_likelihood"}),
+            question=candidate.exchange.question,
+            context=candidate.exchange.context,
+            answer=candidate.exchange.answer,
             confidence=None if score is None else score.confidence,
             reason=self.log.bands.explain(score, candidate.accept_from),
             group=self.group,

@@ -50,6 +50,8 @@ class RoutingPolicy(BaseModel):
         timeouts: the limits on how long the work may take.
         on_chain_error: the reaction to a chain that fails or takes too long. "raise" raises the error. "fallback"
             tries the routes of the lowest confidence, and raises the error if no route has an output.
+        declined: the routes of an answer that declines to answer, such as "I don't know", if the evaluator tells
+            such answers apart. `Accept()` shows them. None gives them the routes of their confidence.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -64,6 +66,7 @@ class RoutingPolicy(BaseModel):
     budget: Budget = Budget()
     timeouts: Timeouts = Timeouts()
     on_chain_error: Literal["raise", "fallback"] = "raise"
+    declined: RouteOrRoutes | None = None
 
     @classmethod
     def load(cls, path: str | Path, runnables: Mapping[str, Any] | None = None) -> Self:
@@ -113,6 +116,7 @@ class RoutingPolicy(BaseModel):
     def fallbacks(self) -> tuple[Runnable[Any, Any], ...]:
         """All runnables that the policy may call, each once, in the order of the bands."""
         routes = [route for _, routes in self._starts_and_routes for route in routes]
+        routes += as_routes(self.declined or ())
         # The routes behind reviews come last.
         reviews = [route for route in routes if isinstance(route, HumanReview)]
         routes += [review.otherwise for review in reviews if review.otherwise is not None]
@@ -147,7 +151,8 @@ class RoutingPolicy(BaseModel):
                 at_least, evaluator, group=group, policy_threshold=policy_threshold
             )
             bands.append(ResolvedBand(start.confidence, start.guarantee, routes))
-        return ResolvedBands(tuple(bands))
+        declined = None if self.declined is None else as_routes(self.declined)
+        return ResolvedBands(tuple(bands), declined)
 
     @property
     def _starts_and_routes(self) -> tuple[tuple[float | str, Routes], ...]:

@@ -117,8 +117,9 @@ def _parse_policy(values: dict[Any, Any], runnables: Mapping[str, Any]) -> dict[
     if "bands" in settings:
         bands = _require_list(settings["bands"], "bands")
         settings["bands"] = tuple(_parse_band(band, runnables) for band in bands)
-    if settings.get("otherwise") is not None:
-        settings["otherwise"] = _parse_routes(settings["otherwise"], runnables)
+    for name in ("otherwise", "declined"):
+        if settings.get(name) is not None:
+            settings[name] = _parse_routes(settings[name], runnables)
     if "budget" in settings:
         settings["budget"] = Budget(**_require_mapping(settings["budget"], "budget"))
     if "timeouts" in settings:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from time import perf_counter
 
-from aspire_guard.errors import AspireGuardError, EvaluationError
+from aspire_guard.errors import (
+    AspireGuardError,
+    EvaluationError,
+    ExchangeError,
+    name_error_type,
+)
 from aspire_guard.evaluators.protocol import Evaluator
 from aspire_guard.exchange import Exchange
 from aspire_guard.langgraph_compat import is_interrupt
 from aspire_guard.verdict import Score, is_comparable
+
+logger = logging.getLogger(__name__)
 
 # A shared run of this many letters is taken for a quotation of the answer.
 _QUOTED_LETTERS = 4
@@ -35,8 +44,13 @@ class ScoringResult:
 def score_exchanges(evaluator: Evaluator, exchanges: Sequence[Exchange]) -> list[ScoringResult]:
     """Return one result per exchange.
 
-    All exchanges are scored in one call of the evaluator. If that call fails, each gets a call of its own.
+    All exchanges are scored in one call of the evaluator. If that call fails, each gets a call of its own. An exchange
+    without a question is not scored.
     """
+    if not all(exchange.question.strip() for exchange in exchanges):
+        return _score_with_questions(evaluator, exchanges)
+    if not all(exchange.context for exchange in exchanges):
+        warn_of_missing_context()
     started = perf_counter()
     try:
         scores = list(evaluator.score(exchanges))
@@ -54,6 +68,30 @@ def score_exchanges(evaluator: Evaluator, exchanges: Sequence[Exchange]) -> list
         return _make_failures([miscount] * len(exchanges), started)
     seconds = (perf_counter() - started) / len(exchanges)
     return [_check_score(score, seconds) for score in scores]
+
+
+@cache
+def warn_of_missing_context() -> None:
+    """Log, once per process, that answers are judged without a context. `Verdict.context` tells it of each answer."""
+    logger.warning(
+        "answers are judged without a context, because no passages were found in the chain's input, its output or its "
+        "steps; if the chain does have a context, tell the guard where it is: context='...', a key or a function"
+    )
+
+
+def _score_with_questions(
+    evaluator: Evaluator, exchanges: Sequence[Exchange]
+) -> list[ScoringResult]:
+    """Score the exchanges that have a question, and return an error for the others."""
+    asked = [exchange for exchange in exchanges if exchange.question.strip()]
+    scored = iter(score_exchanges(evaluator, asked) if asked else [])
+    unasked = ScoringResult(
+        error=ExchangeError(
+            "expected a question in words to judge the answer by, found none in this turn of the conversation; ask in "
+            "words, or tell the guard where the question is"
+        )
+    )
+    return [next(scored) if exchange.question.strip() else unasked for exchange in exchanges]
 
 
 def _score_one_by_one(evaluator: Evaluator, exchanges: Sequence[Exchange]) -> list[ScoringResult]:
@@ -76,6 +114,8 @@ def _check_score(score: object, seconds: float) -> ScoringResult:
     found = type(score).__name__
     if isinstance(score, Score):
         found = f"{score.confidence} and {score.selection_score}"
+        if score.declined is not None:
+            found += f", and {score.declined} for a probability of declining"
     error = EvaluationError(
         f"expected a confidence in [0, 1] and a selection score; found {found}; fix the evaluator"
     )
@@ -87,7 +127,7 @@ def _make_safe_error(error: Exception, exchange: Exchange) -> AspireGuardError:
     may_quote = _may_quote(error, exchange.answer)
     if isinstance(error, AspireGuardError) and not may_quote:
         return error
-    found = type(error).__name__
+    found = name_error_type(error)
     if not may_quote:
         found = f"{found}: {error}"
     safe_error = EvaluationError(f"expected a score; the evaluator raised {found}")

@@ -2,7 +2,7 @@
 
 model = AspireChatModel.starter()
 chain = {"context": retriever | format_documents, "question": RunnablePassthrough()} | model.prompt | model
-guard = AspireGuard(chain, evaluator=model.evaluator)    # uses the message's score, and scores nothing again
+guard = AspireGuard(chain, evaluator=model.evaluator)    # uses the model's own score, and scores nothing again
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from langchain_core.prompts import ChatPromptTemplate, HumanMessagePromptTemplat
 from pydantic import Field
 
 from aspire_guard.errors import InputError
+from aspire_guard.evaluators.own_scores import keep_own_score
 from aspire_guard.exchange import Exchange, get_message_text
-from aspire_guard.exchange.run_recorder import SELF_SCORE_KEY
 from aspire_guard.lm.template import neutralize_markers
 from aspire_guard.verdict import Score
 
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 else:
     # pydantic evaluates the annotation when it creates the class, and importing the real class loads torch.
     SelfEvaluator = Any
+
+
+# The key of the message's metadata that tells the score. Guards don't read it, since anyone can write it.
+_SCORE_KEY = "aspire_score"
 
 
 class AspireChatModel(BaseChatModel):
@@ -125,13 +129,15 @@ class AspireChatModel(BaseChatModel):
         _refuse_arguments(kwargs.keys())
         question, context = self.evaluator.manifest.template.parse(_last_human_text(messages))
         answer, score = self._answer(question, context, self.stop if stop is None else stop)
+        exchange = Exchange(question=question, context=context, answer=answer)
+        keep_own_score(self.evaluator, exchange, score)
         self_score = {
             "evaluator": self.evaluator.fingerprint,
             "score": score.model_dump(mode="json"),
         }
         message = AIMessage(
             answer,
-            response_metadata={"model_name": self.model_name, SELF_SCORE_KEY: self_score},
+            response_metadata={"model_name": self.model_name, _SCORE_KEY: self_score},
             usage_metadata=self._count_usage(question, context, answer),
         )
         return ChatResult(generations=[ChatGeneration(message=message)])

@@ -18,7 +18,8 @@ from aspire_guard.errors import ExchangeError, InputError
 from aspire_guard.evaluators.callable import CallableEvaluator
 from aspire_guard.evaluators.protocol import Evaluator
 from aspire_guard.exchange import Exchange
-from aspire_guard.exchange.extraction import describe_shape, parse_messages
+from aspire_guard.exchange.conversation import parse_messages
+from aspire_guard.exchange.extraction import describe_shape
 from aspire_guard.verdict import Score
 
 try:
@@ -130,6 +131,8 @@ class DecisionEvaluator:
         """Return the probability that each answer is right, in [0, 1]."""
         requests: list[ClassifierRequest] = []
         for exchange in exchanges:
-            state = exchange.model_dump(exclude={"log_likelihood"}, exclude_none=True)
+            state = exchange.model_dump(
+                include={"question", "context", "answer"}, exclude_none=True
+            )
             requests.append({"state": state, "questions": {"right": self.asked}})
         return [response.nouls["right"].noul for response in self.model.batch(requests)]

@@ -15,6 +15,8 @@ from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langgraph.graph.message import add_messages
 
 from aspire_guard.exchange import find_answer, read_answer
+from aspire_guard.exchange.extraction import find_context_under_keys
+from aspire_guard.exchange.given_context import give_context
 from aspire_integrations.graph_review import collect_reviews, merge_reviews, wait_for_decision
 
 
@@ -28,6 +30,9 @@ class GuardedState(TypedDict):
 def answer_node(guard: Runnable[Any, Any]) -> Runnable[Any, dict[str, Any]]:
     """Make a node that gives the state's messages to a guard, and adds the guard's answer to them.
 
+    The guard judges the answer with the state's `context`, `documents` or `docs`, or else with what tools have
+    returned since the question.
+
     An answer that the policy sends to an `InterruptReview` is put under `aspire_review`, so the next node must be
     `review_node`. Several of these nodes may answer in one step, also under `Send`. An interrupt of the guard pauses
     the graph even if fallbacks or retries around the guard take it for a failure.
@@ -37,13 +42,13 @@ def answer_node(guard: Runnable[Any, Any]) -> Runnable[Any, dict[str, Any]]:
     """
 
     def answer(state: GuardedState, config: RunnableConfig) -> dict[str, Any]:
-        with collect_reviews(config) as collector:
+        with give_context(_read_context(state)), collect_reviews(config) as collector:
             output = guard.invoke(state["messages"], collector.config)
         message = _make_message(output)
         return {"messages": [message], "aspire_review": collector.make_pending_reviews(message)}
 
     async def aanswer(state: GuardedState, config: RunnableConfig) -> dict[str, Any]:
-        with collect_reviews(config) as collector:
+        with give_context(_read_context(state)), collect_reviews(config) as collector:
             output = await guard.ainvoke(state["messages"], collector.config)
         message = _make_message(output)
         return {"messages": [message], "aspire_review": collector.make_pending_reviews(message)}
@@ -63,6 +68,11 @@ def review_node(state: GuardedState) -> dict[str, Any]:
         GraphInterrupt: nobody has decided yet. Its value is the item to decide on.
     """
     return wait_for_decision(state) or {}
+
+
+def _read_context(state: GuardedState) -> str | None:
+    found = find_context_under_keys(state, "input")
+    return None if found is None else found.text
 
 
 def _make_message(output: Any) -> AIMessage:

@@ -8,7 +8,8 @@ state, a checkpoint, a message or a stream. Messages that call tools and structu
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from operator import attrgetter
 from typing import Annotated, Any, NotRequired
 from uuid import uuid4
@@ -22,7 +23,7 @@ from langchain.agents.middleware.types import (
     PrivateStateAttr,
 )
 from langchain_core.documents import Document
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import Runnable, RunnableLambda
 from langchain_core.runnables.config import ensure_config
 from langgraph.runtime import Runtime
@@ -30,13 +31,9 @@ from langgraph.types import Command, TracePolicy, omit_payload
 
 from aspire_guard.errors import InputError
 from aspire_guard.evaluators.protocol import Evaluator
-from aspire_guard.exchange import (
-    Exchange,
-    get_message_text,
-    join_passages,
-    read_answer,
-    read_question,
-)
+from aspire_guard.exchange import Exchange, read_answer
+from aspire_guard.exchange.conversation import find_last_question, is_from_human
+from aspire_guard.exchange.extraction import find_context
 from aspire_guard.execution.guarded_run import GuardedRun
 from aspire_guard.routing.policy import RoutingPolicy
 from aspire_integrations.graph_review import (
@@ -53,23 +50,28 @@ _UNSCORED = AIMessage("", tool_calls=[{"name": "unscored", "args": {}, "id": "un
 
 
 class GuardedAgentState(AgentState[Any]):
-    """The agent's state, with the answers that wait for a person, and the step of the latest answer by its id."""
+    """The agent's state: the answers that wait for a person, the step of the latest answer, and the question."""
 
     aspire_review: NotRequired[Annotated[dict[str, Any], PrivateStateAttr, merge_reviews]]
     aspire_step: NotRequired[Annotated[dict[str, int | None], PrivateStateAttr]]
+    aspire_question: NotRequired[Annotated[str | None, PrivateStateAttr]]
 
 
 class AspireGuardMiddleware(AgentMiddleware[GuardedAgentState, Any, Any]):
     """A guard for an agent's final answers. Answers with a low confidence take the policy's routes.
 
-    The question is the last human message, and the context is the output of the tools since then. A fallback of the
-    policy gets the messages that the model had. With `HumanReview(InterruptReview())`, a graph that has a checkpointer
-    pauses. The released message has the id of the model's own message, and the verdict in its metadata. List the
-    middleware behind all others with an `after_model` hook then, since these hooks run from the last to the first.
+    The question is the last human message, also after a summary has replaced it. The context is the output of the
+    tools since then. A turn without words, such as an image alone, can't be judged, so its answer takes the route of
+    the policy's `on_error`. A fallback of the policy gets the messages that the model had. With
+    `HumanReview(InterruptReview())`, a graph that has a checkpointer pauses. The released message has the id of the
+    model's own message, and the verdict in its metadata. List the middleware behind all others with an `after_model`
+    hook then, since these hooks run from the last to the first.
 
     Args:
         evaluator: scores the answers. None means the starter evaluator, which is loaded at its first use.
         policy: the routes of scored answers.
+        original_errors: True to raise the errors of the model and of later middleware as they are, even if they may
+            quote an answer; see `AspireGuard`.
     """
 
     state_schema = GuardedAgentState
@@ -77,7 +79,11 @@ class AspireGuardMiddleware(AgentMiddleware[GuardedAgentState, Any, Any]):
     trace_policy = TracePolicy(process_inputs=omit_payload)
 
     def __init__(
-        self, *, evaluator: Evaluator | None = None, policy: RoutingPolicy | None = None
+        self,
+        *,
+        evaluator: Evaluator | None = None,
+        policy: RoutingPolicy | None = None,
+        original_errors: bool = False,
     ) -> None:
         super().__init__()
         self.tools = []
@@ -85,6 +91,17 @@ class AspireGuardMiddleware(AgentMiddleware[GuardedAgentState, Any, Any]):
         self.policy = policy or RoutingPolicy()
         queues = self.policy.review_queues
         self._pauses = any(isinstance(queue, InterruptReview) for queue in queues)
+        self.original_errors = original_errors
+
+    def before_agent(self, state: GuardedAgentState, runtime: Runtime[Any]) -> dict[str, Any]:
+        """Keep the question of this turn, because a summary may replace its message before the agent has answered."""
+        return {"aspire_question": find_last_question(state.get("messages", []))}
+
+    async def abefore_agent(
+        self, state: GuardedAgentState, runtime: Runtime[Any]
+    ) -> dict[str, Any]:
+        """Keep the question asynchronously; see `before_agent`."""
+        return self.before_agent(state, runtime)
 
     def wrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
@@ -96,7 +113,7 @@ class AspireGuardMiddleware(AgentMiddleware[GuardedAgentState, Any, Any]):
             return call.record(handler(request))
 
         with collect_reviews(ensure_config()) as collector:
-            run = self._make_run(RunnableLambda(model))
+            run = self._make_run(RunnableLambda(model), request)
             (result,) = run.run([_list_messages(request)], [collector.config])
         return call.make_response(result, collector)
 
@@ -112,7 +129,7 @@ class AspireGuardMiddleware(AgentMiddleware[GuardedAgentState, Any, Any]):
             return call.record(await handler(request))
 
         with collect_reviews(ensure_config()) as collector:
-            run = self._make_run(RunnableLambda(model))
+            run = self._make_run(RunnableLambda(model), request)
             (result,) = await run.arun([_list_messages(request)], [collector.config])
         return call.make_response(result, collector)
 
@@ -136,14 +153,16 @@ class AspireGuardMiddleware(AgentMiddleware[GuardedAgentState, Any, Any]):
         """Pause asynchronously; see `after_model`."""
         return self.after_model(state, runtime)
 
-    def _make_run(self, model: Runnable[Any, Any]) -> GuardedRun:
+    def _make_run(self, model: Runnable[Any, Any], request: ModelRequest[Any]) -> GuardedRun:
+        state: Mapping[str, Any] = request.state
         return GuardedRun(
             chain=model,
             load_evaluator=self._get_evaluator,
             policy=self.policy,
             name=self.name,
             select_result=attrgetter("output"),
-            extract=_extract_exchange,
+            extract=partial(_extract_exchange, state.get("aspire_question")),
+            original_errors=self.original_errors,
         )
 
     def _get_evaluator(self) -> Evaluator:
@@ -205,21 +224,24 @@ def _list_messages(request: ModelRequest[Any]) -> list[BaseMessage]:
 
 
 def _extract_exchange(
-    messages: list[BaseMessage], output: Any, documents: Sequence[Document]
+    kept_question: str | None,
+    messages: list[BaseMessage],
+    output: Any,
+    documents: Sequence[Document],
 ) -> Exchange:
-    human_indices = [
-        index for index, message in enumerate(messages) if isinstance(message, HumanMessage)
-    ]
-    last_human = human_indices[-1] if human_indices else 0
-    tool_outputs = [
-        get_message_text(message)
-        for message in messages[last_human:]
-        if isinstance(message, ToolMessage)
-    ]
+    """Extract the exchange, with `kept_question` if a summary has replaced the message of the question.
+
+    Without a question in words the question is empty, and such an exchange is not scored.
+    """
+    question = find_last_question(messages)
+    if question is None and not any(map(is_from_human, messages)):
+        question = kept_question
+    found = find_context(messages, output, documents)
     return Exchange(
-        question=read_question(messages),
-        context=join_passages([*tool_outputs, *documents]),
+        question=question or "",
+        context=None if found is None else found.text,
         answer=read_answer(output),
+        context_source=None if found is None else found.source,
     )
 
 

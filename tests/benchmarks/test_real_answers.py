@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import real_answers
 import torch
-from given_answers import GivenAnswer, Scores
+from given_answers import Scores
 from real_answers import (
     ScoreFile,
     ask_model,
@@ -26,6 +26,7 @@ from aspire_guard import SelfEvaluator
 from aspire_guard.errors import InputError
 from aspire_guard.exchange import Exchange
 from aspire_guard.testing import ConstantEvaluator, tiny_evaluator
+from aspire_trainers.data.rated_answers import RatedAnswer
 from aspire_trainers.evaluation.baselines import SelfEval, Suite
 from aspire_trainers.evaluation.prompting import AdaptedPrompting
 from aspire_trainers.record import QARecord
@@ -40,9 +41,9 @@ def evaluator() -> SelfEvaluator:
 
 def make_answer(
     name: str, answer: str, *, correct: bool = True, context: str | None = "A passage."
-) -> GivenAnswer:
+) -> RatedAnswer:
     exchange = Exchange(question="Which?", context=context, answer=answer)
-    return GivenAnswer("some", name, exchange, correct, "a-model", "group")
+    return RatedAnswer("some", name, exchange, correct, "a-model", "group")
 
 
 def test_an_answer_that_does_not_fit_the_window_has_no_scores(evaluator: SelfEvaluator) -> None:
@@ -52,7 +53,8 @@ def test_an_answer_that_does_not_fit_the_window_has_no_scores(evaluator: SelfEva
     assert second == {}
     for scores, answer in ((first, answers[0]), (third, answers[2])):
         (alone,) = evaluator.score([answer.exchange])
-        assert scores == pytest.approx(alone.model_dump(), abs=1e-5)
+        assert scores["confidence"] == pytest.approx(alone.confidence, abs=1e-5)
+        assert set(scores) == {"selection_score", "confidence", "log_likelihood", "p_correct"}
 
 
 def test_scores_that_an_evaluator_does_not_have_are_left_out() -> None:
@@ -89,7 +91,7 @@ def test_a_second_run_scores_only_what_the_file_lacks(tmp_path: Path) -> None:
     path = tmp_path / "scores.jsonl"
     calls: list[tuple[str, list[str]]] = []
 
-    def score(kind: str, answers: Sequence[GivenAnswer]) -> list[Scores]:
+    def score(kind: str, answers: Sequence[RatedAnswer]) -> list[Scores]:
         calls.append((kind, [answer.id for answer in answers]))
         return [{} if answer.id == "2" else {kind: 0.5} for answer in answers]
 

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from given_answers import measure_word_overlap, read_answers
+from given_answers import measure_word_overlap
 from twin_answers import (
     DATA,
     HELD_OUT,
@@ -21,6 +21,7 @@ from twin_answers import (
 )
 
 from aspire_guard.jsonl import read_numbered_objects
+from aspire_trainers.data.rated_answers import read_rated_answers
 
 # No text has this character.
 SLOT = "\N{WHITE SQUARE}"
@@ -112,7 +113,7 @@ def test_exported_answers_are_read_as_they_were(
     answers = list(list_answers(make_twins(questions)))
     path = tmp_path / "twins.jsonl"
     export_answers(answers, path)
-    assert read_answers(path) == answers
+    assert read_rated_answers(path) == answers
     assert len(answers) == 2000
     assert sum(answer.correct for answer in answers) == 1000
     assert {answer.model for answer in answers} == set(STYLES)

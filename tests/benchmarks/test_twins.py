@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import twins
 from answer_report import ASPIRE, OVERLAP
-from given_answers import GivenAnswer, ScoredAnswer, Scores, read_answers
+from given_answers import ScoredAnswer, Scores
 from padding import FORMS, make_padded
 from real_answers import ScoreFile
 from twin_answers import HELD_OUT, KINDS, STYLES, TwinQuestion, make_twins, read_questions
@@ -28,6 +28,7 @@ from twin_report import (
 from twins import main, score_twins
 
 from aspire_guard.testing import tiny_evaluator
+from aspire_trainers.data.rated_answers import RatedAnswer, read_rated_answers
 
 THRESHOLD = 0.5
 
@@ -143,7 +144,7 @@ def test_scores_come_back_to_their_twins(questions: list[TwinQuestion], tmp_path
     """Answers over one passage are scored in one go, and padded answers are told apart from their plain ones."""
     batches = []
 
-    def score(answers: Sequence[GivenAnswer]) -> list[Scores]:
+    def score(answers: Sequence[RatedAnswer]) -> list[Scores]:
         batches.append(len(answers))
         return [{"confidence": len(answer.exchange.answer) / 10_000} for answer in answers]
 
@@ -204,4 +205,4 @@ def test_the_benchmark_prints_its_tables_and_exports_its_answers(
     assert report["spread"]["questions"] == 5
 
     run_benchmark(monkeypatch, "--export", str(exported))
-    assert len(read_answers(exported)) == 6 * 2 * len(STYLES)
+    assert len(read_rated_answers(exported)) == 6 * 2 * len(STYLES)

@@ -174,12 +174,14 @@ def test_a_fallback_that_hangs_is_passed_over(hanging: RunnableLambda[Any, Any])
         )
 
 
+class FinalError(Exception):
+    """An error that would only happen again."""
+
+    retryable = False
+
+
 def test_retries_are_for_errors_that_may_pass() -> None:
     """An error that is marked as not retryable is not retried."""
-
-    class Final(Exception):
-        retryable = False
-
     asked: list[Exception] = []
 
     def raising(error: Exception) -> Callable[[Any], Any]:
@@ -189,7 +191,7 @@ def test_retries_are_for_errors_that_may_pass() -> None:
 
         return fail
 
-    for error, tries in ((Final("zanzibar"), 1), (ConnectionError("zanzibar"), 3)):
+    for error, tries in ((FinalError("zanzibar"), 1), (ConnectionError("zanzibar"), 3)):
         policy = RoutingPolicy(otherwise=Fallback(raising(error), retries=2))
         verdict = AspireGuard(lambda question: "Bob", evaluator=REFUSING, policy=policy).judge(
             "Where?"

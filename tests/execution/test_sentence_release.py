@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, AIMessageChunk, ai
 from langchain_core.messages.ai import add_ai_message_chunks
 from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.runnables import Runnable, RunnableGenerator, RunnableLambda
+from langchain_core.tracers.base import BaseTracer
 from langchain_core.utils.json import parse_partial_json
 
 from aspire_guard.errors import EvaluationError
@@ -57,14 +57,18 @@ def stream_of(*chunks: AIMessageChunk) -> Runnable[Any, Any]:
     return RunnableGenerator(transform, atransform)
 
 
-class Listener(BaseCallbackHandler):
-    """Notes tokens and verdicts."""
+class Listener(BaseTracer):
+    """A tracer, which sees the tokens of a guarded chain, that notes them and the verdicts."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.tokens: list[str] = []
         self.verdicts: list[Any] = []
 
-    def on_llm_new_token(self, token: Any, **kwargs: Any) -> None:
+    def _persist_run(self, run: Any) -> None:
+        """Keep no run."""
+
+    def on_llm_new_token(self, token: Any, **kwargs: Any) -> Any:
         """Notes the token."""
         self.tokens.append(token)
 
@@ -382,3 +386,18 @@ def test_a_stream_that_is_left_midway_leaves_no_task(release: Any, timeouts: Tim
         return len(asyncio.all_tasks())
 
     assert asyncio.run(leave()) == 1
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_an_abstention_function_that_fails_ends_the_stream_with_the_policys_words(way: str) -> None:
+    """The reader gets an abstention whatever the function does, and the verdict says why it is another one."""
+
+    def broken(verdict: Any) -> str:
+        raise KeyError("desk")
+
+    policy = RoutingPolicy(abstention="Ask Ada.", otherwise=Abstain(broken))
+    guard = AspireGuard(TEXT, evaluator=ConstantEvaluator(0.0), policy=policy, release="sentence")
+    listener = Listener()
+    chunks = collect_chunks(guard, way, config={"callbacks": [listener]})
+    assert chunks == ["Ask Ada."]
+    assert listener.verdicts[0]["error"] == "the abstention's function raised KeyError"

@@ -17,6 +17,7 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import Runnable, RunnableLambda, RunnablePassthrough
 
+from aspire_guard.evaluators.own_scores import keep_own_score
 from aspire_guard.exchange import Exchange, read_answer
 from aspire_guard.guard import AspireGuard
 from aspire_guard.routing.policy import RoutingPolicy
@@ -139,20 +140,22 @@ def test_what_was_retrieved_is_the_context(way: str) -> None:
 
 
 class Fingerprinted(ConstantEvaluator):
-    """An evaluator that can tell whose score a message carries."""
+    """An evaluator that can tell whose score was kept."""
 
     fingerprint = "evaluator-1"
 
 
 @SYNC_AND_ASYNC
-def test_a_carried_score_is_used(way: str) -> None:
+def test_a_model_s_own_score_is_used(way: str) -> None:
     """The model scored its answer as it wrote it, so the evaluator is not asked."""
     score = Score(selection_score=-0.5, confidence=0.875)
-    carried = {"evaluator": "evaluator-1", "score": score.model_dump()}
-    model = ScriptedChatModel(AIMessage(ANSWER, response_metadata={"aspire_score": carried}))
-    chain: RunnableLambda[Any, Any] = RunnableLambda(
-        lambda question: {"answer": str(model.invoke(question).text)}
-    )
+
+    def answer(question: str) -> dict[str, str]:
+        exchange = Exchange(question=question, answer=ANSWER)
+        keep_own_score(Fingerprinted(0.0), exchange, score)
+        return {"answer": ANSWER}
+
+    chain: RunnableLambda[Any, Any] = RunnableLambda(answer)
     assert stream_one_chunk(chain, Fingerprinted(0.0), way) == {"answer": ANSWER}
 
 

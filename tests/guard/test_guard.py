@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import pickle
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +22,9 @@ from langchain_core.runnables import RunnableLambda, RunnablePassthrough
 from aspire_guard.errors import EvaluationError, ExchangeError
 from aspire_guard.exchange import Exchange
 from aspire_guard.guard import AspireGuard
+from aspire_guard.review import ReviewQueue
 from aspire_guard.routing.policy import RoutingPolicy
+from aspire_guard.routing.routes import HumanReview
 from aspire_guard.testing import ConstantEvaluator
 from aspire_guard.verdict import Verdict
 
@@ -229,21 +234,25 @@ def test_a_value_that_is_not_a_score_withholds_the_answer() -> None:
 
 
 def test_an_evaluator_that_fails_can_raise() -> None:
-    """With on_error="raise" the caller gets the error with its cause."""
+    """With on_error="raise" the caller gets an error, which has the evaluator's as its cause on request."""
 
     def out_of_memory(exchange: Exchange) -> float:
         raise MemoryError("no memory")
 
-    guard = AspireGuard(
-        make_chain("Ada"),
-        evaluator=ConstantEvaluator(out_of_memory),
-        policy=RoutingPolicy(on_error="raise"),
-    )
-    with pytest.raises(
-        EvaluationError, match="the evaluator raised MemoryError: no memory"
-    ) as raised:
-        guard.invoke("Who?")
-    assert isinstance(raised.value.__cause__, MemoryError)
+    causes = []
+    for original_errors in (False, True):
+        guard = AspireGuard(
+            make_chain("Ada"),
+            evaluator=ConstantEvaluator(out_of_memory),
+            policy=RoutingPolicy(on_error="raise"),
+            original_errors=original_errors,
+        )
+        with pytest.raises(
+            EvaluationError, match="the evaluator raised MemoryError: no memory"
+        ) as raised:
+            guard.invoke("Who?")
+        causes.append(type(raised.value.__cause__))
+    assert causes == [type(None), MemoryError]
 
 
 def test_parallel_calls_do_not_mix() -> None:
@@ -270,3 +279,34 @@ def test_parallel_calls_do_not_mix() -> None:
     assert asyncio.run(all_at_once()) == [
         f"answer {i}" if i % 2 == 0 else ABSTENTION for i in range(40)
     ]
+
+
+@pytest.mark.parametrize("name", ["bind_tools", "with_structured_output"])
+def test_a_method_of_models_says_where_it_belongs(name: str) -> None:
+    """Frameworks that look for the method find that the guard has none, and a user finds the way out."""
+    guard = AspireGuard(make_chain("Ada"), evaluator=TRUSTING)
+    assert not hasattr(guard, name)
+    with pytest.raises(AttributeError, match=f"expected {name} of a chat model, .*; call it on"):
+        getattr(guard, name)
+    with pytest.raises(AttributeError, match="no_such_"):
+        getattr(guard, f"no_such_{name}")
+
+
+def test_a_guard_with_a_review_queue_can_be_pickled(tmp_path: Path) -> None:
+    """The copy, as in another process, has its own connection to the same database."""
+    queue = ReviewQueue(f"sqlite:///{tmp_path}/reviews.db")
+    policy = RoutingPolicy(otherwise=HumanReview(queue))
+    guard = AspireGuard(FakeListChatModel(responses=["Bob"] * 2), evaluator=REFUSING, policy=policy)
+    for copied in (pickle.loads(pickle.dumps(guard)), copy.deepcopy(guard)):
+        ticket = copied.judge("Who?").ticket
+        assert queue.get(str(ticket)).item.answer == "Bob"
+
+
+def test_a_guard_with_fallbacks_judges_as_before() -> None:
+    """Everything that a guard can do, beyond running, it can do with fallbacks too."""
+    guard = AspireGuard(make_chain("Ada"), evaluator=TRUSTING)
+    with_fallbacks = guard.with_fallbacks([make_chain("Bob")])
+    assert with_fallbacks.judge("Who?").confidence == 0.75
+    assert with_fallbacks.policy is guard.policy
+    with pytest.raises(AttributeError, match="expected bind_tools of a chat model"):
+        getattr(with_fallbacks, "bind_" + "tools")

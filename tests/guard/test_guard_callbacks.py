@@ -123,7 +123,7 @@ def test_every_verdict_is_an_event(way: str) -> None:
     assert recorder.ends[run_id] == ABSTENTION
 
 
-@pytest.mark.parametrize("error", [ValueError("model is down"), KeyboardInterrupt()])
+@pytest.mark.parametrize("error", [ConnectionError("model is down"), KeyboardInterrupt()])
 def test_a_failed_run_is_closed(error: BaseException) -> None:
     """Tracers learn of every error, of an interruption too."""
 

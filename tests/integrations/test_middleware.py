@@ -5,11 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from pathlib import Path
+from traceback import format_exception
 from typing import Any
 
 import pytest
 from langchain.agents import create_agent
-from langchain.agents.middleware import PIIMiddleware
+from langchain.agents.middleware import (
+    AgentMiddleware,
+    ModelRetryMiddleware,
+    PIIMiddleware,
+    SummarizationMiddleware,
+)
 from langchain.agents.structured_output import ProviderStrategy, ToolStrategy
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.runnables import Runnable, RunnableLambda
@@ -19,7 +25,7 @@ from langgraph.graph import START, StateGraph
 from langgraph.types import Command
 from pydantic import BaseModel, ValidationError
 
-from aspire_guard.errors import EvaluationError, InputError
+from aspire_guard.errors import ChainError, EvaluationError, ExchangeError, InputError
 from aspire_guard.exchange import Exchange
 from aspire_guard.guard import AspireGuard
 from aspire_guard.review import ReviewQueue
@@ -131,6 +137,100 @@ def test_the_evaluator_sees_question_context_and_answer() -> None:
     ]
 
 
+def note_exchanges(seen: list[Exchange]) -> ConstantEvaluator:
+    """Make an evaluator that notes what it judges, and trusts it."""
+
+    def note(exchange: Exchange) -> float:
+        seen.append(exchange)
+        return 1.0
+
+    return ConstantEvaluator(note)
+
+
+class WorkingScript(Script):
+    """A script that calls the tool three times and then answers."""
+
+    def __call__(self, messages: list[BaseMessage]) -> AIMessage:
+        self.calls["all"] += 1
+        if self.calls["all"] > 3:
+            return AIMessage(ANSWER)
+        call = {"name": "look_up", "args": {"place": "?"}, "id": str(self.calls["all"])}
+        return AIMessage("", tool_calls=[call])
+
+
+@SYNC_AND_ASYNC
+def test_a_summary_does_not_become_the_question(way: str) -> None:
+    """The question is still judged after LangChain's middleware has put a summary in place of its message."""
+    seen: list[Exchange] = []
+    summary = SummarizationMiddleware(
+        ScriptedChatModel("They asked for zanq."), trigger=("messages", 4), keep=("messages", 2)
+    )
+    guard = AspireGuardMiddleware(evaluator=note_exchanges(seen))
+    orders: list[list[AgentMiddleware[Any, Any, Any]]] = [[guard, summary], [summary, guard]]
+    for middleware in orders:
+        model = ScriptedChatModel(WorkingScript())
+        agent: Any = create_agent(model, [look_up], middleware=middleware)
+        result = run(agent, ASKED, way=way)
+        assert "zanq" in texts(result)[0]
+        assert "Where?" not in texts(result)
+        assert result["messages"][-1].response_metadata["aspire_guard"]["context"] == "tool"
+    assert [exchange.question for exchange in seen] == ["Where?", "Where?"]
+    assert all(exchange.context for exchange in seen)
+
+
+IMAGE = {"type": "image_url", "image_url": {"url": "https://example.org/x.png"}}
+
+
+@SYNC_AND_ASYNC
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [HumanMessage([IMAGE])],
+        [HumanMessage("Where?"), AIMessage("There."), HumanMessage([IMAGE])],
+        [AIMessage("Where?", name="planner")],
+    ],
+    ids=["an image", "an image after another turn", "no human message"],
+)
+def test_a_turn_without_words_is_not_judged(messages: list[BaseMessage], way: str) -> None:
+    """The agent does not fail, and the policy's `on_error` decides: by default the answer is withheld."""
+    seen: list[Exchange] = []
+    evaluator = note_exchanges(seen)
+    message = run(make_agent(evaluator), {"messages": messages}, way=way)["messages"][-1]
+    verdict = message.response_metadata["aspire_guard"]
+    assert message.text == ABSTENTION
+    assert "expected a question in words" in verdict["error"]
+    assert seen == []
+    with pytest.raises(ExchangeError, match="expected a question in words"):
+        run(make_agent(evaluator, RoutingPolicy(on_error="raise")), {"messages": messages}, way=way)
+
+
+def test_the_words_beside_an_image_are_the_question() -> None:
+    """The words of the turn are the question, in the message of the image or in one before it."""
+    seen: list[Exchange] = []
+    text = {"type": "text", "text": "Where?"}
+    for messages in (
+        [HumanMessage([text, IMAGE])],
+        [HumanMessage("Where?"), HumanMessage([IMAGE])],
+    ):
+        make_agent(note_exchanges(seen)).invoke({"messages": messages})
+    assert [exchange.question for exchange in seen] == ["Where?", "Where?"]
+
+
+def test_a_hand_off_note_is_no_context() -> None:
+    """The note that a supervisor's tool leaves states no fact, so the answer is judged without a context."""
+    seen: list[Exchange] = []
+    call: Any = {"name": "transfer_to_desk", "args": {}, "id": "1"}
+    note = ToolMessage("Successfully transferred to desk", tool_call_id="1")
+    back = ToolMessage(
+        "Back at the desk", tool_call_id="2", response_metadata={"__is_handoff_back": True}
+    )
+    messages = [HumanMessage("Where?"), AIMessage("", tool_calls=[call]), note, back]
+    agent = make_agent(note_exchanges(seen), script=AIMessage(ANSWER))
+    message = agent.invoke({"messages": messages})["messages"][-1]
+    assert seen == [Exchange(question="Where?", answer=ANSWER)]
+    assert message.response_metadata["aspire_guard"]["context"] is None
+
+
 @pytest.mark.parametrize("mode", ["messages", "updates", "values", "debug"])
 @SYNC_AND_ASYNC
 def test_a_rejected_answer_is_not_streamed(mode: str, way: str) -> None:
@@ -206,6 +306,46 @@ def test_the_models_error_is_the_agents() -> None:
 
     with pytest.raises(ConnectionError, match="model is down"):
         make_agent(TRUSTING, script=down).invoke(ASKED)
+
+
+@SYNC_AND_ASYNC
+@pytest.mark.parametrize("original_errors", [False, True])
+def test_an_error_after_the_model_has_answered_enters_the_graph_as_a_stand_in(
+    original_errors: bool, way: str
+) -> None:
+    """No stream, state or error of the agent quotes the answer, unless a developer asks for the original."""
+
+    class Parser(AgentMiddleware[Any, Any, Any]):
+        def wrap_model_call(self, request: Any, handler: Any) -> Any:
+            return int(handler(request).result[-1].text)
+
+        async def awrap_model_call(self, request: Any, handler: Any) -> Any:
+            return int((await handler(request)).result[-1].text)
+
+    guard = AspireGuardMiddleware(evaluator=TRUSTING, original_errors=original_errors)
+    saver = InMemorySaver()
+    model = ScriptedChatModel(lambda messages: ANSWER)
+    agent: Any = create_agent(model, [], middleware=[guard, Parser()], checkpointer=saver)
+    thread = {"configurable": {"thread_id": "1"}}
+    with pytest.raises(ValueError if original_errors else ChainError) as raised:
+        agent.invoke(ASKED, thread) if way == "sync" else asyncio.run(agent.ainvoke(ASKED, thread))
+    shown = "".join([*format_exception(raised.value), str(saver.writes), str(saver.blobs)])
+    assert ("zanq" in shown) is original_errors
+
+
+def test_retries_inside_the_guard_are_judged() -> None:
+    """A model that fails for good gives a message about its error, which is judged like an answer."""
+
+    def down(messages: list[BaseMessage]) -> AIMessage:
+        raise ConnectionError("model is down")
+
+    def make(*middleware: Any) -> Any:
+        return create_agent(ScriptedChatModel(down), [], middleware=list(middleware))
+
+    guard = AspireGuardMiddleware(evaluator=REFUSING)
+    retries = ModelRetryMiddleware(max_retries=1, on_failure="continue", initial_delay=0.0)
+    assert texts(make(guard, retries).invoke(ASKED))[-1] == ABSTENTION
+    assert "model is down" in texts(make(retries, guard).invoke(ASKED))[-1]
 
 
 PAUSE = RoutingPolicy(otherwise=HumanReview(InterruptReview()))

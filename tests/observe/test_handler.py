@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator
+from multiprocessing import get_context
 from threading import Event
 from typing import Any
 from uuid import uuid4
@@ -16,7 +18,7 @@ from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.retrievers import BaseRetriever
-from langchain_core.runnables import Runnable, RunnableLambda
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langchain_core.tools import tool
 from langgraph.errors import GraphInterrupt
 
@@ -109,12 +111,18 @@ def test_the_chain_answers_as_ever_and_is_scored(recording: Recording, way: str)
         (MODEL, "Who?", None),
         (OnePassage() | RunnableLambda(lambda documents: "Ada"), "Who?", "Ada keeps it."),
         (
+            RunnableLambda(lambda asked: [Document("Ada keeps it.")])
+            | RunnableLambda(lambda documents: "Ada"),
+            "Who?",
+            "Ada keeps it.",
+        ),
+        (
             create_agent(ScriptedChatModel(call_a_tool_first), [look_up]),
             {"messages": [("human", "Who?")]},
             "Ada keeps it.",
         ),
     ],
-    ids=["chat model", "retrieval", "agent"],
+    ids=["chat model", "retrieval", "search", "agent"],
 )
 def test_every_kind_of_chain_is_seen(
     recording: Recording, chain: Runnable[Any, Any], asked: Any, context: str | None
@@ -288,6 +296,78 @@ def test_runs_that_never_end_are_forgotten_in_time() -> None:
             handler.on_chain_start({}, "Who?", run_id=uuid4())
         assert len(handler._runs) == 10_000
         assert handler.dropped == 3
+
+
+def test_a_run_of_any_size_is_scored() -> None:
+    """A run of an agent may have more runs inside than there may be open runs, and keeps none of them."""
+    step: RunnableLambda[Any, Any] = RunnableLambda(lambda number: number)
+
+    def work(question: str, config: RunnableConfig) -> str:
+        for number in range(10_050):
+            step.invoke(number, config)
+        return "Ada"
+
+    handler = AspireCallbackHandler(ConstantEvaluator(confidence=1.0))
+    with handler:
+        RunnableLambda(work).invoke("Who?", {"callbacks": [handler]})
+        assert handler.flush(timeout=30)
+        assert len(handler._runs) == 0
+    assert (handler.scored, handler.dropped) == (1, 0)
+
+
+@pytest.mark.parametrize("failing", ["evaluator", "on_score"])
+@pytest.mark.parametrize("error", [SystemExit("zanzibar"), KeyboardInterrupt()])
+def test_an_exception_that_ends_programs_does_not_end_the_thread(
+    failing: str, error: BaseException
+) -> None:
+    """It is counted as a failure, and the handler scores on and closes."""
+    given: list[Any] = [error]
+
+    def first_fails(value: Any) -> float:
+        if given:
+            raise given.pop()
+        return 1.0
+
+    evaluator = ConstantEvaluator(first_fails if failing == "evaluator" else 1.0)
+    on_score: Any = first_fails if failing == "on_score" else None
+    handler = AspireCallbackHandler(evaluator, on_score=on_score, batch=1)
+    for _ in range(2):
+        CHAIN.invoke({"question": "Who?"}, {"callbacks": [handler]})
+        assert handler.flush(timeout=30)
+    assert handler.close(timeout=30)
+    assert (handler.failed, handler.scored) == (1, 1 if failing == "evaluator" else 2)
+
+
+def _score_in_child(handler: AspireCallbackHandler, results: Any) -> None:
+    CHAIN.invoke({"question": "Who?"}, {"callbacks": [handler]})
+    results.put((handler.flush(timeout=30), handler.scored, handler.dropped))
+
+
+def test_a_forked_child_scores_its_own_answers() -> None:
+    """The child has a thread of its own, even if the parent forked while its evaluator was at work."""
+    begun, go_on = Event(), Event()
+    parent = os.getpid()
+
+    def slow_in_parent(exchange: Exchange) -> float:
+        if os.getpid() == parent:
+            begun.set()
+            go_on.wait(timeout=30)
+        return 1.0
+
+    handler = AspireCallbackHandler(ConstantEvaluator(slow_in_parent), batch=1)
+    for _ in range(2):
+        CHAIN.invoke({"question": "Who?"}, {"callbacks": [handler]})
+    assert begun.wait(timeout=30)
+    processes = get_context("fork")
+    results = processes.SimpleQueue()
+    child = processes.Process(target=_score_in_child, args=(handler, results))
+    child.start()
+    child.join(timeout=60)
+    assert child.exitcode == 0
+    assert results.get() == (True, 1, 0)
+    go_on.set()
+    assert handler.close(timeout=30)
+    assert handler.scored == 2
 
 
 def test_the_places_of_question_and_answer_can_be_given() -> None:

@@ -147,7 +147,9 @@ class _ChainAsker:
     """Runs the chain on one question at a time, from several threads."""
 
     def __init__(self, sampled: SampledChain) -> None:
-        self.runs = ChainRuns(sampled.limit_rate(), "chain", retries=sampled.retries)
+        self.runs = ChainRuns(
+            sampled.limit_rate(), "chain", retries=sampled.retries, original_errors=True
+        )
         self.usage = UsageCounter()
 
     def ask(self, record: QARecord) -> Exchange:

@@ -72,7 +72,8 @@ class Judge:
             except AsyncOnlyError:
                 return model.invoke(prompt, config)
 
-        runs = ChainRuns(RunnableLambda(ask) | _read_verdict, "judge", retries=_RETRIES)
+        judge = RunnableLambda(ask) | _read_verdict
+        runs = ChainRuns(judge, "judge", retries=_RETRIES, original_errors=True)
         verdicts, _ = runs.run(prompts, [config] * len(prompts))
         _raise_if_failed(verdicts)
         return verdicts

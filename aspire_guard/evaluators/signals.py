@@ -1,0 +1,172 @@
+"""The signals that a selection score can be made of: named numbers, each higher for answers that are right more often.
+
+log_likelihood  log f_norm, the mean log-probability of the answer's tokens with the end token, in nats
+log_p_correct   log P(z_c | x, ŷ), the learned self-evaluation, in nats
+support         the share of the answer's different words that stand in the context, in [0, 1]
+pairs           the share of the answer's different pairs of neighbouring words that stand side by side in the context,
+                in [0, 1]
+explained       the share of the answer's surprise that the context explains: 1 − log p(ŷ | x) / log p(ŷ | question),
+                in [−1, 1]
+lead            the mean over the answer's facts of log p(fact) minus log p of what else the context could have put
+                there, in nats, at least −12
+
+The last four are measured on the answer's claims: the sentences that are not copied word for word from the context,
+or all sentences if all are copied. So quoting the context beside a wrong claim does not make up for it.
+
+A fact is a word of the context that the question does not hold: a number or a name, or any longer word if the answer
+has no number and no name. Without a context, only the first two signals exist.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import NamedTuple, TypeVar
+
+from torch import Tensor
+
+from aspire_guard.lm.answer_reading import AnswerReading, SentenceReading
+from aspire_guard.lm.context_windows import find_words
+
+LOG_LIKELIHOOD = "log_likelihood"
+LOG_P_CORRECT = "log_p_correct"
+SUPPORT = "support"
+PAIRS = "pairs"
+EXPLAINED = "explained"
+LEAD = "lead"
+
+Part = TypeVar("Part", str, tuple[str, str])
+
+_WORD = re.compile(r"\w+")
+_LONG_WORD = 5
+_LEAST_LEAD = -12.0
+
+
+def measure_signals(reading: AnswerReading, question: str) -> dict[str, float]:
+    """Measure the signals of an answer, as far as they exist."""
+    signals = {LOG_LIKELIHOOD: reading.log_likelihood, LOG_P_CORRECT: reading.log_p_correct}
+    return signals | _compare_with_context(reading.sentences, question)
+
+
+def measure_sentence_signals(reading: SentenceReading, question: str) -> dict[str, float]:
+    """Measure the signals of a sentence, as far as they exist. Its likelihood is that of its own tokens."""
+    signals = {LOG_LIKELIHOOD: _mean(reading.log_p), LOG_P_CORRECT: reading.log_p_correct}
+    return signals | _compare_with_context([reading], question)
+
+
+def _compare_with_context(sentences: Sequence[SentenceReading], question: str) -> dict[str, float]:
+    contexts = {each.context for each in sentences if each.context}
+    if not contexts:
+        return {}
+    context_words: set[str] = set()
+    context_pairs: set[tuple[str, str]] = set()
+    for context in contexts:
+        context_words |= find_words(context)
+        context_pairs |= _find_pairs(context)
+    claims = [each for each in sentences if not _is_copied(each)] or sentences
+    texts = [each.sentence.text for each in claims]
+    return {
+        SUPPORT: _share_found(map(find_words, texts), context_words),
+        PAIRS: _share_found(map(_find_pairs, texts), context_pairs),
+        EXPLAINED: _measure_explained(claims),
+        LEAD: _measure_lead(claims, context_words - find_words(question)),
+    }
+
+
+def _is_copied(reading: SentenceReading) -> bool:
+    """Tell whether the words of a sentence stand in the context in the same order, side by side."""
+    assert reading.context is not None
+    return f" {_join_words(reading.sentence.text)} " in f" {_join_words(reading.context)} "
+
+
+def _join_words(text: str) -> str:
+    return " ".join(_WORD.findall(text.lower()))
+
+
+def _find_pairs(text: str) -> set[tuple[str, str]]:
+    """Return the different pairs of neighbouring words of a text, in lower case."""
+    return set(pairwise(_WORD.findall(text.lower())))
+
+
+def _share_found(parts: Iterable[set[Part]], found: set[Part]) -> float:
+    """Return the share of the different words or pairs that are found, or 0 if there are none to find."""
+    wanted: set[Part] = set()
+    for part in parts:
+        wanted |= part
+    return len(wanted & found) / len(wanted) if wanted else 0.0
+
+
+def _measure_explained(sentences: Iterable[SentenceReading]) -> float:
+    total = alone = 0.0
+    for each in sentences:
+        assert each.log_p_alone is not None
+        total += float(each.log_p.sum())
+        alone += float(each.log_p_alone.sum())
+    if alone == 0.0:
+        return 0.0
+    return min(max(1 - total / alone, -1.0), 1.0)
+
+
+class _Word(NamedTuple):
+    """A word of a sentence as the model read it.
+
+    Attributes:
+        text: the word.
+        is_first: True if it begins the sentence, where every word has a capital letter.
+        lead: the sum of its tokens' leads, in nats.
+    """
+
+    text: str
+    is_first: bool
+    lead: float
+
+
+def _measure_lead(sentences: Iterable[SentenceReading], new_words: set[str]) -> float:
+    """Return the mean lead of the facts, or the least lead if there are no facts.
+
+    Args:
+        sentences: the sentences of the answer.
+        new_words: the words of the context that the question does not hold.
+    """
+    names: list[float] = []
+    others: list[float] = []
+    for each in sentences:
+        for word in _list_words(each):
+            if word.text.lower() not in new_words:
+                continue
+            if _is_name(word):
+                names.append(word.lead)
+            elif len(word.text) >= _LONG_WORD:
+                others.append(word.lead)
+    leads = names or others
+    if not leads:
+        return _LEAST_LEAD
+    return max(sum(leads) / len(leads), _LEAST_LEAD)
+
+
+def _list_words(reading: SentenceReading) -> Iterator[_Word]:
+    assert reading.lead is not None
+    token = 0
+    first_word = True
+    for match in _WORD.finditer(reading.text):
+        lead = 0.0
+        while token < len(reading.offsets) and reading.offsets[token][1] <= match.start():
+            token += 1
+        last = token
+        while last < len(reading.offsets) and reading.offsets[last][0] < match.end():
+            lead += float(reading.lead[last])
+            last += 1
+        yield _Word(match.group(), first_word, lead)
+        first_word = False
+
+
+def _is_name(word: _Word) -> bool:
+    """Tell whether a word is a number or a name."""
+    if any(letter.isdigit() for letter in word.text):
+        return True
+    return word.text[0].isupper() and not word.is_first
+
+
+def _mean(values: Tensor) -> float:
+    return float(values.mean()) if len(values) else 0.0

@@ -1,0 +1,112 @@
+"""Answers of any chain that people rated: JSONL with one answer per line.
+
+    {"question": "…", "context": "… or null", "answer": "…", "correct": true}
+
+`id`, `model` and `group` may be left out. The answers of one `group` depend on each other, for example because they are
+about the same passage. Without it, the answers to one question over one context are a group.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aspire_guard.exchange import Exchange
+from aspire_guard.jsonl import (
+    describe_json,
+    make_line_error,
+    parse_context,
+    parse_id,
+    parse_question,
+    parse_text,
+    read_numbered_objects,
+)
+
+
+@dataclass(frozen=True)
+class RatedAnswer:
+    """An answer with its label.
+
+    Attributes:
+        file: the name of the file, without its ending.
+        id: the id of the answer within the file.
+        exchange: the question, the context and the answer.
+        correct: True if people found it right.
+        model: the model that answered, or "" if it is unknown.
+        group: the answers that depend on each other, within the file.
+    """
+
+    file: str
+    id: str
+    exchange: Exchange
+    correct: bool
+    model: str
+    group: str
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """The name of the answer among those of all files."""
+        return self.file, self.id
+
+
+def read_rated_answers(path: Path) -> list[RatedAnswer]:
+    """Read the answers of a file.
+
+    Raises:
+        DatasetError: a line lacks a field, or has the id of an earlier line.
+    """
+    answers: dict[str, RatedAnswer] = {}
+    for number, value in read_numbered_objects(path):
+        answer = _parse_answer(path, number, value)
+        if answer.id in answers:
+            found = f"the id {answer.id} again"
+            raise make_line_error(path, number, "an id of its own", found, "rename one of the two")
+        answers[answer.id] = answer
+    return list(answers.values())
+
+
+def sample_groups(
+    answers: Sequence[RatedAnswer], limit: int | None, *, seed: int = 0
+) -> list[RatedAnswer]:
+    """Return all answers of groups drawn at random, until there are `limit` answers or more, in their order."""
+    if limit is None or len(answers) <= limit:
+        return list(answers)
+    members: dict[str, list[RatedAnswer]] = {}
+    for answer in answers:
+        members.setdefault(answer.group, []).append(answer)
+    groups = list(members)
+    random.Random(seed).shuffle(groups)
+    chosen: set[str] = set()
+    n = 0
+    for group in groups:
+        if n >= limit:
+            break
+        chosen.add(group)
+        n += len(members[group])
+    return [answer for answer in answers if answer.group in chosen]
+
+
+def _parse_answer(path: Path, number: int, value: dict[str, Any]) -> RatedAnswer:
+    correct = value.get("correct")
+    if not isinstance(correct, bool):
+        expected = '"correct" to hold true or false'
+        raise make_line_error(path, number, expected, describe_json(correct), "label the answer")
+    exchange = Exchange(
+        question=parse_question(path, number, value),
+        context=parse_context(path, number, value),
+        answer=parse_text(path, number, "answer", value.get("answer")),
+    )
+    model, group = value.get("model"), value.get("group")
+    if group is None:
+        group = f"{exchange.question}\n{exchange.context or ''}"
+    return RatedAnswer(
+        file=path.stem,
+        id=parse_id(path, number, value),
+        exchange=exchange,
+        correct=correct,
+        model="" if model is None else parse_text(path, number, "model", model),
+        group=parse_text(path, number, "group", group),
+    )

@@ -1,0 +1,209 @@
+"""The fit of a whole evaluator to rated answers: its adapters stay, its selection rule and calibration are new."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from aspire_guard.errors import InputError
+from aspire_guard.evaluators.answer_domain import fit_domain
+from aspire_guard.evaluators.correctness_rule import CorrectnessRule
+from aspire_guard.evaluators.evaluator_folder import Manifest, save_evaluator
+from aspire_guard.evaluators.selection_rule import SignalWeights
+from aspire_guard.evaluators.self_evaluator import SelfEvaluator
+from aspire_guard.selection.calibrators import PlattCalibrator
+from aspire_trainers.data.rated_answers import RatedAnswer, read_rated_answers, sample_groups
+from aspire_trainers.run.append_log import AppendOnlyJsonl
+from aspire_trainers.run.progress import Progress
+from aspire_trainers.stages.rule_fitting import FittedRule, MeasuredAnswer, fit_rule
+from aspire_trainers.stages.rule_reports import FileReport, report_files
+
+_ANSWERS_PER_PART = 32
+
+
+class FitConfig(BaseModel):
+    """The settings of a fit.
+
+    Attributes:
+        target_accuracy: the wanted share of right answers among the released ones.
+        calibrate_on: the names of the files that the confidence and the threshold are fitted on, or nothing for all.
+        limit: draw whole groups until there are this many answers of each file, or None for all answers.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    target_accuracy: float = 0.9
+    limit: int | None = None
+    calibrate_on: tuple[str, ...] = ()
+
+
+def fit_evaluator(
+    data: Sequence[Path],
+    output: Path,
+    config: FitConfig,
+    *,
+    evaluator: SelfEvaluator,
+    signal_file: Path | None = None,
+) -> list[FileReport]:
+    """Fit an evaluator to rated answers, and write the evaluator folder.
+
+    Args:
+        data: files of rated answers.
+        output: the folder to write.
+        config: the settings.
+        evaluator: the evaluator whose adapters are used.
+        signal_file: a JSONL file that keeps the signals, or None. Another run with it measures only what is missing.
+
+    Returns:
+        The results on each file, for answers that the rule was not fitted on.
+
+    Raises:
+        DatasetError: a file is missing or has a bad line.
+        InputError: two files have the same name, or a file to calibrate on is not among them.
+    """
+    answers = _read_files(data, config)
+    phrase = _keep_phrase_weights(evaluator)
+    reading = _read_plain_answers(evaluator)
+    measured = _measure(reading, answers, signal_file)
+    fitted = fit_rule(
+        measured,
+        phrase,
+        target_accuracy=config.target_accuracy,
+        calibrate_on=config.calibrate_on,
+    )
+    reports = report_files(measured, fitted, alpha=evaluator.manifest.alpha)
+    manifest = _make_manifest(reading.manifest, measured, fitted, config, data)
+    metrics = {report.file: report.model_dump(exclude={"file"}) for report in reports}
+    manifest = manifest.model_copy(update={"metrics": metrics})
+    save_evaluator(output, reading.aspire, manifest, fitted.calibration)
+    return reports
+
+
+def _read_files(paths: Sequence[Path], config: FitConfig) -> list[RatedAnswer]:
+    names = [path.stem for path in paths]
+    repeated = [name for name in names if names.count(name) > 1]
+    if repeated:
+        raise InputError(
+            f"expected files of different names, found {repeated[0]} twice; rename one of the two"
+        )
+    unknown = [name for name in config.calibrate_on if name not in names]
+    if unknown:
+        raise InputError(
+            f"expected the files to calibrate on to be among {', '.join(names)}, found {unknown[0]}; use these names"
+        )
+    answers: list[RatedAnswer] = []
+    for path in paths:
+        answers += sample_groups(read_rated_answers(path), config.limit)
+    return answers
+
+
+def _keep_phrase_weights(evaluator: SelfEvaluator) -> SignalWeights:
+    """Return the weights under which short answers keep the confidence that the evaluator gives them today.
+
+    Raises:
+        InputError: the evaluator's confidence is not a logistic function of its score.
+    """
+    if evaluator.manifest.rule is not None:
+        return evaluator.manifest.rule.phrase
+    calibrator = evaluator.calibration.calibrator
+    if not isinstance(calibrator, PlattCalibrator):
+        raise InputError(
+            f"expected an evaluator with a calibrator of the method platt, found {calibrator.method}; calibrate it "
+            "with --method platt first"
+        )
+    alpha = evaluator.manifest.alpha
+    return SignalWeights(
+        weights={
+            "log_likelihood": calibrator.slope * (1 - alpha),
+            "log_p_correct": calibrator.slope * alpha,
+        },
+        intercept=calibrator.intercept,
+    )
+
+
+def _read_plain_answers(evaluator: SelfEvaluator) -> SelfEvaluator:
+    """Return the evaluator as it reads the plain text of answers, sentence by sentence.
+
+    Raises:
+        InputError: the evaluator was fitted to the log-likelihoods of a chain.
+    """
+    evaluator.check_own_likelihood()
+    return evaluator.with_plain_answers()
+
+
+def _measure(
+    evaluator: SelfEvaluator, answers: Sequence[RatedAnswer], path: Path | None
+) -> list[MeasuredAnswer]:
+    known: dict[tuple[str, str], dict[str, Any]] = {}
+    log = None if path is None else AppendOnlyJsonl(path)
+    for line in log.values if log else ():
+        if line["evaluator"] == evaluator.fingerprint:
+            known[line["file"], line["id"]] = line
+    missing = [answer for answer in answers if answer.key not in known]
+    # Answers over one passage are read together.
+    missing.sort(key=lambda answer: (answer.exchange.context or "", answer.exchange.question))
+    with Progress("signals", "answers") as progress, log or nullcontext():
+        progress.start(len(missing))
+        for start in range(0, len(missing), _ANSWERS_PER_PART):
+            part = missing[start : start + _ANSWERS_PER_PART]
+            for line in _measure_part(evaluator, part):
+                known[line["file"], line["id"]] = line
+                if log is not None:
+                    log.append(line)
+            progress.advance(by=len(part))
+    return [_as_measured(answer, known[answer.key]) for answer in answers]
+
+
+def _measure_part(evaluator: SelfEvaluator, answers: Sequence[RatedAnswer]) -> list[dict[str, Any]]:
+    readings = evaluator.measure([answer.exchange for answer in answers])
+    lines = []
+    for answer, (text, signals) in zip(answers, readings, strict=True):
+        line = {
+            "file": answer.file,
+            "id": answer.id,
+            "evaluator": evaluator.fingerprint,
+            "text": text,
+            "signals": signals,
+        }
+        lines.append(line)
+    return lines
+
+
+def _as_measured(answer: RatedAnswer, line: dict[str, Any]) -> MeasuredAnswer:
+    return MeasuredAnswer(
+        text=line["text"],
+        signals=line["signals"],
+        correct=answer.correct,
+        file=answer.file,
+        group=answer.group,
+    )
+
+
+def _make_manifest(
+    manifest: Manifest,
+    answers: Sequence[MeasuredAnswer],
+    fitted: FittedRule,
+    config: FitConfig,
+    data: Sequence[Path],
+) -> Manifest:
+    """Return the manifest of the fitted evaluator. Its provenance keeps that of the adapters."""
+    provenance = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "datasets": [path.name for path in data],
+        "rated_answers": len(answers),
+        "config": config.model_dump(mode="json"),
+        "adapters": dict(manifest.provenance),
+    }
+    return manifest.model_copy(
+        update={
+            "rule": fitted.rule,
+            "domain": fit_domain([answer.text for answer in answers]),
+            "correctness": CorrectnessRule(method=data[0].name),
+            "provenance": provenance,
+        }
+    )
