@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializable
@@ -13,6 +14,7 @@ from langchain_core.runnables.utils import ConfigurableFieldSpec, get_unique_con
 from langchain_core.utils.pydantic import TypeBaseModel, create_model_v2
 from pydantic import ConfigDict
 
+from aspire_guard.clearing import MemoryFinder
 from aspire_guard.errors import ExchangeError
 from aspire_guard.evaluators.protocol import Evaluator
 from aspire_guard.exchange import ExchangeReader, FieldReader
@@ -20,6 +22,7 @@ from aspire_guard.execution.guarded_run import GuardedRun, SelectResult
 from aspire_guard.execution.pausable import PausableRunnable
 from aspire_guard.execution.sentence_release import SentenceStream
 from aspire_guard.langgraph_compat import has_graph
+from aspire_guard.routing.abstain import AbstentionCheck
 from aspire_guard.routing.flow import Outcome
 from aspire_guard.routing.policy import RoutingPolicy
 from aspire_guard.verdict import Verdict
@@ -273,11 +276,21 @@ class AspireGuard(PausableRunnable, RunnableSerializable[Any, Any]):
         graph.add_edge(guard, graph.add_node(output_schema))
         return graph
 
+    @cached_property
+    def _abstention_check(self) -> AbstentionCheck:
+        return AbstentionCheck()
+
+    @cached_property
+    def _memories(self) -> MemoryFinder:
+        return MemoryFinder()
+
     @property
     def _streams_sentences(self) -> bool:
         # A function that reads an answer from an output can't read it from half of an output, and
-        # the chunks that a graph streams are not parts of its output.
-        return self.release == "sentence" and self.answer is None and not has_graph(self.chain)
+        # the chunks that a graph streams are not parts of its output. A memory is cleared as a whole.
+        if self.release != "sentence" or self.answer is not None:
+            return False
+        return not has_graph(self.chain) and not self._memories.has_memory(self.chain)
 
     def _make_run(self, select_result: SelectResult, kwargs: dict[str, Any]) -> GuardedRun:
         reader = ExchangeReader(self.question, self.context, self.answer)
@@ -290,6 +303,8 @@ class AspireGuard(PausableRunnable, RunnableSerializable[Any, Any]):
             kwargs=kwargs,
             extract=reader.read,
             evaluator=self.evaluator,
+            abstention_check=self._abstention_check,
+            memories=self._memories,
             original_errors=self.original_errors,
         )
 

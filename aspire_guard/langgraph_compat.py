@@ -32,6 +32,13 @@ _CALL_KEY = "__pregel_call"
 _CHECKPOINTER_KEY = "__pregel_checkpointer"
 _GRAPH_KEYS = (_STREAM_KEY, _RUNTIME_KEY, _SEND_KEY, _CALL_KEY)
 
+# The names of an entrypoint's result and of what it keeps for its next call, of the node that takes the input, and of
+# the key that names one checkpoint of a thread.
+_END = "__end__"
+_PREVIOUS = "__previous__"
+_START = "__start__"
+_CHECKPOINT_ID_KEY = "checkpoint_id"
+
 # A node writes under this name to take the answer to an interrupt. It is not part of its output.
 _RESUME = "__resume__"
 
@@ -45,6 +52,108 @@ def has_graph(chain: Runnable[Any, Any]) -> bool:
     if isinstance(chain, RunnableWithFallbacks):
         return any(has_graph(runnable) for runnable in chain.runnables)
     return _is_instance(chain, "langgraph.pregel.protocol", "PregelProtocol")
+
+
+def has_own_memory(runnable: object) -> bool:
+    """Tell whether a runnable is a graph with a checkpointer, which keeps its state from one call to the next."""
+    if not _is_instance(runnable, "langgraph.pregel.protocol", "PregelProtocol"):
+        return False
+    return bool(getattr(runnable, "checkpointer", None))
+
+
+class GraphState:
+    """The state that a graph with a checkpointer keeps for a thread.
+
+    Args:
+        graph: the graph.
+        config: the config that names the thread.
+    """
+
+    def __init__(self, graph: Any, config: RunnableConfig) -> None:
+        self._graph = graph
+        configurable = dict(config.get("configurable", {}))
+        self._config_before: RunnableConfig = {"configurable": configurable}
+        # A call may start from an earlier checkpoint. The state after it is the latest one.
+        latest = {key: value for key, value in configurable.items() if key != _CHECKPOINT_ID_KEY}
+        self._config: RunnableConfig = {"configurable": latest}
+        self._has_loaded = False
+
+    def load(self) -> Any:
+        """Return the values of the state. An entrypoint's state is its result and what it saves."""
+        config = self._choose_config()
+        if self._is_entrypoint:
+            saved = self._graph.checkpointer.get_tuple(config)
+            return _read_saved_values(saved)
+        return self._graph.get_state(config).values
+
+    async def aload(self) -> Any:
+        """Load asynchronously; see `load`."""
+        config = self._choose_config()
+        if self._is_entrypoint:
+            saved = await self._graph.checkpointer.aget_tuple(config)
+            return _read_saved_values(saved)
+        return (await self._graph.aget_state(config)).values
+
+    def save(self, values: Any, before: Any) -> None:
+        """Update the state by the values that differ from `before`, past the reducers of their channels."""
+        update = self._make_update(values, before)
+        for node in self._list_nodes():
+            try:
+                self._graph.update_state(self._config, update, as_node=node)
+            except Exception as error:
+                if not _is_instance(error, "langgraph.errors", "InvalidUpdateError"):
+                    raise
+            else:
+                return
+
+    async def asave(self, values: Any, before: Any) -> None:
+        """Save asynchronously; see `save`."""
+        update = self._make_update(values, before)
+        for node in self._list_nodes():
+            try:
+                await self._graph.aupdate_state(self._config, update, as_node=node)
+            except Exception as error:
+                if not _is_instance(error, "langgraph.errors", "InvalidUpdateError"):
+                    raise
+            else:
+                return
+
+    @property
+    def _is_entrypoint(self) -> bool:
+        return _PREVIOUS in self._graph.channels
+
+    def _choose_config(self) -> RunnableConfig:
+        config = self._config if self._has_loaded else self._config_before
+        self._has_loaded = True
+        return config
+
+    def _list_nodes(self) -> list[str | None]:
+        """List the nodes as which the state may be updated. None is the last node, if there was only one."""
+        nodes = [name for name in self._graph.nodes if name != _START]
+        return [*nodes] if self._is_entrypoint else [None, *nodes]
+
+    def _make_update(self, values: Any, before: Any) -> Any:
+        if self._is_entrypoint:
+            from langgraph.func import entrypoint
+
+            return entrypoint.final(value=values.get(_END), save=values.get(_PREVIOUS))
+        from langgraph.types import Overwrite
+
+        update = {}
+        for name, value in values.items():
+            if value is not before.get(name):
+                has_reducer = _is_instance(
+                    self._graph.channels.get(name),
+                    "langgraph.channels.binop",
+                    "BinaryOperatorAggregate",
+                )
+                update[name] = Overwrite(value) if has_reducer else value
+        return update
+
+
+def _read_saved_values(saved: Any) -> dict[str, Any]:
+    values = {} if saved is None else saved.checkpoint["channel_values"]
+    return {name: values[name] for name in (_END, _PREVIOUS) if name in values}
 
 
 def is_interrupt(error: BaseException) -> bool:

@@ -46,6 +46,8 @@ class RunRecorder(BaseCallbackHandler):
         self._tools: dict[UUID, str | None] = {}
         self._asked: dict[UUID, list[list[BaseMessage]]] = {}
         self._replies: list[_Reply] = []
+        self._retrieved: dict[str, None] = {}
+        self._abstentions: set[str] = set()
         self.has_asked_model = False
         self.has_model_output = False
 
@@ -60,6 +62,8 @@ class RunRecorder(BaseCallbackHandler):
             self._tools.clear()
             self._asked.clear()
             self._replies.clear()
+            self._retrieved.clear()
+            self._abstentions.clear()
 
     @property
     def documents(self) -> list[Document]:
@@ -67,6 +71,31 @@ class RunRecorder(BaseCallbackHandler):
         with self._lock:
             passages, _ = self._passages.find()
         return [Document(passage) for passage in passages]
+
+    @property
+    def retrieved_passages(self) -> tuple[str, ...]:
+        """The texts that retrievers returned. No model of the chain can have written them."""
+        with self._lock:
+            return tuple(self._retrieved)
+
+    def record_abstention(self, text: str) -> None:
+        """Record that a guard inside the run has abstained with this text."""
+        with self._lock:
+            self._abstentions.add(text.strip())
+
+    def is_abstention(self, text: str, *, may_go_on: bool = False) -> bool:
+        """Tell whether a text is the abstention of a guard inside the run.
+
+        Args:
+            text: an answer that the run gave.
+            may_go_on: tells whether the text may be the beginning of an abstention.
+        """
+        with self._lock:
+            abstentions = list(self._abstentions)
+        begun = text.strip()
+        if may_go_on and begun:
+            return any(abstention.startswith(begun) for abstention in abstentions)
+        return begun in abstentions
 
     def read_exchange(self, extract: Extract, input: Any, output: Any) -> Exchange:
         """Extract the exchange from a chain's input and output and from what was recorded inside the chain.
@@ -173,6 +202,8 @@ class RunRecorder(BaseCallbackHandler):
         """Record the documents that a retriever returned."""
         with self._lock:
             self._passages.add_documents(run_id, documents)
+            for document in documents:
+                self._retrieved[document.page_content] = None
 
     def on_tool_start(
         self,

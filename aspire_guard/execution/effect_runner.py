@@ -17,6 +17,7 @@ from langchain_core.callbacks.manager import (
 )
 from langchain_core.runnables import Runnable, RunnableConfig
 
+from aspire_guard.clearing import MemoryBefore, MemoryFinder
 from aspire_guard.errors import ExchangeError, RouteTimeoutError
 from aspire_guard.evaluators.protocol import Evaluator
 from aspire_guard.exchange.run_recorder import RunRecorder
@@ -27,6 +28,7 @@ from aspire_guard.langgraph_compat import is_interrupt, is_parent_command
 from aspire_guard.routing.effects import (
     CallCustom,
     ChainRan,
+    ClearMemory,
     CustomRan,
     EffectFailed,
     RequestReview,
@@ -126,12 +128,14 @@ class EffectRunner:
         chain: the guarded chain.
         kwargs: keyword arguments that are passed on to the chain.
         evaluator: the evaluator that scores the answers.
+        memories: finds the memories of the chain and the fallbacks, or None if they are not to be looked for.
         original_errors: True if the chain's errors may leave the guard as they are.
     """
 
     chain: Runnable[Any, Any]
     kwargs: dict[str, Any]
     evaluator: Evaluator
+    memories: MemoryFinder | None = None
     original_errors: bool = False
 
     def prepare_step(self, calls: Sequence[GuardedCall[Any]], requests: Sequence[Any]) -> None:
@@ -164,6 +168,8 @@ class EffectRunner:
             return self._score(requests)
         if isinstance(effect, CallCustom):
             return self._call_custom(calls, requests)
+        if isinstance(effect, ClearMemory):
+            return [request.clearing.run() for request in requests]
         return self._request_review(requests)
 
     async def arun(self, calls: list[GuardedCall[Any]], requests: list[Any]) -> list[Any]:
@@ -177,6 +183,8 @@ class EffectRunner:
             return await self._ascore(requests)
         if isinstance(effect, CallCustom):
             return await self._acall_custom(calls, requests)
+        if isinstance(effect, ClearMemory):
+            return [await request.clearing.arun() for request in requests]
         return await self._arequest_review(requests)
 
     # RunChain
@@ -186,16 +194,20 @@ class EffectRunner:
     ) -> list[ChainRan | Exception]:
         started = perf_counter()
         runs = self._make_chain_runs(requests)
+        memories = self._open_memories(runs.runnable, calls)
         outputs, retry_counts = runs.run(*_split_calls(calls))
-        return _unwrap_errors(calls, _make_run_results(calls, outputs, retry_counts, started))
+        results = _make_run_results(calls, outputs, retry_counts, memories, started)
+        return _unwrap_errors(calls, results)
 
     async def _arun_chain(
         self, calls: list[GuardedCall[Any]], requests: list[RunChain]
     ) -> list[ChainRan | Exception]:
         started = perf_counter()
         runs = self._make_chain_runs(requests)
+        memories = await self._aopen_memories(runs.runnable, calls)
         outputs, retry_counts = await runs.arun(*_split_calls(calls))
-        return _unwrap_errors(calls, _make_run_results(calls, outputs, retry_counts, started))
+        results = _make_run_results(calls, outputs, retry_counts, memories, started)
+        return _unwrap_errors(calls, results)
 
     def _make_chain_runs(self, requests: list[RunChain]) -> ChainRuns:
         timeout = _find_shortest(request.timeout for request in requests)
@@ -214,16 +226,35 @@ class EffectRunner:
     ) -> list[ChainRan | EffectFailed]:
         started = perf_counter()
         runs = _make_fallback_runs(requests)
+        memories = self._open_memories(runs.runnable, calls)
         outputs, retry_counts = runs.run(*_split_calls(calls))
-        return _make_run_results(calls, outputs, retry_counts, started)
+        return _make_run_results(calls, outputs, retry_counts, memories, started)
 
     async def _arun_fallback(
         self, calls: list[GuardedCall[Any]], requests: list[RunFallback]
     ) -> list[ChainRan | EffectFailed]:
         started = perf_counter()
         runs = _make_fallback_runs(requests)
+        memories = await self._aopen_memories(runs.runnable, calls)
         outputs, retry_counts = await runs.arun(*_split_calls(calls))
-        return _make_run_results(calls, outputs, retry_counts, started)
+        return _make_run_results(calls, outputs, retry_counts, memories, started)
+
+    # The memories of the chain and the fallbacks
+
+    def _open_memories(
+        self, runnable: Runnable[Any, Any], calls: Sequence[GuardedCall[Any]]
+    ) -> list[list[MemoryBefore]]:
+        """Open the memories of a runnable before its runs, for each call."""
+        if self.memories is None:
+            return [[] for _ in calls]
+        return [self.memories.open(runnable, call.step_config) for call in calls]
+
+    async def _aopen_memories(
+        self, runnable: Runnable[Any, Any], calls: Sequence[GuardedCall[Any]]
+    ) -> list[list[MemoryBefore]]:
+        if self.memories is None:
+            return [[] for _ in calls]
+        return [await self.memories.aopen(runnable, call.step_config) for call in calls]
 
     # ScoreExchange
 
@@ -311,16 +342,18 @@ def _make_run_results(
     calls: Sequence[GuardedCall[Any]],
     outputs: list[Any],
     retry_counts: list[int],
+    memories: list[list[MemoryBefore]],
     started: float,
 ) -> list[ChainRan | EffectFailed]:
     """Make the result of each run. The time since `started` is shared evenly among the runs."""
     seconds = (perf_counter() - started) / len(calls)
     results: list[ChainRan | EffectFailed] = []
-    for call, output, retries in zip(calls, outputs, retry_counts, strict=True):
+    runs = zip(calls, outputs, retry_counts, memories, strict=True)
+    for call, output, retries, opened in runs:
         if isinstance(output, Exception):
             results.append(EffectFailed(output, seconds, retries))
         else:
-            results.append(ChainRan(output, call.recorder, seconds, retries))
+            results.append(ChainRan(output, call.recorder, seconds, retries, opened))
     return results
 
 

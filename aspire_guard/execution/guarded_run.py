@@ -27,10 +27,12 @@ from langchain_core.runnables.config import (
 )
 from langchain_core.runnables.utils import coro_with_context
 
+from aspire_guard.clearing import MemoryFinder
 from aspire_guard.evaluators.protocol import Evaluator
 from aspire_guard.exchange import Exchange
-from aspire_guard.exchange.run_recorder import Extract
+from aspire_guard.exchange.run_recorder import Extract, RunRecorder
 from aspire_guard.execution.effect_runner import EffectRunner, GuardedCall, choose_ambient_config
+from aspire_guard.routing.abstain import AbstentionCheck
 from aspire_guard.routing.batching import Batch, batch_flows
 from aspire_guard.routing.effects import ChainRan
 from aspire_guard.routing.flow import Flow, Outcome, answer_flow
@@ -55,6 +57,8 @@ class GuardedRun:
         kwargs: keyword arguments that are passed on to the chain.
         extract: reads the exchange from input, output and retrieved documents.
         evaluator: the evaluator, if it is loaded already. It saves `arun` the thread for loading.
+        abstention_check: looks at accepted outputs for a place for an abstention, or None to skip that.
+        memories: finds the memories of the chain and the fallbacks, or None if they are not to be looked for.
         original_errors: True if the chain's errors leave as they are, even if they may quote an answer.
     """
 
@@ -66,6 +70,8 @@ class GuardedRun:
     kwargs: dict[str, Any] = field(default_factory=dict)
     extract: Extract = Exchange.from_run
     evaluator: Evaluator | None = None
+    abstention_check: AbstentionCheck | None = None
+    memories: MemoryFinder | None = None
     original_errors: bool = False
 
     def run(self, inputs: Sequence[Any], configs: Sequence[RunnableConfig]) -> list[Any]:
@@ -188,7 +194,9 @@ class GuardedRun:
         if not calls:
             return []
         evaluator = self.load_evaluator() if self.evaluator is None else self.evaluator
-        runner = EffectRunner(self.chain, self.kwargs, evaluator, self.original_errors)
+        runner = EffectRunner(
+            self.chain, self.kwargs, evaluator, self.memories, self.original_errors
+        )
         flows = batch_flows([self._make_flow(call, evaluator, generated) for call in calls])
         with ExitStack() as open_context:
             steps = _Steps(runner, calls, flows, open_context)
@@ -208,7 +216,9 @@ class GuardedRun:
         evaluator = self.evaluator
         if evaluator is None:
             evaluator = await run_in_scoring_thread(self.load_evaluator)
-        runner = EffectRunner(self.chain, self.kwargs, evaluator, self.original_errors)
+        runner = EffectRunner(
+            self.chain, self.kwargs, evaluator, self.memories, self.original_errors
+        )
         flows = batch_flows([self._make_flow(call, evaluator, generated) for call in calls])
         with ExitStack() as open_context:
             steps = _Steps(runner, calls, flows, open_context)
@@ -229,6 +239,7 @@ class GuardedRun:
             metadata=call.config.get("metadata", {}),
             generated=generated,
             extract=self.extract,
+            abstention_check=self.abstention_check,
         )
 
     def _start(self, input: Any, config: RunnableConfig) -> GuardedCall[CallbackManagerForChainRun]:
@@ -279,6 +290,7 @@ class GuardedRun:
     ) -> Any:
         """Report the verdict of a call, and return its result or raise its error."""
         decided = _raise_if_error(outcome)
+        _tell_outer_guards(call, decided)
         result = self.select_result(decided)
         if decided.verdict is not None and call.has_listeners:
             verdict = decided.verdict.model_dump(mode="json")
@@ -289,6 +301,7 @@ class GuardedRun:
         self, call: GuardedCall[AsyncCallbackManagerForChainRun], outcome: Outcome | Exception
     ) -> Any:
         decided = _raise_if_error(outcome)
+        _tell_outer_guards(call, decided)
         result = self.select_result(decided)
         if decided.verdict is not None and call.has_listeners:
             verdict = decided.verdict.model_dump(mode="json")
@@ -376,6 +389,15 @@ def _sanitize_for_all(calls: Sequence[GuardedCall[Any]], error: BaseException) -
         if sanitized is not error:
             return sanitized
     return error
+
+
+def _tell_outer_guards(call: GuardedCall[Any], outcome: Outcome) -> None:
+    """Tell the guards around this one that the output is an abstention, which they must not take for an answer."""
+    if outcome.abstention is None:
+        return
+    for handler in call.run.handlers:
+        if isinstance(handler, RunRecorder):
+            handler.record_abstention(outcome.abstention)
 
 
 def _raise_if_error(outcome: Outcome | Exception) -> Outcome:

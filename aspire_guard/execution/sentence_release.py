@@ -276,6 +276,9 @@ class _Gate:
         return self.call.recorder.read_exchange(self._run.extract, self.call.input, answer)
 
     def _score(self, exchange: Exchange, piece: str) -> ScoringResult:
+        if self.call.recorder.is_abstention(exchange.answer, may_go_on=True):
+            # A guard inside the chain has abstained, and its text is no answer to be scored.
+            return ScoringResult()
         evaluator = self._evaluator
         if is_incremental(evaluator):
             evaluator = _PieceScorer(self, evaluator, piece)

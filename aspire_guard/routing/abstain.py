@@ -2,68 +2,102 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
+import warnings
+from collections.abc import Mapping
 from typing import Any
 
-from langchain_core.messages import AIMessage, HumanMessage
-from pydantic import BaseModel
+from langchain_core.messages import AIMessage
 
-from aspire_guard.errors import ExchangeError
-from aspire_guard.exchange import (
-    INPUT_CONTEXT_KEYS,
-    OUTPUT_CONTEXT_KEYS,
-    QUESTION_KEYS,
-    find_answer,
-    find_answer_key,
-    get_message_text,
-    read_answer,
-)
+from aspire_guard.clearing import Clearing, KnownValues
+from aspire_guard.exchange import find_answer, find_answer_key, read_answer
+from aspire_guard.routing.policy import RoutingPolicy
+from aspire_guard.routing.routes import Custom
 from aspire_guard.verdict import Verdict
 
 VERDICT_KEY = "aspire_guard"
 
-# The question and the passages may contain the words of the answer without stating it, so they stay.
-_UNTOUCHED_KEYS = {*QUESTION_KEYS, *INPUT_CONTEXT_KEYS, *OUTPUT_CONTEXT_KEYS} - {"messages"}
+_NOTHING_KNOWN = KnownValues()
 
 
-def abstain(output: Any, message: str, answer: str | None = None) -> Any:
+def abstain(
+    output: Any, message: str, answer: str | None = None, known: KnownValues = _NOTHING_KNOWN
+) -> Any:
     """Return `message` in the type of `output`, which itself is not changed.
 
-    A message keeps its id, name and token counts. A dict or a pydantic object keeps all but the answer: the
-    abstention also replaces it in any other place, as a text of its own or in this turn's AIMessages. A value that
-    was parsed out of the answer becomes None.
+    A message keeps its id, name and token counts. Any other output keeps what is shown to be clean: the abstention
+    replaces the answer in every place, and a value that was parsed out of the answer, or that can't be looked into,
+    becomes None. If the type of the output has no place for the abstention, `message` itself is returned.
 
     Args:
         output: a chain's output with its answer.
         message: the text that replaces the answer.
         answer: the answer, if it may be outside the usual places. The answer in a usual place is replaced too.
+        known: the values that were there before the chain answered, which stay as they are.
 
     Raises:
-        ExchangeError: the output has no place for the abstention.
+        ExchangeError: no answer is given, and the output has none in a usual place.
     """
-    rejected = _find_rejected_texts(output, answer)
+    answers = _list_answers(output, answer)
     if isinstance(output, AIMessage):
         return _replace_message(output, message)
     if isinstance(output, str):
         return message
-    if isinstance(output, Mapping):
-        key = find_answer_key(output)
-        if key is not None:
-            return _abstain_under_key(output, key, rejected, message)
-        replaced = _replace_values(output, rejected, message)
-        if _has_abstention(replaced, output):
-            return replaced
-    elif isinstance(output, BaseModel):
-        values = dict(output)
-        replaced = _replace_values(values, rejected, message)
-        if _has_abstention(replaced, values):
-            return output.model_copy(update=replaced)
-    raise ExchangeError(
-        f"expected an output with a text that the abstention can replace, found a value of type "
-        f"{type(output).__name__} without one; give the policy a Custom route, which makes an output of that type"
-    )
+    key = find_answer_key(output) if isinstance(output, Mapping) else None
+    clearing = Clearing(answers, message, known, keeps_objects=key is None)
+    cleared = clearing.clear(output)
+    if not isinstance(output, Mapping):
+        return cleared if clearing.has_found_answer and cleared is not None else message
+    if not isinstance(cleared, dict):
+        return message
+    if key is not None:
+        return {**cleared, key: _replace_answer(output[key], cleared[key], message)}
+    if not clearing.has_placed_message:
+        # A value of another type that was the answer leaves its place to the message.
+        for name, value in output.items():
+            was_taken_out = value is not None and cleared.get(name, value) is None
+            if was_taken_out and clearing.states_answer(value):
+                cleared[name] = message
+    return cleared if clearing.has_found_answer and cleared is not output else message
+
+
+class AbstentionCheck:
+    """A warning at the first accepted output of a type in which an abstention would have no place.
+
+    Without it, a user would find out at the first rejected answer.
+    """
+
+    def __init__(self) -> None:
+        self._checked: set[type] = {str, AIMessage}
+
+    def __reduce__(self) -> Any:
+        # Classes inside functions can't be pickled, and another process may warn again.
+        return AbstentionCheck, ()
+
+    def check(self, output: Any, answer: str, policy: RoutingPolicy) -> None:
+        """Warn if an abstention has no place in an output. Each type of outputs is checked once.
+
+        Args:
+            output: an accepted output.
+            answer: its answer.
+            policy: the policy. Its custom routes make outputs of the right type themselves.
+        """
+        if type(output) in self._checked:
+            return
+        self._checked.add(type(output))
+        if isinstance(output, Mapping) and find_answer_key(output) is not None:
+            return
+        if any(isinstance(route, Custom) for route in policy.routes):
+            return
+        if abstain(output, _PROBE, answer) is _PROBE and not isinstance(output, str):
+            warnings.warn(
+                f"expected outputs with a text that the abstention can replace, found {type(output).__name__} without "
+                "one; in place of a rejected output the guard returns the text of the abstention; give the policy a "
+                "Custom route if the next step needs an output of that type",
+                stacklevel=2,
+            )
+
+
+_PROBE = "abstention"
 
 
 def attach_verdict(output: Any, verdict: Verdict) -> Any:
@@ -81,74 +115,22 @@ def attach_verdict(output: Any, verdict: Verdict) -> Any:
     return {**output, key: value}
 
 
-def _find_rejected_texts(output: Any, answer: str | None) -> set[str]:
-    """Return the answer that was given and the answer in the usual place, stripped, without empty texts."""
-    texts = {"" if answer is None else answer.strip()}
+def _list_answers(output: Any, answer: str | None) -> list[str]:
+    """List the answer that was given and the answer in the usual place."""
+    answers = [] if answer is None else [answer]
     if answer is None or find_answer(output) is not None:
-        texts.add(read_answer(output).strip())
-    # Every text contains the empty one.
-    return texts - {""}
+        answers.append(read_answer(output))
+    return answers
 
 
-def _abstain_under_key(
-    output: Mapping[Any, Any], key: str, rejected: AbstractSet[str], message: str
-) -> dict[Any, Any]:
-    """Put the abstention under the key of the answer, and wherever else the answer appears."""
-    replaced = _replace_values(output, rejected, message)
-    answer = output[key]
-    if isinstance(answer, list):
-        # The answer of a state is the last of its messages.
-        replaced[key] = [*replaced[key][:-1], _replace_message(answer[-1], message)]
-    else:
-        replaced[key] = abstain(answer, message)
-    return replaced
-
-
-def _replace_values(
-    values: Mapping[Any, Any], rejected: AbstractSet[str], message: str
-) -> dict[Any, Any]:
-    """Return all values, with the abstention in those that hold the answer."""
-    replaced = dict(values)
-    for name, value in values.items():
-        if name not in _UNTOUCHED_KEYS:
-            replaced[name] = _replace_value(value, rejected, message)
-    return replaced
-
-
-def _has_abstention(replaced: Mapping[Any, Any], values: Mapping[Any, Any]) -> bool:
-    """Tell whether the abstention has replaced one of the values."""
-    return any(value is not None and value != values[name] for name, value in replaced.items())
-
-
-def _replace_value(value: Any, rejected: AbstractSet[str], message: str) -> Any:
-    """Return a value with the abstention in place of a rejected text."""
-    if isinstance(value, str):
-        return message if value.strip() in rejected else value
-    if isinstance(value, AIMessage):
-        text = get_message_text(value)
-        if not any(rejected_text in text for rejected_text in rejected):
-            return value
-        # Its tools were called. Without the calls, the results that follow would belong to no call.
-        return _replace_message(value, message).model_copy(update={"tool_calls": value.tool_calls})
-    if isinstance(value, list):
-        return _replace_in_last_turn(value, rejected, message)
-    return None if any(_is_parsed(value, text) for text in rejected) else value
-
-
-def _replace_in_last_turn(
-    messages: Sequence[Any], rejected: AbstractSet[str], message: str
-) -> list[Any]:
-    """Replace the rejected texts in the AIMessages after the last human message.
-
-    Earlier turns were released already, whatever words they share with this answer.
-    """
-    starts = [i for i, item in enumerate(messages) if isinstance(item, HumanMessage)]
-    last_turn = starts[-1] if starts else 0
-    replaced = list(messages)
-    for i, item in enumerate(messages):
-        if i >= last_turn and isinstance(item, AIMessage):
-            replaced[i] = _replace_value(item, rejected, message)
-    return replaced
+def _replace_answer(answer: Any, cleared: Any, message: str) -> Any:
+    """Put the message into the place of the answer, which is a text, a message or a list that ends with one."""
+    if isinstance(answer, AIMessage):
+        return _replace_message(answer, message)
+    if isinstance(answer, str):
+        return message
+    # The answer of a state is the last of its messages.
+    return [*cleared[:-1], _replace_message(answer[-1], message)]
 
 
 def _replace_message(rejected: AIMessage, message: str) -> AIMessage:
@@ -156,12 +138,3 @@ def _replace_message(rejected: AIMessage, message: str) -> AIMessage:
     return AIMessage(
         message, id=rejected.id, name=rejected.name, usage_metadata=rejected.usage_metadata
     )
-
-
-def _is_parsed(value: Any, text: str) -> bool:
-    """Tell whether a dict or an object is what a parser made of a text."""
-    plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-    try:
-        return isinstance(plain, Mapping) and plain == json.loads(text)
-    except ValueError:
-        return False

@@ -9,6 +9,7 @@ from typing import Any
 
 from aspire_guard.routing.effects import (
     CallCustom,
+    ClearMemory,
     Effect,
     RequestReview,
     RunChain,
@@ -18,7 +19,7 @@ from aspire_guard.routing.effects import (
 from aspire_guard.routing.flow import Flow, Outcome
 
 # All answers are there before the first is scored, so that scoring is one call. People are asked last.
-_ORDER = (RunChain, RunFallback, ScoreExchange, CallCustom, RequestReview)
+_ORDER = (RunChain, RunFallback, ScoreExchange, CallCustom, RequestReview, ClearMemory)
 
 
 @dataclass(frozen=True)

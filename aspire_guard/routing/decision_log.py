@@ -59,15 +59,19 @@ class Candidate:
         output: the output that holds the answer.
         exchange: the exchange that was read from it.
         score: the evaluator's score, or None if it failed.
+        run: the run that gave the output.
         is_from_chain: True if the chain itself gave the answer, False if a fallback did.
         accept_from: the threshold of the fallback that gave it, or None if the policy's bands decide.
+        is_abstention: True if a guard inside the chain gave it in place of an answer that it had rejected.
     """
 
     output: Any
     exchange: Exchange
     score: Score | None
+    run: ChainRan
     is_from_chain: bool
     accept_from: float | None = None
+    is_abstention: bool = False
 
 
 class DecisionLog:
@@ -78,6 +82,7 @@ class DecisionLog:
 
     Attributes:
         candidates: the answers in the order in which they came. The chain's own is the first.
+        released: the answer that leaves the guard unchanged, or None if there is none so far.
         chain_error: the error of the chain, or None if it gave an output.
         ticket: the id of the review, or None if no review was submitted.
     """
@@ -85,6 +90,7 @@ class DecisionLog:
     def __init__(self, bands: ResolvedBands) -> None:
         self.bands = bands
         self.candidates: list[Candidate] = []
+        self.released: Candidate | None = None
         self.chain_error: Exception | None = None
         self.ticket: str | None = None
         self._steps: list[Step] = []
@@ -94,7 +100,8 @@ class DecisionLog:
     @property
     def best(self) -> Candidate | None:
         """The best-scored answer so far, the first of equals, or None if there is no answer."""
-        return max(self.candidates, key=_get_confidence, default=None)
+        answers = [candidate for candidate in self.candidates if not candidate.is_abstention]
+        return max(answers, key=_get_confidence, default=None)
 
     def log_answer(
         self,
@@ -129,9 +136,26 @@ class DecisionLog:
         is_from_chain = source == "chain"
         if is_from_chain:
             self._timings = Timings(generate=run.seconds, score=result.seconds)
-        candidate = Candidate(run.output, exchange, score, is_from_chain, accept_from)
+        candidate = Candidate(run.output, exchange, score, run, is_from_chain, accept_from)
         self.candidates.append(candidate)
         return candidate
+
+    def log_inner_abstention(
+        self,
+        source: Literal["chain", "fallback"],
+        run: ChainRan,
+        exchange: Exchange,
+        name: str | None,
+    ) -> None:
+        """Log that a guard inside the chain or the fallback has abstained. Its text is no answer to be scored."""
+        step = Step(route=source, name=name, seconds=run.seconds, retries=run.retries)
+        self._steps.append(step)
+        is_from_chain = source == "chain"
+        if is_from_chain:
+            self._timings = Timings(generate=run.seconds)
+        self.candidates.append(
+            Candidate(run.output, exchange, None, run, is_from_chain, is_abstention=True)
+        )
 
     def log_step(self, step: StepName, seconds: float | None) -> None:
         """Log a step that ended without an error."""
@@ -209,7 +233,7 @@ class DecisionLog:
 
     def _explain_score(self, candidate: Candidate | None) -> str:
         if candidate is None:
-            return "the chain failed"
+            return "a guard inside the chain abstained" if self.candidates else "the chain failed"
         return self.bands.explain(candidate.score, candidate.accept_from)
 
     def _find_guarantee(self, route: RouteName, score: Score | None) -> str | None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from aspire_guard.clearing import MemoryBefore, MemoryClearing
 from aspire_guard.exchange import Exchange
 from aspire_guard.exchange.run_recorder import RunRecorder
 from aspire_guard.review.item import Decision, ReviewItem
@@ -39,12 +40,14 @@ class ChainRan:
         recorder: the retrieved documents and messages that were seen inside the run.
         seconds: the time spent, in seconds. In a batch, an even share of it.
         retries: the number of further tries.
+        memories: the memories of the runnable as they were before the run.
     """
 
     output: Any
     recorder: RunRecorder = field(default_factory=RunRecorder)
     seconds: float | None = None
     retries: int = 0
+    memories: Sequence[MemoryBefore] = ()
 
 
 @dataclass(frozen=True)
@@ -163,3 +166,14 @@ class CallCustom(Effect[CustomRan | EffectFailed]):
     output: Any
     verdict: Verdict
     timeout: float | None = None
+
+
+@dataclass(frozen=True)
+class ClearMemory(Effect[None]):
+    """The clearing of a chain's memories of a rejected answer.
+
+    Attributes:
+        clearing: the memories, and what to clear them of.
+    """
+
+    clearing: MemoryClearing

@@ -7,10 +7,13 @@ hand with `next` and `send`.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Literal
 
+from langchain_core.messages import AIMessage
+
+from aspire_guard.clearing import Clearing, KnownValues, MemoryClearing, take_snapshot
 from aspire_guard.errors import ExchangeError, RouteTimeoutError
 from aspire_guard.evaluators.own_scores import find_own_score
 from aspire_guard.evaluators.protocol import Evaluator
@@ -18,12 +21,13 @@ from aspire_guard.exchange import Exchange, find_answer
 from aspire_guard.exchange.run_recorder import Extract, extract_judged_exchange
 from aspire_guard.langgraph_compat import is_interrupt
 from aspire_guard.review.item import Decision, ReviewItem
-from aspire_guard.routing.abstain import abstain, attach_verdict
+from aspire_guard.routing.abstain import VERDICT_KEY, AbstentionCheck, abstain, attach_verdict
 from aspire_guard.routing.budget import NO_TIME, BudgetTracker
 from aspire_guard.routing.decision_log import Candidate, DecisionLog
 from aspire_guard.routing.effects import (
     CallCustom,
     ChainRan,
+    ClearMemory,
     Effect,
     EffectFailed,
     RequestReview,
@@ -53,10 +57,12 @@ class Outcome:
     Attributes:
         output: the output that leaves the guard, in the type of the chain's output.
         verdict: the decision on it, or None if the output is a message that calls tools.
+        abstention: the text of the abstention, or None if the output is not an abstention.
     """
 
     output: Any
     verdict: Verdict | None
+    abstention: str | None = None
 
 
 Flow = Generator[Effect[Any], Any, Outcome]
@@ -72,6 +78,7 @@ def answer_flow(
     metadata: Mapping[str, Any] | None = None,
     generated: ChainRan | None = None,
     extract: Extract = Exchange.from_run,
+    abstention_check: AbstentionCheck | None = None,
     clock: Callable[[], float] = perf_counter,
 ) -> Flow:
     """Generate, score and decide, and try the policy's routes until one of them releases an answer or abstains.
@@ -83,6 +90,7 @@ def answer_flow(
         metadata: the metadata of the call's config, which names the group.
         generated: the result of the chain's run, or None to ask for that run.
         extract: reads the exchange from input, output and retrieved documents.
+        abstention_check: looks at accepted outputs for a place for an abstention, or None to skip that.
         clock: returns a time in seconds that only grows, for the time limits.
 
     Raises:
@@ -93,7 +101,11 @@ def answer_flow(
     group = policy.find_group(metadata or {})
     limits = BudgetTracker(policy.budget, policy.timeouts, clock)
     log = DecisionLog(policy.resolve_bands(evaluator, group))
-    flow = _AnswerFlow(input, evaluator, policy, group, generated, extract, limits, log)
+    # A chain may change its input in place, so the snapshot is taken before it runs.
+    given = take_snapshot(input)
+    flow = _AnswerFlow(
+        input, given, evaluator, policy, group, generated, extract, abstention_check, limits, log
+    )
     return (yield from flow.run())
 
 
@@ -102,15 +114,29 @@ class _AnswerFlow:
     """The flow of one answer: the chain, and then one route after another."""
 
     input: Any
+    given: Any  # the snapshot of the input
     evaluator: Evaluator
     policy: RoutingPolicy
     group: str | None
     generated: ChainRan | None
     extract: Extract
+    abstention_check: AbstentionCheck | None
     limits: BudgetTracker
     log: DecisionLog
+    unjudged: list[ChainRan] = field(default_factory=list)  # the run whose answer is being judged
 
     def run(self) -> Flow:
+        """Decide, and clear the chain's memories of all answers that do not leave."""
+        try:
+            outcome = yield from self._decide()
+        except Exception as error:
+            if not is_interrupt(error):
+                yield from self._clear_memories(self.policy.abstention)
+            raise
+        yield from self._clear_memories(self._read_released_text(outcome))
+        return outcome
+
+    def _decide(self) -> Flow:
         """Try the chain and the routes in turn, and abstain after the last one."""
         outcome = yield from self._try_chain()
         if outcome is not None:
@@ -143,19 +169,35 @@ class _AnswerFlow:
         accept_from: float | None = None,
     ) -> _FlowPart:
         """Score the answer in a run's output, and release it if its score is high enough."""
+        self.unjudged.append(run)
         exchange = extract_judged_exchange(self.extract, self.input, run.output, run.recorder)
         if exchange is None:
+            self.unjudged.clear()
             # A message that calls tools is not an answer yet.
             return Outcome(run.output, verdict=None)
+        if self._is_abstention(run, exchange):
+            self.log.log_inner_abstention(source, run, exchange, name)
+            self.unjudged.clear()
+            return None
         result = yield from self._score_answer(exchange)
         if result.error is not None and self.policy.on_error == "raise":
             raise result.error
         candidate = self.log.log_answer(
             source, run, exchange, result, name=name, accept_from=accept_from
         )
+        self.unjudged.clear()
         if self.log.bands.accepts(result.score, accept_from):
             return self._release(candidate, "accept" if candidate.is_from_chain else "fallback")
         return None
+
+    def _is_abstention(self, run: ChainRan, exchange: Exchange) -> bool:
+        """Tell whether a guard inside the chain gave the answer in place of an answer that it had rejected."""
+        answer = find_answer(run.output)
+        if isinstance(answer, AIMessage):
+            verdict = answer.response_metadata.get(VERDICT_KEY)
+            if isinstance(verdict, Mapping) and verdict.get("route") == "abstain":
+                return True
+        return run.recorder.is_abstention(exchange.answer)
 
     def _score_answer(self, exchange: Exchange) -> Generator[Effect[Any], Any, ScoringResult]:
         """Take the score that the answering model itself gave, or else ask the evaluator."""
@@ -171,7 +213,7 @@ class _AnswerFlow:
         """Return the routes for the chain's own answer. A chain that failed takes the routes of an unscored answer."""
         candidates = self.log.candidates
         score = candidates[0].score if candidates else None
-        scoring_failed = bool(candidates) and score is None
+        scoring_failed = bool(candidates) and score is None and not candidates[0].is_abstention
         if scoring_failed and self.policy.on_error == "abstain":
             return ()
         return self.log.bands.find_routes(score)
@@ -276,15 +318,35 @@ class _AnswerFlow:
         self.log.log_step("custom", reply.seconds)
         # The best answer counts as released if the function hands it on unchanged.
         released = best is not None and find_answer(reply.output) == find_answer(best.output)
+        self.log.released = best if released else None
         verdict = self.log.make_verdict(best, "custom", released=released)
         return Outcome(attach_verdict(reply.output, verdict), verdict)
 
     def _release(self, candidate: Candidate, route: RouteName) -> Outcome:
         """Release a candidate's output unchanged."""
+        if self.abstention_check is not None and candidate.is_from_chain:
+            answer = candidate.exchange.answer
+            self.abstention_check.check(candidate.output, answer, self.policy)
+        self.log.released = candidate
         verdict = self.log.make_verdict(
             candidate, route, released=True, accepted=candidate.is_from_chain
         )
-        return Outcome(attach_verdict(candidate.output, verdict), verdict)
+        return Outcome(attach_verdict(self._clear_earlier_turns(candidate), verdict), verdict)
+
+    def _clear_earlier_turns(self, candidate: Candidate) -> Any:
+        """Return an output without the answers of earlier turns that its chain could not be made to forget."""
+        answer = candidate.exchange.answer
+        earlier = set().union(*(memory.rejected for memory in candidate.run.memories)) - {answer}
+        if not earlier:
+            return candidate.output
+        passages = (answer, *self._find_known_values(candidate).passages)
+        known = KnownValues((self.given,), passages)
+        message = self.policy.abstention
+        clearing = Clearing(
+            sorted(earlier), message, known, keeps_objects=True, clears_drafts=False
+        )
+        cleared = clearing.clear(candidate.output)
+        return message if cleared is None else cleared
 
     def _abstain(self, route: Abstain) -> Outcome:
         if not self.log.candidates:
@@ -305,19 +367,43 @@ class _AnswerFlow:
                     self.log.best, "abstain", released=False, error=failure
                 )
         output = self._replace_answer(self.log.candidates[0], message)
-        return Outcome(attach_verdict(output, verdict), verdict)
+        return Outcome(attach_verdict(output, verdict), verdict, message)
 
     def _replace_answer(self, candidate: Candidate, message: str) -> Any:
         """Return the candidate's output with `message` in place of its answer."""
         rejected = candidate.exchange.answer
-        output = abstain(candidate.output, message, rejected)
+        output = abstain(candidate.output, message, rejected, self._find_known_values(candidate))
         try:
             remaining = self.extract(self.input, output, ()).answer
         except ExchangeError:  # nothing is left that could be read as an answer
             return output
-        if remaining == rejected and rejected != message:
-            raise ExchangeError(
-                f"expected an answer that {message!r} can replace, found that what you pass as answer= still reads the "
-                "same one afterwards; give the policy a Custom route, which makes an output of that type"
-            )
-        return output
+        # A function given as answer= may still find the answer in parts of the output that are clean on their own.
+        return message if remaining == rejected else output
+
+    def _find_known_values(self, candidate: Candidate) -> KnownValues:
+        run = candidate.run
+        remembered = [memory.snapshot for memory in run.memories]
+        return KnownValues((self.given, *remembered), run.recorder.retrieved_passages)
+
+    def _clear_memories(self, message: str) -> Generator[Effect[Any], Any, None]:
+        """Put `message` in the place of each answer that does not leave, in the memory of the chain that gave it."""
+        known = KnownValues((self.given,))
+        for candidate in self.log.candidates:
+            run = candidate.run
+            if run.memories and candidate is not self.log.released:
+                answers = (candidate.exchange.answer,)
+                yield from request(
+                    ClearMemory(MemoryClearing(run.memories, answers, message, known))
+                )
+        for run in self.unjudged:
+            if run.memories:
+                # No answer could be read from the output. The messages of the turn go.
+                yield from request(ClearMemory(MemoryClearing(run.memories, (), message, known)))
+
+    def _read_released_text(self, outcome: Outcome) -> str:
+        if not any(candidate.run.memories for candidate in self.log.candidates):
+            return self.policy.abstention
+        try:
+            return self.extract(self.input, outcome.output, ()).answer
+        except ExchangeError:
+            return self.policy.abstention

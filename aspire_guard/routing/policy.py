@@ -115,13 +115,17 @@ class RoutingPolicy(BaseModel):
     @property
     def fallbacks(self) -> tuple[Runnable[Any, Any], ...]:
         """All runnables that the policy may call, each once, in the order of the bands."""
+        runnables = [route.runnable for route in self.routes if isinstance(route, Fallback)]
+        return tuple({id(runnable): runnable for runnable in runnables}.values())
+
+    @property
+    def routes(self) -> Routes:
+        """All routes of the policy in the order of the bands. The routes behind reviews come last."""
         routes = [route for _, routes in self._starts_and_routes for route in routes]
         routes += as_routes(self.declined or ())
-        # The routes behind reviews come last.
         reviews = [route for route in routes if isinstance(route, HumanReview)]
         routes += [review.otherwise for review in reviews if review.otherwise is not None]
-        runnables = [route.runnable for route in routes if isinstance(route, Fallback)]
-        return tuple({id(runnable): runnable for runnable in runnables}.values())
+        return tuple(routes)
 
     @property
     def review_queues(self) -> tuple[Any, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from hypothesis import given, settings
@@ -12,7 +13,7 @@ from langchain_core.messages import HumanMessage
 from aspire_guard.exchange.passages import join_passages, parse_passages
 
 TEXT = st.text(min_size=1).filter(str.strip)
-SHAPES = st.sampled_from(
+SHAPES: st.SearchStrategy[Callable[[str], Any]] = st.sampled_from(
     [
         str,
         Document,

@@ -97,7 +97,7 @@ def test_a_message_chain() -> None:
 
 def test_a_dict_chain() -> None:
     """An accepted dict comes out unchanged, and the answer of a rejected dict is replaced."""
-    output = {"answer": "Ada", "source_documents": [Document("Ada keeps it.")]}
+    output = {"answer": "Ada", "source_documents": [Document("Somebody keeps it.")]}
     assert AspireGuard(make_chain(output), evaluator=TRUSTING).invoke("Who?") == output
     assert AspireGuard(make_chain(output), evaluator=REFUSING).invoke("Who?") == {
         **output,

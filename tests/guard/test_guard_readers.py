@@ -70,17 +70,24 @@ def test_nothing_parsed_from_a_rejected_answer_leaves(answer: FieldReader | None
     assert state["structured_response"] is None
 
 
-def test_an_answer_that_cannot_be_replaced_is_not_released() -> None:
-    """If the abstention can't take the answer's place, an error says what to do, and quotes nothing."""
+def test_every_object_that_holds_the_answer_holds_the_abstention() -> None:
+    """The fields of an object inside the output are replaced as well."""
     output = Report(keeper=Keeper(name="Bob"), summary="Bob")
     guard = AspireGuard(
         make_chain(output), evaluator=LOW, answer=lambda input, output: output.keeper.name
     )
-    with pytest.raises(
-        ExchangeError, match="still reads the same one afterwards; give the policy a Custom route"
-    ) as hit:
-        guard.invoke("Who?")
-    assert "Bob" not in str(hit.value)
+    assert guard.invoke("Who?") == Report(keeper=Keeper(name=ABSTENTION), summary=ABSTENTION)
+
+
+def test_an_answer_that_cannot_be_replaced_is_not_released() -> None:
+    """If the answer is made of parts that are clean on their own, the abstention replaces the whole output."""
+    output = {"first": "B", "rest": "ob"}
+    guard = AspireGuard(
+        make_chain(output),
+        evaluator=LOW,
+        answer=lambda input, output: output["first"] + output["rest"],
+    )
+    assert guard.invoke("Who?") == ABSTENTION
 
 
 def test_a_named_answer_is_judged_next_to_a_message_that_calls_tools() -> None:

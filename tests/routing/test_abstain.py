@@ -10,8 +10,11 @@ from langchain_core.messages import AIMessage, HumanMessage, ToolCall, ToolMessa
 from langchain_core.messages.ai import UsageMetadata
 from pydantic import BaseModel
 
+from aspire_guard.clearing import KnownValues, take_snapshot
 from aspire_guard.errors import ExchangeError
-from aspire_guard.routing.abstain import abstain
+from aspire_guard.routing.abstain import AbstentionCheck, abstain
+from aspire_guard.routing.policy import RoutingPolicy
+from aspire_guard.routing.routes import Custom
 
 MESSAGE = "I can't say."
 
@@ -44,14 +47,15 @@ def test_a_message_keeps_its_id_and_nothing_of_its_text() -> None:
 def test_a_dict_loses_its_answer_only() -> None:
     """All other keys stay as they are, and the dict that was given is not changed."""
     document = Document("It is zanzibar.")
+    known = KnownValues((take_snapshot({"question": "zanzibar?"}),), (document.page_content,))
     output = {
-        "question": "zanzibar",
+        "question": "zanzibar?",
         "context": [document],
         "source_documents": [document],
         "result": "zanzibar",
         "n": 3,
     }
-    assert abstain(output, MESSAGE) == {**output, "result": MESSAGE}
+    assert abstain(output, MESSAGE, known=known) == {**output, "result": MESSAGE}
     assert output["result"] == "zanzibar"
 
 
@@ -62,13 +66,14 @@ def test_the_rejected_answer_leaves_by_no_other_key() -> None:
         AIMessage("Not in zanzibar.", id="m1"),
         HumanMessage("So where?"),
     ]
+    known = KnownValues((take_snapshot({"messages": earlier}),))
     output = {
         "answer": "zanzibar",
         "result": " zanzibar\n",
         "raw": AIMessage("Answer: zanzibar", id="m2"),
         "messages": [*earlier, AIMessage("zanzibar", id="m2")],
     }
-    assert abstain(output, MESSAGE) == {
+    assert abstain(output, MESSAGE, known=known) == {
         "answer": MESSAGE,
         "result": MESSAGE,
         "raw": AIMessage(MESSAGE, id="m2"),
@@ -96,7 +101,7 @@ def test_an_earlier_message_of_the_turn_keeps_its_tool_calls() -> None:
 
 def test_an_empty_answer_is_nowhere_else() -> None:
     """Every text contains the empty text, but is not the rejected answer for that."""
-    output = {"answer": "", "note": "", "raw": AIMessage("Hello")}
+    output = {"answer": "", "note": "", "raw": ToolMessage("Hello", tool_call_id="1")}
     assert abstain(output, MESSAGE) == {**output, "answer": MESSAGE}
 
 
@@ -125,12 +130,21 @@ def test_structured_output_has_the_abstention_in_place_of_the_answer(
     assert dict(output)["name"] == "zanzibar"
 
 
-@pytest.mark.parametrize("output", [{"n": 7}, Place(name="zanzibar"), 7])
-def test_an_output_without_a_place_for_the_abstention_is_an_error(output: Any) -> None:
-    """The error tells the way out, and does not quote the answer."""
-    with pytest.raises(ExchangeError, match="give the policy a Custom route") as raised:
-        abstain(output, MESSAGE, '{"name": "zanzibar"}')
-    assert "zanzibar" not in str(raised.value)
+@pytest.mark.parametrize("output", [{"n": 7}, 7])
+def test_the_abstention_itself_is_returned_if_the_output_has_no_place_for_it(output: Any) -> None:
+    """An answer that is nowhere in the output was computed from it, so nothing of the output leaves."""
+    assert abstain(output, MESSAGE, "zanzibar") is MESSAGE
+
+
+def test_a_type_without_a_place_for_an_abstention_is_reported_once() -> None:
+    """The warning comes with the first accepted output, unless a custom route makes the outputs."""
+    check = AbstentionCheck()
+    custom = RoutingPolicy(otherwise=Custom(lambda input, output, verdict: output))
+    AbstentionCheck().check(7, "7", custom)
+    check.check(Place(name="zanzibar"), "zanzibar", RoutingPolicy())
+    with pytest.warns(UserWarning, match="found int without one; in place of a rejected output"):
+        check.check(7, "7", RoutingPolicy())
+    check.check(8, "8", RoutingPolicy())
 
 
 def test_an_output_without_an_answer_is_an_error() -> None:
