@@ -90,6 +90,8 @@ class RunRecorder(BaseCallbackHandler):
             text: an answer that the run gave.
             may_go_on: tells whether the text may be the beginning of an abstention.
         """
+        if not self._abstentions:  # saves most answers the lock
+            return False
         with self._lock:
             abstentions = list(self._abstentions)
         begun = text.strip()

@@ -133,7 +133,8 @@ class _AnswerFlow:
             if not is_interrupt(error):
                 yield from self._clear_memories(self.policy.abstention)
             raise
-        yield from self._clear_memories(self._read_released_text(outcome))
+        if self.unjudged or any(candidate.run.memories for candidate in self.log.candidates):
+            yield from self._clear_memories(self._read_released_text(outcome))
         return outcome
 
     def _decide(self) -> Flow:
@@ -335,6 +336,8 @@ class _AnswerFlow:
 
     def _clear_earlier_turns(self, candidate: Candidate) -> Any:
         """Return an output without the answers of earlier turns that its chain could not be made to forget."""
+        if not candidate.run.memories:
+            return candidate.output
         answer = candidate.exchange.answer
         earlier = set().union(*(memory.rejected for memory in candidate.run.memories)) - {answer}
         if not earlier:
@@ -401,8 +404,6 @@ class _AnswerFlow:
                 yield from request(ClearMemory(MemoryClearing(run.memories, (), message, known)))
 
     def _read_released_text(self, outcome: Outcome) -> str:
-        if not any(candidate.run.memories for candidate in self.log.candidates):
-            return self.policy.abstention
         try:
             return self.extract(self.input, outcome.output, ()).answer
         except ExchangeError:
