@@ -314,7 +314,7 @@ class AspireGuard(PausableRunnable, RunnableSerializable[Any, Any]):
         # Imported here because it brings torch, which a guard with its own evaluator need not have.
         from aspire_guard.evaluators.self_evaluator import SelfEvaluator
 
-        return SelfEvaluator.starter()
+        return SelfEvaluator.for_chains()
 
 
 def _select_output(outcome: Outcome) -> Any:

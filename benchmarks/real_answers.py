@@ -191,7 +191,7 @@ def read_files(paths: Sequence[Path], limit: int | None) -> list[RatedAnswer]:
 
 def load_evaluator(folder: Path | None) -> SelfEvaluator:
     """Load the evaluator of a folder, or the starter evaluator if it is None."""
-    return SelfEvaluator.starter() if folder is None else SelfEvaluator.from_pretrained(folder)
+    return SelfEvaluator.for_chains() if folder is None else SelfEvaluator.from_pretrained(folder)
 
 
 def parse_options() -> argparse.Namespace:

@@ -107,7 +107,7 @@ def load_evaluator(folder: str | Path | None) -> Any:
     """Load the evaluator of a folder, or the starter evaluator if it is None."""
     from aspire_guard.evaluators.self_evaluator import SelfEvaluator
 
-    return SelfEvaluator.starter() if folder is None else SelfEvaluator.from_pretrained(folder)
+    return SelfEvaluator.for_chains() if folder is None else SelfEvaluator.from_pretrained(folder)
 
 
 def _write_lines(lines: Iterable[dict[str, Any]], stream: TextIO) -> None:

@@ -45,7 +45,8 @@ class AnswerDomain(BaseModel):
 def fit_domain(answers: Iterable[str]) -> AnswerDomain:
     """Fit the ranges so that at most 0.5 % of the answers lie outside, and widen them.
 
-    The answers are plain texts. Counts may be half or twice as large as any usual value, and shares differ by 0.1.
+    The answers are plain texts. A count may be twice as large as its usual values, or as small as 1. A share may be
+    smaller by 0.1, or as large as 1.
     """
     rows = [values for answer in answers if (values := measure_answer(answer)) is not None]
     ranges: dict[Statistic, Range] = {}
@@ -53,11 +54,11 @@ def fit_domain(answers: Iterable[str]) -> AnswerDomain:
     # The tails of all statistics together hold at most this share.
     tail = _MOST_OUTSIDE / (2 * len(names))
     for name in names:
-        low, high = np.quantile([row[name] for row in rows], [tail, 1 - tail])
+        low, high = np.quantile([row[name] for row in rows], [tail, 1 - tail]).tolist()
         if name in ("words", "letters_per_word"):
-            ranges[name] = Range(low=low / 2, high=high * 2)
+            ranges[name] = Range(low=1.0, high=round(2 * high, 3))
         else:
-            ranges[name] = Range(low=max(low - 0.1, 0.0), high=1.0)
+            ranges[name] = Range(low=round(max(low - 0.1, 0.0), 3), high=1.0)
     return AnswerDomain(ranges=ranges)
 
 

@@ -74,8 +74,21 @@ def _render_parts(manifest: Mapping[str, Any]) -> list[str]:
         f"| θp | {_METHOD_NAMES[methods['task']]} |",
         f"| θs | {_METHOD_NAMES[methods['self_eval']]} |",
         f"| right means | {_render_cell(rule)} |",
-        f"| selection score | α = {manifest['alpha']:g}{source} |",
+        *_render_score(manifest, source),
     ]
+
+
+def _render_score(manifest: Mapping[str, Any], source: str) -> list[str]:
+    """Return the rows on the selection score: the paper's g, or the weights of the signals."""
+    rule = manifest.get("rule")
+    if rule is None:
+        return [f"| selection score | α = {manifest['alpha']:g}{source} |"]
+    rows: list[str] = []
+    for kind, fitted in rule.items():
+        terms = [f"{weight:.3f} · {name}" for name, weight in fitted["weights"].items()]
+        terms.append(f"{fitted['intercept']:.3f}")
+        rows.append(f"| selection score, {kind.replace('_', ' ')} | {' + '.join(terms)} |")
+    return [*rows, f"| g, reported beside it | α = {manifest['alpha']:g} |"]
 
 
 def _render_thresholds(calibration: Calibration) -> list[str]:

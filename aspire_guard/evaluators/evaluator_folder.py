@@ -146,9 +146,11 @@ class Manifest(_FrozenModel):
         return hashlib.sha256(contents.encode()).hexdigest()[:16]
 
 
-def find_starter_folder() -> Path:
-    """Return the folder of the starter evaluator: SmolLM2-135M, trained on questions over a passage."""
-    return Path(str(files("aspire_guard.evaluators") / "starter"))
+def find_starter_folder(
+    name: Literal["starter", "starter_for_chains"] = "starter",
+) -> Path:
+    """Return the folder of a starter evaluator: SmolLM2-135M, trained on questions over a passage."""
+    return Path(str(files("aspire_guard.evaluators") / name))
 
 
 def save_evaluator(

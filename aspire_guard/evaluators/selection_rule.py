@@ -9,10 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from aspire_guard.evaluators.signals import SUPPORT
 
-SignalName = Literal["log_likelihood", "log_p_correct", "support", "pairs", "explained", "lead"]
-AnswerKind = Literal["phrase", "statement", "closed_book"]
-
-_LONGEST_PHRASE = 6
+SignalName = Literal["log_likelihood", "log_p_correct", "support", "explained", "lead"]
+AnswerKind = Literal["over_context", "closed_book"]
 
 
 class _FrozenModel(BaseModel):
@@ -40,28 +38,19 @@ class SelectionRule(_FrozenModel):
     """The combination of signals for each kind of answers.
 
     Attributes:
-        phrase: for answers of at most six words. It weighs the two parts of the paper's g alone.
-        statement: for longer answers over a context.
-        closed_book: for longer answers without a context.
+        over_context: for answers over a context.
+        closed_book: for answers without a context.
     """
 
-    phrase: SignalWeights
-    statement: SignalWeights
+    over_context: SignalWeights
     closed_book: SignalWeights
 
-    def score(self, signals: Mapping[str, float], answer: str) -> float:
-        """Return the log-odds that an answer in plain text is right, before calibration."""
-        weights: SignalWeights = getattr(self, find_kind(signals, answer))
+    def score(self, signals: Mapping[str, float]) -> float:
+        """Return the log-odds that an answer is right, before calibration."""
+        weights = self.over_context if find_kind(signals) == "over_context" else self.closed_book
         return weights.score(signals)
 
 
-def find_kind(signals: Mapping[str, float], answer: str) -> AnswerKind:
-    """Tell the kind of an answer by its signals, which compare it with its context, and by its plain text."""
-    if is_phrase(answer):
-        return "phrase"
-    return "statement" if SUPPORT in signals else "closed_book"
-
-
-def is_phrase(answer: str) -> bool:
-    """Tell whether an answer in plain text is only a few words long."""
-    return len(answer.split()) <= _LONGEST_PHRASE
+def find_kind(signals: Mapping[str, float]) -> AnswerKind:
+    """Tell the kind of an answer by its signals, some of which compare it with its context."""
+    return "over_context" if SUPPORT in signals else "closed_book"

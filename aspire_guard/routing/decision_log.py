@@ -229,6 +229,7 @@ class DecisionLog:
             ticket=self.ticket,
             context=None if candidate is None else candidate.exchange.context_source,
             declined=score is not None and score.is_refusal,
+            out_of_domain=score is not None and score.out_of_domain,
         )
 
     def _explain_score(self, candidate: Candidate | None) -> str:
@@ -284,6 +285,7 @@ def decide_by_score(
         timings=Timings(score=result.seconds),
         context=context,
         declined=score is not None and score.is_refusal,
+        out_of_domain=score is not None and score.out_of_domain,
     )
 
 

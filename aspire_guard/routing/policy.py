@@ -52,6 +52,9 @@ class RoutingPolicy(BaseModel):
             tries the routes of the lowest confidence, and raises the error if no route has an output.
         declined: the routes of an answer that declines to answer, such as "I don't know", if the evaluator tells
             such answers apart. `Accept()` shows them. None gives them the routes of their confidence.
+        out_of_domain: the reaction to an answer that is unlike those that the evaluator's confidence was calibrated on,
+            for example far longer or in another script. "distrust" puts it into the lowest band, whatever its
+            confidence, and "judge" goes by its confidence.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -67,6 +70,7 @@ class RoutingPolicy(BaseModel):
     timeouts: Timeouts = Timeouts()
     on_chain_error: Literal["raise", "fallback"] = "raise"
     declined: RouteOrRoutes | None = None
+    out_of_domain: Literal["distrust", "judge"] = "distrust"
 
     @classmethod
     def load(cls, path: str | Path, runnables: Mapping[str, Any] | None = None) -> Self:
@@ -156,7 +160,7 @@ class RoutingPolicy(BaseModel):
             )
             bands.append(ResolvedBand(start.confidence, start.guarantee, routes))
         declined = None if self.declined is None else as_routes(self.declined)
-        return ResolvedBands(tuple(bands), declined)
+        return ResolvedBands(tuple(bands), declined, self.out_of_domain == "distrust")
 
     @property
     def _starts_and_routes(self) -> tuple[tuple[float | str, Routes], ...]:

@@ -67,7 +67,19 @@ def score_exchanges(evaluator: Evaluator, exchanges: Sequence[Exchange]) -> list
         )
         return _make_failures([miscount] * len(exchanges), started)
     seconds = (perf_counter() - started) / len(exchanges)
-    return [_check_score(score, seconds) for score in scores]
+    results = [_check_score(score, seconds) for score in scores]
+    if any(result.score is not None and result.score.out_of_domain for result in results):
+        warn_of_unusual_answers()
+    return results
+
+
+@cache
+def warn_of_unusual_answers() -> None:
+    """Log, once per process, that answers are out of domain. `Verdict.out_of_domain` tells it of each answer."""
+    logger.warning(
+        "answers are unlike those that the evaluator's confidence was calibrated on, in length, script or repetition; "
+        "fit the evaluator to answers of your chain (aspire-guard fit), or set RoutingPolicy(out_of_domain='judge')"
+    )
 
 
 @cache

@@ -171,7 +171,7 @@ class AspireGuardMiddleware(AgentMiddleware[GuardedAgentState, Any, Any]):
         # The import is here because it loads torch, which an agent with another evaluator need not have.
         from aspire_guard.evaluators.self_evaluator import SelfEvaluator
 
-        return SelfEvaluator.starter()
+        return SelfEvaluator.for_chains()
 
 
 class _ModelCall:

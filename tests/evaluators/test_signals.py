@@ -45,12 +45,6 @@ def test_support_is_the_share_of_the_answers_words_in_the_context() -> None:
     assert measure(read("The fee is 40 euros."))["support"] == pytest.approx(0.8)
 
 
-def test_pairs_notice_words_that_stand_elsewhere() -> None:
-    """All words of "Ada in Lund" are found, but only one of its two pairs."""
-    signals = measure(read("Ada in Lund"))
-    assert (signals["support"], signals["pairs"]) == (1.0, 0.5)
-
-
 def test_the_context_explains_a_share_of_the_surprise() -> None:
     """Half the surprise is left, or three times as much, which counts as −1."""
     assert measure(read("The fee is 40.", log_p=-1, alone=-2))["explained"] == pytest.approx(0.5)
@@ -73,7 +67,7 @@ def test_without_a_name_or_a_number_longer_words_count() -> None:
 def test_quoting_the_context_does_not_make_up_for_a_wrong_claim() -> None:
     """A sentence that is copied word for word does not count beside another one, and counts alone."""
     claim, quotation = read("Bob pays 99."), read("The fee is 30 euros in Lund.", log_p=-0.01)
-    names = ("support", "pairs", "explained", "lead")
+    names = ("support", "explained", "lead")
     alone, padded = measure(claim), measure(claim, quotation, quotation)
     assert [padded[name] for name in names] == [alone[name] for name in names]
     assert measure(quotation)["support"] == 1.0

@@ -33,12 +33,14 @@ class FitConfig(BaseModel):
         target_accuracy: the wanted share of right answers among the released ones.
         calibrate_on: the names of the files that the confidence and the threshold are fitted on, or nothing for all.
         limit: draw whole groups until there are this many answers of each file, or None for all answers.
+        attribution: the sources and licences of the answers, for the evaluator's card.
     """
 
     model_config = ConfigDict(frozen=True)
 
     target_accuracy: float = 0.9
     limit: int | None = None
+    attribution: str = ""
     calibrate_on: tuple[str, ...] = ()
 
 
@@ -67,12 +69,12 @@ def fit_evaluator(
         InputError: two files have the same name, or a file to calibrate on is not among them.
     """
     answers = _read_files(data, config)
-    phrase = _keep_phrase_weights(evaluator)
+    default = _keep_confidence(evaluator)
     reading = _read_plain_answers(evaluator)
     measured = _measure(reading, answers, signal_file)
     fitted = fit_rule(
         measured,
-        phrase,
+        default,
         target_accuracy=config.target_accuracy,
         calibrate_on=config.calibrate_on,
     )
@@ -102,14 +104,12 @@ def _read_files(paths: Sequence[Path], config: FitConfig) -> list[RatedAnswer]:
     return answers
 
 
-def _keep_phrase_weights(evaluator: SelfEvaluator) -> SignalWeights:
-    """Return the weights under which short answers keep the confidence that the evaluator gives them today.
+def _keep_confidence(evaluator: SelfEvaluator) -> SignalWeights:
+    """Return the log-odds that the evaluator's confidence in an answer without a context stands for today.
 
     Raises:
         InputError: the evaluator's confidence is not a logistic function of its score.
     """
-    if evaluator.manifest.rule is not None:
-        return evaluator.manifest.rule.phrase
     calibrator = evaluator.calibration.calibrator
     if not isinstance(calibrator, PlattCalibrator):
         raise InputError(
@@ -117,12 +117,12 @@ def _keep_phrase_weights(evaluator: SelfEvaluator) -> SignalWeights:
             "with --method platt first"
         )
     alpha = evaluator.manifest.alpha
+    g = SignalWeights(weights={"log_likelihood": 1 - alpha, "log_p_correct": alpha}, intercept=0.0)
+    weights = evaluator.manifest.rule.closed_book if evaluator.manifest.rule else g
+    slope = calibrator.slope
     return SignalWeights(
-        weights={
-            "log_likelihood": calibrator.slope * (1 - alpha),
-            "log_p_correct": calibrator.slope * alpha,
-        },
-        intercept=calibrator.intercept,
+        weights={name: slope * weight for name, weight in weights.weights.items()},
+        intercept=slope * weights.intercept + calibrator.intercept,
     )
 
 

@@ -15,7 +15,7 @@ def fit(
     data: Annotated[list[Path], typer.Argument(help="JSONL of rated answers.")],
     output: Annotated[Path, typer.Option(help="The evaluator folder to write.")],
     evaluator: Annotated[
-        Path | None, typer.Option(help="The evaluator to fit. By default the starter.")
+        Path | None, typer.Option(help="The evaluator to fit. By default the starter for chains.")
     ] = None,
     target_accuracy: Annotated[
         float, typer.Option(min=0.01, max=1, help="The wanted share of right released answers.")
@@ -33,6 +33,9 @@ def fit(
             min=1, help="Draw whole groups until there are this many answers of each file."
         ),
     ] = None,
+    attribution: Annotated[
+        str, typer.Option(help="The sources and licences of the answers, for the evaluator's card.")
+    ] = "",
     signals: Annotated[
         Path | None,
         typer.Option(
@@ -51,13 +54,18 @@ def fit(
     from aspire_trainers.fitting import FitConfig, fit_evaluator
 
     names = [name.strip() for name in calibrate_on.split(",") if name.strip()]
-    loaded = SelfEvaluator.starter()
+    loaded = SelfEvaluator.for_chains()
     if evaluator is not None:
         loaded = SelfEvaluator.from_pretrained(evaluator)
     reports = fit_evaluator(
         data,
         output,
-        FitConfig(target_accuracy=target_accuracy, calibrate_on=tuple(names), limit=limit),
+        FitConfig(
+            target_accuracy=target_accuracy,
+            calibrate_on=tuple(names),
+            limit=limit,
+            attribution=attribution,
+        ),
         evaluator=loaded,
         signal_file=signals,
     )

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
+from aspire_guard.errors import InputError
 from aspire_guard.evaluators.selection_rule import (
     SelectionRule,
     SignalName,
@@ -22,14 +23,16 @@ from aspire_guard.evaluators.selection_rule import (
     find_kind,
 )
 from aspire_guard.selection.calibration import Calibration, fit_calibration
+from aspire_guard.selection.calibrators import PlattCalibrator
 
 _FOLDS = 5
 _PENALTY = 0.02
 # A rule needs this many right and wrong answers of a kind.
 _LEAST_OF_A_LABEL = 20
 
+# P(z_c) is not among the signals over a context: leaving it out ranks answers of every file that was held out better.
 _SIGNALS: dict[str, tuple[SignalName, ...]] = {
-    "statement": ("support", "pairs", "explained", "lead", "log_p_correct"),
+    "over_context": ("support", "explained", "lead"),
     "closed_book": ("log_likelihood", "log_p_correct"),
 }
 
@@ -55,7 +58,7 @@ class MeasuredAnswer:
     @property
     def kind(self) -> str:
         """The kind of the answer, which decides its weights."""
-        return find_kind(self.signals, self.text)
+        return find_kind(self.signals)
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class FittedRule:
     Attributes:
         rule: the weights, fitted on all answers.
         calibration: the confidence and the threshold, fitted on `held_out_scores`.
-        held_out_scores: the score of each answer under a rule that was fitted without its file, or without its group
+        held_out_scores: the score of each answer under weights that were fitted without its file, or without its group
             if there is only one file, `(n,)`.
     """
 
@@ -76,53 +79,86 @@ class FittedRule:
 
 def fit_rule(
     answers: Sequence[MeasuredAnswer],
-    phrase: SignalWeights,
+    default: SignalWeights,
     *,
     target_accuracy: float,
     calibrate_on: Sequence[str] = (),
 ) -> FittedRule:
-    """Fit the weights of all kinds of answers, the confidence and the threshold.
+    """Fit the weights of each kind of answers, the confidence and the threshold.
 
     Args:
         answers: labelled answers.
-        phrase: the weights of answers of a few words, which are not fitted. A kind with too few answers has them too.
+        default: the log-odds that an answer of a kind with too few labels is right. Its confidence stays what these
+            weights say.
         target_accuracy: the wanted share of right answers among the released ones.
         calibrate_on: the files that confidence and threshold are fitted on, or nothing for all files.
+
+    Raises:
+        InputError: there are too few right or wrong answers to fit any weights.
     """
-    rule = fit_weights(answers, phrase)
-    held_out_scores = _score_held_out(answers, phrase)
-    chosen = [not calibrate_on or answer.file in calibrate_on for answer in answers]
+    weights = _fit_weights(answers)
+    if not weights:
+        raise InputError(
+            f"expected at least {_LEAST_OF_A_LABEL} right and as many wrong answers of a kind, "
+            f"found fewer among {len(answers)}; rate more answers"
+        )
+    held_out = _score_held_out(answers)
+    chosen = [
+        i
+        for i, answer in enumerate(answers)
+        if i in held_out and (not calibrate_on or answer.file in calibrate_on)
+    ]
     calibration = fit_calibration(
-        held_out_scores[chosen],
-        [answer.correct for answer, is_chosen in zip(answers, chosen, strict=True) if is_chosen],
+        [held_out[i] for i in chosen],
+        [answers[i].correct for i in chosen],
         target_accuracy=target_accuracy,
         date=datetime.now(UTC).date().isoformat(),
     )
-    return FittedRule(rule, calibration, held_out_scores)
+    assert isinstance(calibration.calibrator, PlattCalibrator)
+    unfitted = _undo_calibration(default, calibration.calibrator)
+    rule = SelectionRule(
+        over_context=weights.get("over_context", unfitted),
+        closed_book=weights.get("closed_book", unfitted),
+    )
+    scores = np.array(
+        [
+            held_out[i] if i in held_out else rule.score(answer.signals)
+            for i, answer in enumerate(answers)
+        ]
+    )
+    return FittedRule(rule, calibration, scores)
 
 
-def fit_weights(answers: Sequence[MeasuredAnswer], phrase: SignalWeights) -> SelectionRule:
-    """Fit the weights of statements and of answers without a context; see `fit_rule`."""
+def _undo_calibration(weights: SignalWeights, calibrator: PlattCalibrator) -> SignalWeights:
+    """Return the weights whose score the calibrator turns into the log-odds of the given weights."""
+    slope = calibrator.slope
+    return SignalWeights(
+        weights={name: weight / slope for name, weight in weights.weights.items()},
+        intercept=(weights.intercept - calibrator.intercept) / slope,
+    )
+
+
+def _fit_weights(answers: Sequence[MeasuredAnswer]) -> dict[str, SignalWeights]:
+    """Fit the weights of each kind that has enough answers."""
     fitted: dict[str, SignalWeights] = {}
     for kind, names in _SIGNALS.items():
         members = [answer for answer in answers if answer.kind == kind]
         n_right = sum(answer.correct for answer in members)
-        has_enough = min(n_right, len(members) - n_right) >= _LEAST_OF_A_LABEL
-        fitted[kind] = _fit_kind(members, names) if has_enough else phrase
-    return SelectionRule(phrase=phrase, **fitted)
+        if min(n_right, len(members) - n_right) >= _LEAST_OF_A_LABEL:
+            fitted[kind] = _fit_kind(members, names)
+    return fitted
 
 
-def _score_held_out(
-    answers: Sequence[MeasuredAnswer], phrase: SignalWeights
-) -> NDArray[np.float64]:
+def _score_held_out(answers: Sequence[MeasuredAnswer]) -> dict[int, float]:
+    """Score the answers of all fitted kinds under weights that were fitted without their fold, by their positions."""
     folds = _split(answers)
-    scores = np.zeros(len(answers))
-    for fold in set(folds):
+    scores: dict[int, float] = {}
+    for fold in dict.fromkeys(folds):
         others = [answer for answer, own in zip(answers, folds, strict=True) if own != fold]
-        rule = fit_weights(others, phrase)
+        weights = _fit_weights(others)
         for i, answer in enumerate(answers):
-            if folds[i] == fold:
-                scores[i] = rule.score(answer.signals, answer.text)
+            if folds[i] == fold and answer.kind in weights:
+                scores[i] = weights[answer.kind].score(answer.signals)
     return scores
 
 
