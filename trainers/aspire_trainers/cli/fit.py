@@ -54,8 +54,9 @@ def fit(
     from aspire_trainers.fitting import FitConfig, fit_evaluator
 
     names = [name.strip() for name in calibrate_on.split(",") if name.strip()]
-    loaded = SelfEvaluator.for_chains()
-    if evaluator is not None:
+    if evaluator is None:
+        loaded = SelfEvaluator.for_chains()
+    else:
         loaded = SelfEvaluator.from_pretrained(evaluator)
     reports = fit_evaluator(
         data,
