@@ -229,17 +229,25 @@ class SelfEvaluator:
                 "model reports of whole answers; let it score that chain's finished answers"
             )
 
+    def check_scores_by_g(self) -> None:
+        """Make sure that the selection score is the paper's g, which own answers are scored by in one pass.
+
+        Raises:
+            InputError: it is a combination of further signals.
+        """
+        if self.manifest.rule is not None:
+            raise InputError(
+                "expected an evaluator whose selection score is the paper's g, found one that was fitted to rated "
+                "answers; score finished answers with it, or take the evaluator that it was fitted from"
+            )
+
     def blend(self, log_likelihood: float, log_p_correct: float) -> Score:
         """Return the score of an answer with this log f_norm and this log P(z_c | x, ŷ), both in nats.
 
         Raises:
             InputError: the selection score is a combination of further signals.
         """
-        if self.manifest.rule is not None:
-            raise InputError(
-                "expected an evaluator whose selection score is the paper's g, found one with a rule for the answers "
-                "of other models; score finished answers with it, or take the evaluator that it was fitted from"
-            )
+        self.check_scores_by_g()
         g = selection_score(log_likelihood, log_p_correct, self.manifest.alpha)
         return Score(
             selection_score=g,

@@ -54,7 +54,8 @@ def test_score_writes_a_line_for_each_line(
     assert [line["id"] for line in lines] == [f"r{i}" for i in range(70)]
     assert [line["selection_score"] for line in lines] == pytest.approx(scores, abs=1e-4)
     copied = {"id", "question", "answer", "correct"}
-    scored = {"selection_score", "confidence", "log_likelihood", "p_correct", "evaluator"}
+    numbers = {"selection_score", "confidence", "log_likelihood", "p_correct", "declined"}
+    scored = numbers | {"signals", "sentences", "out_of_domain", "evaluator"}
     for line in lines:
         assert set(line) == copied | scored
         assert line["evaluator"] == evaluator.manifest.scorer

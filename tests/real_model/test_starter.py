@@ -21,7 +21,7 @@ from aspire_trainers.record import QARecord
 
 @pytest.fixture(scope="module")
 def evaluator() -> SelfEvaluator:
-    """The default evaluator of `AspireGuard(chain)`."""
+    """The evaluator of the chat model."""
     return SelfEvaluator.starter()
 
 
@@ -96,12 +96,12 @@ def test_answering_and_scoring_in_one_pass_gives_the_score_of_the_finished_answe
 
 
 def test_the_guard_works_alone(questions: list[QARecord]) -> None:
-    """`AspireGuard(chain)` uses the starter evaluator and its threshold, and withholds an unrelated answer."""
+    """`AspireGuard(chain)` uses the starter for chains and its threshold, and withholds an unrelated answer."""
     record = questions[0]
     guard = AspireGuard(RunnableLambda(lambda _: "a purple giraffe"))
     inputs = {"question": record.question, "context": record.context}
     assert guard.invoke(inputs) == RoutingPolicy().abstention
-    assert guard.judge(inputs).threshold == SelfEvaluator.starter().threshold
+    assert guard.judge(inputs).threshold == SelfEvaluator.for_chains().threshold
 
 
 def test_the_chat_model_answers_in_the_trained_layout(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from aspire_guard.evaluators.self_evaluator import SelfEvaluator
     from aspire_trainers.stages.rule_reports import FileReport
 
 
@@ -50,29 +51,31 @@ def fit(
     A line holds question, context, answer and correct (true or false). The weights of the signals, the confidence, the
     threshold and the domain are fitted. The printed figures are those of answers that the weights were not fitted on.
     """
-    from aspire_guard.evaluators.self_evaluator import SelfEvaluator
     from aspire_trainers.fitting import FitConfig, fit_evaluator
 
     names = [name.strip() for name in calibrate_on.split(",") if name.strip()]
-    if evaluator is None:
-        loaded = SelfEvaluator.for_chains()
-    else:
-        loaded = SelfEvaluator.from_pretrained(evaluator)
+    config = FitConfig(
+        target_accuracy=target_accuracy,
+        calibrate_on=tuple(names),
+        limit=limit,
+        attribution=attribution,
+    )
     reports = fit_evaluator(
         data,
         output,
-        FitConfig(
-            target_accuracy=target_accuracy,
-            calibrate_on=tuple(names),
-            limit=limit,
-            attribution=attribution,
-        ),
-        evaluator=loaded,
+        config,
+        evaluator=_load(evaluator),
         signal_file=signals,
     )
     for report in reports:
         typer.echo(_describe(report))
     typer.echo(f"{output}: the fitted evaluator")
+
+
+def _load(folder: Path | None) -> SelfEvaluator:
+    from aspire_guard.evaluators.self_evaluator import SelfEvaluator
+
+    return SelfEvaluator.for_chains() if folder is None else SelfEvaluator.from_pretrained(folder)
 
 
 def _describe(report: FileReport) -> str:

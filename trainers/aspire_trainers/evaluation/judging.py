@@ -38,9 +38,11 @@ def check_answerable(
         pretrained: check that its pre-trained model can answer them as well.
 
     Raises:
-        InputError: the evaluator was fitted to the log-likelihoods of a chain, or a record does not fit its window.
+        InputError: the evaluator was fitted to the log-likelihoods or to rated answers of a chain, or a record does not
+            fit its window.
     """
     evaluator.check_own_likelihood()
+    evaluator.check_scores_by_g()
     promptings: list[Prompting] = [AdaptedPrompting(evaluator.aspire)]
     if pretrained:
         promptings.append(FewShotPrompting(evaluator.aspire.lm))

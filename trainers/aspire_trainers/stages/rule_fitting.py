@@ -94,7 +94,7 @@ def fit_rule(
         calibrate_on: the files that confidence and threshold are fitted on, or nothing for all files.
 
     Raises:
-        InputError: there are too few right or wrong answers to fit any weights.
+        InputError: there are too few right or wrong answers to fit any weights, or the signals tell nothing.
     """
     weights = _fit_weights(answers)
     if not weights:
@@ -115,6 +115,11 @@ def fit_rule(
         date=datetime.now(UTC).date().isoformat(),
     )
     assert isinstance(calibration.calibrator, PlattCalibrator)
+    if calibration.calibrator.slope <= 0:
+        raise InputError(
+            f"expected signals that tell right from wrong answers, found that they don't on {len(chosen)} answers that "
+            "the weights were not fitted on; check the labels, or rate more answers"
+        )
     unfitted = _undo_calibration(default, calibration.calibrator)
     rule = SelectionRule(
         over_context=weights.get("over_context", unfitted),
