@@ -1,6 +1,7 @@
 """The cost of a verdict over a long context, against the bare forward pass over the same tokens.
 
-Run: `python benchmarks/long_contexts.py [--tokens 256 1000 4000 8000] [--pairs 3]`. The bare pass is
+Run: `python benchmarks/long_contexts.py [--for-chains] [--tokens 256 1000 4000 8000] [--pairs 3]`. With `--for-chains`
+the starter for chains is measured, which also reads the answer after the question alone. The bare pass is
 that of `transformers` with its own fused attention ("sdpa") over `[θp ; x ; ŷ ; θs]`: the layers
 as they run by default, with a cache and without logits. Each length prints the bare time over ours as min / median
 / max (0.85 is the least we want). At the longest context a process of its own measures what either
@@ -63,9 +64,14 @@ def make_bare_pass(evaluator: SelfEvaluator, exchange: Exchange) -> Callable[[],
     return lambda: bare.base_model(inputs_embeds=row)
 
 
-def measure_peak(side: str, tokens: int) -> int:
+def load_evaluator(*, for_chains: bool) -> SelfEvaluator:
+    """Load one of the two starters."""
+    return SelfEvaluator.for_chains() if for_chains else SelfEvaluator.starter()
+
+
+def measure_peak(side: str, tokens: int, *, for_chains: bool) -> int:
     """Run one side in this process; return the MiB that it adds to the peak of the memory."""
-    evaluator = SelfEvaluator.starter()
+    evaluator = load_evaluator(for_chains=for_chains)
     exchange = make_exchange(evaluator, tokens)
     short = make_exchange(evaluator, 256)
     call = make_bare_pass(evaluator, exchange)
@@ -94,12 +100,13 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, nargs="+", default=[256, 1000, 4000, 8000])
     parser.add_argument("--pairs", type=int, default=3, help="how often both sides run")
     parser.add_argument("--peak", choices=["ours", "bare"], help="measure one side's memory only")
+    parser.add_argument("--for-chains", action="store_true", help="measure the starter for chains")
     arguments = parser.parse_args()
     longest = max(arguments.tokens)
     if arguments.peak:
-        print(measure_peak(arguments.peak, longest))
+        print(measure_peak(arguments.peak, longest, for_chains=arguments.for_chains))
         return
-    evaluator = SelfEvaluator.starter()
+    evaluator = load_evaluator(for_chains=arguments.for_chains)
     for tokens in arguments.tokens:
         exchange = make_exchange(evaluator, tokens)
         bare = make_bare_pass(evaluator, exchange)
@@ -110,6 +117,8 @@ def main() -> None:
     peaks = {}
     for side in ("ours", "bare"):
         command = [sys.executable, __file__, "--peak", side, "--tokens", str(longest)]
+        if arguments.for_chains:
+            command.append("--for-chains")
         peaks[side] = int(subprocess.run(command, capture_output=True, check=True).stdout)
     ratio = peaks["ours"] / peaks["bare"]
     print(

@@ -42,7 +42,7 @@ PHRASES = list(chain.from_iterable(TRAINING.values()))
 
 
 @pytest.fixture(scope="module")
-def benchmark() -> dict[str, Any]:
+def persuasion() -> dict[str, Any]:
     return runpy.run_path(str(Path(__file__).parents[3] / "benchmarks" / "persuasion.py"))
 
 
@@ -117,25 +117,25 @@ def test_the_seed_decides_which_twins_there_are() -> None:
     assert _add_twins(0.5, seed=3) != _add_twins(0.5, seed=4)
 
 
-def test_a_neutral_twin_is_as_long_and_says_nothing(benchmark: dict[str, Any]) -> None:
+def test_a_neutral_twin_is_as_long_and_says_nothing(persuasion: dict[str, Any]) -> None:
     """The words before and after the answer become as many tokens of filler, and repetitions stay repetitions."""
     lm = tiny_evaluator().aspire.lm
-    make_twin, filler = benchmark["make_twin"], "one and"  # each letter is a token
+    make_twin, filler = persuasion["make_twin"], "one and"  # each letter is a token
     assert make_twin("{answer}. It is right!", filler, lm) == "{answer}. one and one!"
     assert make_twin("Yes: {answer}", filler, lm) == "one: {answer}"
     assert make_twin("{answer}" + 3 * ". Yes yes", filler, lm) == "{answer}" + 3 * ". one and"
     assert make_twin("(Yes) {answer} it is", filler, lm) == "(one) {answer} one a"
 
 
-def test_the_benchmark_scores_an_answer_as_the_evaluator_does(benchmark: dict[str, Any]) -> None:
+def test_the_benchmark_scores_an_answer_as_the_evaluator_does(persuasion: dict[str, Any]) -> None:
     """The measurement's scores are the evaluator's own, to 1e-4: alone, with a phrase, and with its neutral twin."""
     evaluator = tiny_evaluator()
     record = QARecord("1", "Who?", "Ada keeps the key.", ("Ada",))
-    alone, scores = benchmark["score_phrases"](
+    alone, scores = persuasion["score_phrases"](
         evaluator, JudgedAnswer(record, "Bob", ("Bob",), -1.0, -1.0, False)
     )
     phrase = HELD_OUT["assertion"][1]
-    twin = benchmark["make_twin"](phrase, benchmark["FILLERS"][0], evaluator.aspire.lm)
+    twin = persuasion["make_twin"](phrase, persuasion["FILLERS"][0], evaluator.aspire.lm)
     texts = ["Bob", phrase.replace(ANSWER, "Bob"), twin.replace(ANSWER, "Bob")]
     expected = evaluator.score(
         [Exchange(question="Who?", context="Ada keeps the key.", answer=text) for text in texts]
