@@ -150,7 +150,7 @@ def _fit_weights(answers: Sequence[MeasuredAnswer]) -> dict[str, SignalWeights]:
         members = [answer for answer in answers if answer.kind == kind]
         n_right = sum(answer.correct for answer in members)
         if min(n_right, len(members) - n_right) >= _LEAST_OF_A_LABEL:
-            fitted[kind] = _fit_kind(members, names)
+            fitted[kind] = fit_signal_weights(members, names)
     return fitted
 
 
@@ -177,8 +177,10 @@ def _split(answers: Sequence[MeasuredAnswer]) -> list[str]:
     return [folds[answer.group] for answer in answers]
 
 
-def _fit_kind(answers: Sequence[MeasuredAnswer], names: tuple[SignalName, ...]) -> SignalWeights:
-    """Fit a logistic regression without negative weights."""
+def fit_signal_weights(
+    answers: Sequence[MeasuredAnswer], names: tuple[SignalName, ...]
+) -> SignalWeights:
+    """Fit a logistic regression without negative weights, in which every file weighs the same."""
     values = np.array([[answer.signals[name] for name in names] for answer in answers])
     signs = np.array([1.0 if answer.correct else -1.0 for answer in answers])
     files = [answer.file for answer in answers]
