@@ -1,8 +1,8 @@
 """What each signal of a selection rule is worth on answers of files that the weights were not fitted on.
 
 Run: `python benchmarks/signal_ablation.py --data FILE… --signals signals.jsonl [--limit 400]`, with the files, the
-limit and the signals of `aspire-guard fit`. Every line is a set of signals over a context. Each column is the AUROC, in %, on
-one file under weights that were fitted on the others, and the last columns are the weights on all files together.
+limit and the signals of `aspire-guard fit`. Every line is a set of signals over a context. Each column is the AUROC, in
+%, on one file under weights that were fitted on the others, and the last column has the weights on all files.
 """
 
 from __future__ import annotations

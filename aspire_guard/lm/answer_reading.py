@@ -18,6 +18,8 @@ from aspire_guard.lm.plain_answer import Sentence
 from aspire_guard.lm.prefix_states import PrefixStates
 from aspire_guard.lm.prompt_reader import AnsweredPrompt, PromptReader
 
+_TOKENS_PER_PART = 256
+
 
 @dataclass(frozen=True)
 class SentenceReading:
@@ -168,13 +170,18 @@ def measure_tokens(
     """
     end = torch.tensor([lm.end_id], device=ids.device)
     targets = torch.cat([ids, end])
-    log_p = lm.logits(predictors).log_softmax(-1)  # (tokens + 1, vocabulary)
-    chosen = log_p.gather(-1, targets[:, None])[:, 0]
-    if context_ids is None:
-        return TokenReading(chosen, None)
-    likeliest = log_p[:, context_ids].amax(-1)  # (tokens + 1,)
-    # A token that the context does not hold may be likelier than all that it holds.
-    return TokenReading(chosen, (chosen - likeliest).clamp(max=0.0))
+    chosen: list[Tensor] = []
+    leads: list[Tensor] = []
+    # A part at a time, since every token has a row of the whole vocabulary.
+    parts = zip(predictors.split(_TOKENS_PER_PART), targets.split(_TOKENS_PER_PART), strict=True)
+    for hidden, tokens in parts:
+        log_p = lm.logits(hidden).log_softmax(-1)  # (part, vocabulary)
+        chosen.append(log_p.gather(-1, tokens[:, None])[:, 0])
+        if context_ids is not None:
+            likeliest = log_p[:, context_ids].amax(-1)  # (part,)
+            # A token that the context does not hold may be likelier than all that it holds.
+            leads.append((chosen[-1] - likeliest).clamp(max=0.0))
+    return TokenReading(torch.cat(chosen), torch.cat(leads) if leads else None)
 
 
 def _read_tokens(
