@@ -173,7 +173,11 @@ def measure_tokens(
     chosen: list[Tensor] = []
     leads: list[Tensor] = []
     # A part at a time, since every token has a row of the whole vocabulary.
-    parts = zip(predictors.split(_TOKENS_PER_PART), targets.split(_TOKENS_PER_PART), strict=True)
+    parts = zip(
+        torch.split(predictors, _TOKENS_PER_PART),
+        torch.split(targets, _TOKENS_PER_PART),
+        strict=True,
+    )
     for hidden, tokens in parts:
         log_p = lm.logits(hidden).log_softmax(-1)  # (part, vocabulary)
         chosen.append(log_p.gather(-1, tokens[:, None])[:, 0])
