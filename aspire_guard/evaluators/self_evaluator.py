@@ -39,6 +39,8 @@ _TOKENS_PER_BATCH = 2048
 # In tokens. On a processor, a pass of its own costs about as much as this many more tokens in
 # another pass.
 _PADDING_PER_BATCH = 64
+# The share of the window that an answer gets to grow, beside its context.
+_ROOM_TO_GROW = 0.125
 
 
 def selection_score(log_likelihood: float, log_p_correct: float, alpha: float) -> float:
@@ -150,9 +152,12 @@ class SelfEvaluator:
     def score(self, exchanges: Sequence[Exchange]) -> list[Score]:
         """Score finished answers. Each score is the same alone and in any batch, to 1e-4.
 
+        An evaluator that was fitted to rated answers reads a context that is longer than the base model's window in
+        windows of passages.
+
         Raises:
-            InputError: an exchange is longer than the base model's window, or has no log-likelihood although the
-                evaluator was fitted to the log-likelihoods of a chain.
+            InputError: an exchange is longer than the base model's window, or than what windows can hold, or has no
+                log-likelihood although the evaluator was fitted to the log-likelihoods of a chain.
         """
         if self.manifest.rule is not None:
             return self._score_by_rule(exchanges, self.manifest.rule)
@@ -200,13 +205,19 @@ class SelfEvaluator:
     ) -> Callable[[str], Score]:
         """Return a function that appends a text to the answer and scores the answer so far.
 
-        Each token is read once, and each score is what `score` gives for the answer up to there.
+        Each token is read once, and each score is what `score` gives for the answer up to there. A context that leaves
+        too little room in the window for a long answer is read anew for each score.
 
         Raises:
             InputError: the evaluator was fitted to the log-likelihoods of a chain.
         """
         self.check_own_likelihood()
         rule = self.manifest.rule
+        prompt_length = sum(self.aspire.lengths(question, context, ""))
+        room = int(_ROOM_TO_GROW * self.aspire.lm.max_length)
+        is_cramped = not self._fits((question, context, ""), prompt_length + room)
+        if rule is not None and is_cramped:
+            return self._score_anew(question, context)
         scorer = IncrementalScorer(self.aspire, question, context, compare=rule is not None)
 
         def score_answer_so_far(text: str) -> Score:
@@ -214,6 +225,18 @@ class SelfEvaluator:
             if rule is None:
                 return self.blend(reading.log_likelihood, reading.log_p_correct)
             return self._combine(reading, question, rule)
+
+        return score_answer_so_far
+
+    def _score_anew(self, question: str, context: str | None) -> Callable[[str], Score]:
+        """Do the same as `score_incrementally` for a context that has to be read in windows."""
+        answer = ""
+
+        def score_answer_so_far(text: str) -> Score:
+            nonlocal answer
+            answer += text
+            exchange = Exchange(question=question, context=context, answer=answer)
+            return self.score([exchange])[0]
 
         return score_answer_so_far
 
@@ -278,19 +301,30 @@ class SelfEvaluator:
             InputError: an exchange is too long even so.
         """
         rows = [(exchange.question, exchange.context, exchange.answer) for exchange in exchanges]
-        contexts = [exchange.context for exchange in exchanges]
         lengths = [sum(self.aspire.lengths(*row)) for row in rows]
         readings: dict[int, AnswerReading] = {}
-        for batch in _plan_batches(contexts, lengths):
-            if len(batch) == 1 and not self._fits(rows[batch[0]], lengths[batch[0]]):
-                readings[batch[0]] = read_in_windows(self.aspire, rows[batch[0]])
-                continue
-            batch_readings = read_answers(self.aspire, [rows[i] for i in batch])
-            readings.update(zip(batch, batch_readings, strict=True))
+        fitting: list[int] = []
+        for i, row in enumerate(rows):
+            if self._fits(row, lengths[i]):
+                fitting.append(i)
+            else:
+                readings[i] = read_in_windows(self.aspire, row)
+        batches = _plan_batches(
+            [exchanges[i].context for i in fitting], [lengths[i] for i in fitting]
+        )
+        for batch in batches:
+            members = [fitting[place] for place in batch]
+            batch_readings = read_answers(self.aspire, [rows[i] for i in members])
+            readings.update(zip(members, batch_readings, strict=True))
         return [readings[i] for i in range(len(exchanges))]
 
     def _fits(self, row: AnsweredPrompt, length: int) -> bool:
-        """Tell whether an answer of this many tokens can be read at once with its context, or has no context."""
+        """Tell whether an answer can be read at once with its context, or has no context.
+
+        Args:
+            row: the question, the context and the answer.
+            length: the tokens of all three.
+        """
         question, context, answer = row
         suffix = self.aspire.suffix_length(question, answer)
         return not context or length + suffix <= self.aspire.lm.max_length

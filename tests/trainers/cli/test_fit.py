@@ -105,6 +105,11 @@ def test_a_context_beyond_the_window_is_read_in_parts(fitted: SelfEvaluator) -> 
     (score,) = fitted.score([Exchange(question="Who?", context=long, answer=RIGHT)])
     (alone,) = fitted.score([make_exchange(RIGHT)])
     assert score.signals["support"] == alone.signals["support"]
+    extend = fitted.score_incrementally("Who?", long)
+    extend(RIGHT[:8])
+    assert extend(RIGHT[8:]) == score
+    twice = fitted.score([Exchange(question="Who?", context=long, answer=RIGHT)] * 2)
+    assert [each.confidence for each in twice] == pytest.approx([score.confidence] * 2, abs=1e-4)
 
 
 def test_the_guard_loads_it(fitted: SelfEvaluator) -> None:
