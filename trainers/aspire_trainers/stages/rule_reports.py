@@ -1,4 +1,7 @@
-"""The results of a fitted selection rule on answers that it was not fitted on, by file."""
+"""The results of a fitted selection rule on answers that it was not fitted on, by file.
+
+All intervals are bootstrap intervals for which whole groups are drawn.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +15,8 @@ from aspire_guard.evaluators.self_evaluator import selection_score
 from aspire_guard.evaluators.signals import LOG_LIKELIHOOD, LOG_P_CORRECT, SUPPORT
 from aspire_guard.selection.arrays import Labels, Numbers
 from aspire_guard.selection.metrics import Metric, accuracy, auacc, auroc, bootstrap_interval
+from aspire_trainers.evaluation.score_reports import Estimate
 from aspire_trainers.stages.rule_fitting import FittedRule, MeasuredAnswer
-
-
-class IntervalReport(BaseModel):
-    """A figure with its bootstrap 95 % interval, for which whole groups are drawn."""
-
-    model_config = ConfigDict(frozen=True)
-
-    value: float
-    low: float
-    high: float
 
 
 class RankingReport(BaseModel):
@@ -35,8 +29,8 @@ class RankingReport(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    auroc: IntervalReport | None
-    auacc: IntervalReport
+    auroc: Estimate | None
+    auacc: Estimate
 
 
 class FileReport(BaseModel):
@@ -56,7 +50,7 @@ class FileReport(BaseModel):
 
     file: str
     n: int
-    accuracy: IntervalReport
+    accuracy: Estimate
     coverage: float
     selective_accuracy: float | None
     scores: dict[str, RankingReport]
@@ -120,11 +114,9 @@ def _report_ranking(scores: Numbers, correct: Labels, groups: Sequence[str]) -> 
     return RankingReport(auroc=roc, auacc=_estimate(auacc, scores, correct, groups))
 
 
-def _estimate(
-    metric: Metric, scores: Numbers, correct: Labels, groups: Sequence[str]
-) -> IntervalReport:
+def _estimate(metric: Metric, scores: Numbers, correct: Labels, groups: Sequence[str]) -> Estimate:
     interval = bootstrap_interval(metric, scores, correct, questions=groups)
-    return IntervalReport(value=interval.value, low=interval.low, high=interval.high)
+    return Estimate(value=interval.value, low=interval.low, high=interval.high)
 
 
 def _accuracy_of_all(scores: Any, correct: Any) -> float:
