@@ -68,8 +68,7 @@ class FittedRule:
     Attributes:
         rule: the weights, fitted on all answers.
         calibration: the confidence and the threshold, fitted on `held_out_scores`.
-        held_out_scores: the score of each answer under weights that were fitted without its file, or without its group
-            if there is only one file, `(n,)`.
+        held_out_scores: the score of each answer under weights that were fitted without its group, `(n,)`.
     """
 
     rule: SelectionRule
@@ -167,14 +166,11 @@ def _score_held_out(answers: Sequence[MeasuredAnswer]) -> dict[int, float]:
     return scores
 
 
-def _split(answers: Sequence[MeasuredAnswer]) -> list[str]:
-    """Name the fold of each answer: its file, or some of the groups if there is only one file."""
-    files = [answer.file for answer in answers]
-    if len(set(files)) > 1:
-        return files
-    groups = list(dict.fromkeys(answer.group for answer in answers))
-    folds = {group: str(number % _FOLDS) for number, group in enumerate(groups)}
-    return [folds[answer.group] for answer in answers]
+def _split(answers: Sequence[MeasuredAnswer]) -> list[int]:
+    """Number the fold of each answer. The answers of a group are in the same fold."""
+    groups = list(dict.fromkeys((answer.file, answer.group) for answer in answers))
+    folds = {group: number % _FOLDS for number, group in enumerate(groups)}
+    return [folds[answer.file, answer.group] for answer in answers]
 
 
 def fit_signal_weights(
