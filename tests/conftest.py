@@ -7,9 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from aspire_guard.cli.app import main
 from aspire_guard.testing import FAMILIES, Family, tiny_evaluator
+
+# A loaded machine makes no test fail: examples may take any time to generate and to run.
+settings.register_profile(
+    "aspire-guard", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("aspire-guard")
 
 
 @pytest.fixture(scope="module")

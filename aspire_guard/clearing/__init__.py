@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from aspire_guard.clearing.known_values import KnownValues, Snapshot, take_snapshot
+from aspire_guard.clearing.known_values import KnownValues, take_snapshot
 from aspire_guard.clearing.memories import MemoryBefore, MemoryClearing, MemoryFinder
-from aspire_guard.clearing.rejected_texts import RejectedTexts
 from aspire_guard.clearing.walker import Clearing
 
 __all__ = [
@@ -13,7 +12,5 @@ __all__ = [
     "MemoryBefore",
     "MemoryClearing",
     "MemoryFinder",
-    "RejectedTexts",
-    "Snapshot",
     "take_snapshot",
 ]

@@ -59,7 +59,8 @@ def score(
     Example: aspire-guard score answers.jsonl --output scored.jsonl
 
     Each output line has `id`, `selection_score`, `confidence`, `log_likelihood`, `p_correct`, `question` and `answer`,
-    and in `evaluator` the evaluator that gave the scores. `correct`, `group` and `cost` are copied if the input line
+    the judgement of each sentence in `sentences`, the parts of the selection score in `signals`, `out_of_domain`, and
+    in `evaluator` the evaluator that gave the scores. `correct`, `group` and `cost` are copied if the input line
     has them. A `log_likelihood` in the input line is the one that the chain's model reported. Evaluators that were
     fitted to reported log-likelihoods need it.
     """
@@ -84,10 +85,12 @@ def _score_lines(data: Path, folder: Path | None) -> Iterator[dict[str, Any]]:
         if evaluator is None:
             evaluator = load_evaluator(folder)
         scores = evaluator.score(exchanges)
-        for (number, value), score in zip(batch, scores, strict=True):
+        for (number, value), exchange, score in zip(batch, exchanges, scores, strict=True):
             line = {"id": parse_id(data, number, value), **score.model_dump()}
             line["evaluator"] = evaluator.manifest.scorer
             line |= {key: value[key] for key in _COPIED_KEYS if key in value}
+            # The positions of the sentences count from the start of the answer as it was judged.
+            line["answer"] = exchange.answer
             yield line
         batch = list(islice(objects, _BATCH_SIZE))
 

@@ -38,8 +38,9 @@ def report(
 
     Example: aspire-guard report scored.jsonl --test test.jsonl --output report.html
 
-    The report also shows optional keys of the lines: `log_likelihood` and `p_correct`, to compare scores, and
-    `question` and `answer`, to read the worst mistakes.
+    The report also shows optional keys of the lines: `log_likelihood` and `p_correct`, to compare scores, `question`
+    and `answer`, to read the worst mistakes, `sentences`, to underline the doubtful sentences of these answers, and
+    `out_of_domain`, to count the answers that are unlike those of the calibration.
     """
     from aspire_guard.evaluators.evaluator_folder import read_calibration
     from aspire_guard.selection.report import write_report

@@ -5,30 +5,20 @@ from __future__ import annotations
 from aspire_guard.exchange.conversation import get_message_text
 from aspire_guard.exchange.exchange import Exchange
 from aspire_guard.exchange.extraction import (
-    INPUT_CONTEXT_KEYS,
-    OUTPUT_CONTEXT_KEYS,
-    QUESTION_KEYS,
     find_answer,
     find_answer_key,
     read_answer,
     read_log_likelihood,
-    read_question,
 )
-from aspire_guard.exchange.passages import join_passages
 from aspire_guard.exchange.readers import ExchangeReader, FieldReader
 
 __all__ = [
-    "INPUT_CONTEXT_KEYS",
-    "OUTPUT_CONTEXT_KEYS",
-    "QUESTION_KEYS",
     "Exchange",
     "ExchangeReader",
     "FieldReader",
     "find_answer",
     "find_answer_key",
     "get_message_text",
-    "join_passages",
     "read_answer",
     "read_log_likelihood",
-    "read_question",
 ]

@@ -12,7 +12,7 @@ from langchain_core.documents import Document
 from langchain_core.messages import BaseMessage
 from pydantic import BaseModel
 
-from aspire_guard.errors import ExchangeError
+from aspire_guard.errors import ExchangeError, name_error_type
 from aspire_guard.exchange.conversation import get_message_text
 from aspire_guard.exchange.exchange import Exchange
 from aspire_guard.exchange.extraction import (
@@ -115,8 +115,8 @@ def _call_reader(name: str, reader: Callable[..., Any], *arguments: Any) -> Any:
         # Report only its type, and leave it out as the cause: its message may quote the answer.
         signature = "input" if len(arguments) == 1 else "input and output"
         raise ExchangeError(
-            f"expected the function given as {name}= to find the {name}, found that it raised {type(error).__name__}; "
-            f"it is called with {signature}"
+            f"expected the function given as {name}= to find the {name}, found that it raised "
+            f"{name_error_type(error)}; it is called with {signature}"
         ) from None
     if inspect.isawaitable(value):
         raise ExchangeError(

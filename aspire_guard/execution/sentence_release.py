@@ -27,7 +27,6 @@ from langchain_core.runnables.config import (
 )
 from langchain_core.runnables.utils import coro_with_context
 
-from aspire_guard.errors import name_error_type
 from aspire_guard.evaluators.protocol import Evaluator, IncrementalEvaluator, is_incremental
 from aspire_guard.exchange import Exchange
 from aspire_guard.execution.effect_runner import CHAIN_TAG, GuardedCall
@@ -37,8 +36,7 @@ from aspire_guard.execution.guarded_run import (
     find_stream_handlers,
 )
 from aspire_guard.execution.held_answer import HeldAnswer
-from aspire_guard.langgraph_compat import is_interrupt
-from aspire_guard.routing.abstain import attach_verdict
+from aspire_guard.routing.abstain import attach_verdict, write_abstention
 from aspire_guard.routing.bands import ResolvedBands
 from aspire_guard.routing.decision_log import decide_by_score
 from aspire_guard.routing.effects import ChainRan
@@ -374,20 +372,10 @@ class _Gate:
         routes = self._bands.find_routes(self.verdict.score)
         abstentions = [route for route in routes if isinstance(route, Abstain)]
         message = abstentions[0].message if abstentions else self._run.policy.abstention
-        text = message if isinstance(message, str) else self._call_abstention(message)
-        return f" {text}" if self._released_text else text
-
-    def _call_abstention(self, function: Callable[[Verdict], str]) -> str:
-        """Return the text of an abstention's function, or the policy's own text if the function fails."""
-        assert self.verdict is not None
-        try:
-            return function(self.verdict)
-        except Exception as error:
-            if is_interrupt(error):
-                raise
-            failure = f"the abstention's function raised {name_error_type(error)}"
+        text, failure = write_abstention(message, self.verdict, self._run.policy.abstention)
+        if failure is not None:
             self.verdict = self.verdict.model_copy(update={"error": failure})
-            return self._run.policy.abstention
+        return f" {text}" if self._released_text else text
 
 
 @dataclass

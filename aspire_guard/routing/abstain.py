@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from langchain_core.messages import AIMessage
 
 from aspire_guard.clearing import Clearing, KnownValues
+from aspire_guard.errors import name_error_type
 from aspire_guard.exchange import find_answer, find_answer_key, read_answer
+from aspire_guard.langgraph_compat import is_interrupt
 from aspire_guard.routing.policy import RoutingPolicy
 from aspire_guard.routing.routes import Custom
 from aspire_guard.verdict import Verdict
@@ -58,6 +60,26 @@ def abstain(
             if was_taken_out and clearing.states_answer(value):
                 cleared[name] = message
     return cleared if clearing.has_found_answer and cleared is not output else message
+
+
+def write_abstention(
+    message: str | Callable[[Verdict], str], verdict: Verdict, default: str
+) -> tuple[str, str | None]:
+    """Return the text of an abstention, and the error of its function in a sentence, or None without an error.
+
+    Args:
+        message: the text, or a function that writes it.
+        verdict: the verdict that the function is given.
+        default: the text that takes its place if the function raises.
+    """
+    if isinstance(message, str):
+        return message, None
+    try:
+        return message(verdict), None
+    except Exception as error:
+        if is_interrupt(error):
+            raise
+        return default, f"the abstention's function raised {name_error_type(error)}"
 
 
 class AbstentionCheck:

@@ -21,7 +21,13 @@ from aspire_guard.exchange import Exchange, find_answer
 from aspire_guard.exchange.run_recorder import Extract, extract_judged_exchange
 from aspire_guard.langgraph_compat import is_interrupt
 from aspire_guard.review.item import Decision, ReviewItem
-from aspire_guard.routing.abstain import VERDICT_KEY, AbstentionCheck, abstain, attach_verdict
+from aspire_guard.routing.abstain import (
+    VERDICT_KEY,
+    AbstentionCheck,
+    abstain,
+    attach_verdict,
+    write_abstention,
+)
 from aspire_guard.routing.budget import NO_TIME, BudgetTracker
 from aspire_guard.routing.decision_log import Candidate, DecisionLog
 from aspire_guard.routing.effects import (
@@ -357,18 +363,9 @@ class _AnswerFlow:
             # There is no output whose type the abstention could take.
             raise self.log.chain_error
         verdict = self.log.make_verdict(self.log.best, "abstain", released=False)
-        message = route.message
-        if not isinstance(message, str):
-            try:
-                message = message(verdict)
-            except Exception as error:
-                if is_interrupt(error):
-                    raise
-                message = self.policy.abstention
-                failure = f"the abstention's function raised {type(error).__name__}"
-                verdict = self.log.make_verdict(
-                    self.log.best, "abstain", released=False, error=failure
-                )
+        message, failure = write_abstention(route.message, verdict, self.policy.abstention)
+        if failure is not None:
+            verdict = self.log.make_verdict(self.log.best, "abstain", released=False, error=failure)
         output = self._replace_answer(self.log.candidates[0], message)
         return Outcome(attach_verdict(output, verdict), verdict, message)
 

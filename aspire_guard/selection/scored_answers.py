@@ -3,6 +3,8 @@
 JSONL in UTF-8, one answer per line. `group` and `cost` may be left out, but then in all lines:
 
     {"id": "q1", "selection_score": -0.31, "correct": true, "group": "billing", "cost": 2.5}
+
+`sentences`, `signals` and `out_of_domain` may be left out of any line.
 """
 
 from __future__ import annotations
@@ -26,9 +28,11 @@ from aspire_guard.jsonl import (
     shorten,
 )
 from aspire_guard.selection.arrays import Labels, Numbers
+from aspire_guard.selection.scored_sentences import parse_sentences
 
 _OTHER_NUMBERS = ("confidence", "log_likelihood", "p_correct")
 _FEW = 100
+_SCORE_AGAIN = "score the answer again, or leave it out"
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +49,8 @@ class ScoredAnswers:
         confidence: `(n,)`, the evaluator's confidence when it scored, or None if a line has no confidence.
         baselines: other scores that every line has (`log_likelihood`, `p_correct`), `(n,)` each.
         evaluator: the evaluator that gave the scores (`Manifest.scorer`), or None if the lines name none.
+        out_of_domain: `(n,)`, whether each answer is unlike those that its confidence was calibrated on, or None if
+            no line tells. A line that does not tell counts as usual.
     """
 
     source: str
@@ -56,6 +62,7 @@ class ScoredAnswers:
     confidence: Numbers | None = None
     baselines: Mapping[str, Numbers] = field(default_factory=dict)
     evaluator: str | None = None
+    out_of_domain: Labels | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -67,7 +74,8 @@ def read_scored(path: str | Path) -> ScoredAnswers:
     Raises:
         DatasetError: the file is missing, unreadable or empty, or a line is not a JSON object, has no finite
             `selection_score`, no boolean `correct`, the id of an earlier line, another `evaluator` than the first
-            line, or has a `group` or `cost` while the first line has none, or the other way round.
+            line, malformed `sentences`, `signals` or `out_of_domain`, or has a `group` or `cost` while the first
+            line has none, or the other way round.
     """
     path = Path(path)
     columns = _Columns(path)
@@ -127,6 +135,8 @@ class _Columns:
         self.group: list[str] | None = None
         self.cost: array[float] | None = None
         self.evaluator: str | None = None
+        self.out_of_domain = bytearray()
+        self.tells_domain = False
         # Equal groups share one string, so that a million lines need little memory.
         self._group_names: dict[str, str] = {}
 
@@ -136,6 +146,9 @@ class _Columns:
         self._check_evaluator(number, record)
         self.score.append(_read_number(self.path, number, record, "selection_score"))
         self._add_label(number, record)
+        self._add_domain(number, record)
+        parse_sentences(self.path, number, record)
+        _check_signals(self.path, number, record)
         for key, column in self.others.items():
             value = record.get(key)
             if not isinstance(value, int | float) or isinstance(value, bool):
@@ -162,6 +175,9 @@ class _Columns:
             confidence=complete.pop("confidence", None),
             baselines=complete,
             evaluator=self.evaluator,
+            out_of_domain=(
+                np.frombuffer(self.out_of_domain, dtype=np.bool_) if self.tells_domain else None
+            ),
         )
 
     def _add_id(self, number: int, record: dict[str, Any]) -> None:
@@ -189,6 +205,15 @@ class _Columns:
             found = describe_json(correct) if "correct" in record else "no such key"
             raise make_line_error(self.path, number, expected, found, "label the answer")
         self.correct.append(correct)
+
+    def _add_domain(self, number: int, record: dict[str, Any]) -> None:
+        is_outside = record.get("out_of_domain")
+        if is_outside is not None and not isinstance(is_outside, bool):
+            expected = '"out_of_domain" to hold true or false'
+            found = describe_json(is_outside)
+            raise make_line_error(self.path, number, expected, found, _SCORE_AGAIN)
+        self.tells_domain |= is_outside is not None
+        self.out_of_domain.append(bool(is_outside))
 
     def _add_group_and_cost(self, number: int, record: dict[str, Any]) -> None:
         if len(self.lines) == 1:
@@ -220,7 +245,18 @@ def _read_number(path: Path, number: int, record: dict[str, Any], key: str) -> f
         return value
     expected = f'"{key}" to hold a finite number'
     found = describe_json(value) if key in record else "no such key"
-    raise make_line_error(path, number, expected, found, "score the answer again, or leave it out")
+    raise make_line_error(path, number, expected, found, _SCORE_AGAIN)
+
+
+def _check_signals(path: Path, number: int, record: dict[str, Any]) -> None:
+    signals = record.get("signals")
+    if signals is None:
+        return
+    if not isinstance(signals, dict):
+        expected = '"signals" to hold an object of numbers'
+        raise make_line_error(path, number, expected, describe_json(signals), _SCORE_AGAIN)
+    for name in signals:
+        _read_number(path, number, signals, name)
 
 
 def _find_training_answers(scored: ScoredAnswers, datasets: list[str]) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.agents import AgentAction
 from langchain_core.documents import Document
@@ -154,12 +154,7 @@ def is_picklable(value: Any) -> bool:
     return True
 
 
-@settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
-    database=None,
-)
+@settings(max_examples=EXAMPLES, database=None)
 @given(st.data(), secrets)
 def test_the_secret_leaves_in_no_shape(data: st.DataObject, secret: str) -> None:
     """It is in no print of the cleared output, whether the answer is in a usual place or in an object."""
@@ -191,12 +186,7 @@ def test_the_secret_leaves_in_no_shape(data: st.DataObject, secret: str) -> None
     assert MESSAGE in str(cleared)
 
 
-@settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
-    database=None,
-)
+@settings(max_examples=EXAMPLES, database=None)
 @given(secrets, st.data())
 def test_the_input_stays_byte_for_byte(secret: str, data: st.DataObject) -> None:
     """What the caller passed in stays, even if it holds the words of the rejected answer."""

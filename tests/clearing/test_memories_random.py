@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.chat_history import InMemoryChatMessageHistory
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
@@ -61,9 +61,7 @@ def make_chain() -> Any:
     )
 
 
-@settings(
-    max_examples=2_000, deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None
-)
+@settings(max_examples=2_000, database=None)
 @given(make_turns(earlier_texts), make_turns(added_texts))
 def test_a_history_keeps_earlier_turns_and_no_secret(
     earlier: list[BaseMessage], added: list[BaseMessage]
@@ -86,9 +84,7 @@ def test_a_history_keeps_earlier_turns_and_no_secret(
 answers = st.sampled_from(["Ada.", f"No: {SECRET}.", SECRET, "Ada. She has the zanq."])
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None
-)
+@settings(max_examples=60, database=None)
 @given(st.lists(st.tuples(answers, st.booleans()), min_size=1, max_size=4))
 def test_a_conversation_with_a_graph_repeats_no_secret(turns: list[tuple[str, bool]]) -> None:
     """However turns are accepted and rejected, each output and state has the released texts in their order."""

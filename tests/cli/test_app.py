@@ -61,6 +61,16 @@ def test_score_writes_a_line_for_each_line(
         assert line["evaluator"] == evaluator.manifest.scorer
 
 
+def test_score_writes_the_answer_that_was_judged(
+    evaluator_folder: Path, tmp_path: Path, run_command: Run, capsys: Captured
+) -> None:
+    """White space around an answer is not judged, so the positions of its sentences are those of the line's answer."""
+    data = tmp_path / "answers.jsonl"
+    data.write_text(json.dumps({"question": "Who?", "answer": "\n  Ada. \n"}) + "\n")
+    assert run_command("score", data, "--evaluator", evaluator_folder) == 0
+    assert json.loads(capsys.readouterr().out)["answer"] == "Ada."
+
+
 def test_score_reads_the_likelihoods_that_a_chains_model_reported(
     save_tiny_evaluator: Callable[..., Path], tmp_path: Path, run_command: Run, capsys: Captured
 ) -> None:

@@ -41,7 +41,7 @@ def make_nested(draw: st.DrawFn) -> tuple[Any, list[str]]:
     return value, texts
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(make_nested())
 def test_every_text_is_read_in_its_order(nested: tuple[Any, list[str]]) -> None:
     """No passage is lost in any shape, and each is read once."""
@@ -50,7 +50,7 @@ def test_every_text_is_read_in_its_order(nested: tuple[Any, list[str]]) -> None:
     assert join_passages(texts) == ("\n\n".join(texts) or None)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(make_nested(), st.sampled_from([7, 0.5, b"x", object(), {"title": "x"}, {}, {"text": 7}]))
 def test_a_part_that_can_t_be_read_is_not_skipped(
     nested: tuple[Any, list[str]], unreadable: object

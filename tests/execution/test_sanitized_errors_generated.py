@@ -320,7 +320,6 @@ WAYS = ["invoke", "judge", "batch", "ainvoke", "abatch", "stream", "astream", "g
 
 @settings(
     max_examples=2000,
-    deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import copy
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import pytest
 from langchain_core.callbacks import CallbackManagerForRetrieverRun
@@ -17,7 +17,12 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.retrievers import BaseRetriever
-from langchain_core.runnables import RunnableLambda, RunnablePassthrough
+from langchain_core.runnables import (
+    Runnable,
+    RunnableConfig,
+    RunnableLambda,
+    RunnablePassthrough,
+)
 
 from aspire_guard.errors import EvaluationError, ExchangeError
 from aspire_guard.exchange import Exchange
@@ -182,6 +187,45 @@ def test_the_graph_shows_the_guard_after_the_chain() -> None:
         ("FakeListChatModel", "AspireGuard"),
         ("AspireGuard", "FakeListChatModelOutput"),
     ]
+
+
+Kind = TypeVar("Kind")
+
+
+class TypedStep(Runnable[Any, str]):
+    """A step that always answers alike."""
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> str:
+        return "Ada"
+
+
+class UntypedStep(TypedStep, Generic[Kind]):
+    """A step whose input and output types LangChain can't find, since its own bases don't name them."""
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda guard: guard,
+        lambda guard: RunnableLambda(str) | guard,
+        lambda guard: AspireGuard(guard, evaluator=TRUSTING),
+        lambda guard: guard.with_retry(),
+        lambda guard: guard.with_config(tags=["shown"]),
+    ],
+    ids=["alone", "in a sequence", "in a guard", "with retries", "with a config"],
+)
+def test_a_chain_without_types_can_be_drawn(
+    wrap: Callable[[AspireGuard], Runnable[Any, Any]],
+) -> None:
+    """The guard's node and an output are there, although the chain does not tell what it returns."""
+    guard = AspireGuard(UntypedStep(), evaluator=TRUSTING)
+    with pytest.raises(TypeError):
+        guard.get_output_schema()
+    graph = wrap(guard).get_graph()
+    names = [node.name for node in graph.nodes.values()]
+    assert names[-2:] == ["AspireGuard", "AspireGuardOutput"]
+    assert "UntypedStep" in names
+    assert "AspireGuardOutput" in graph.draw_mermaid()
 
 
 def test_it_is_not_serialisable() -> None:

@@ -191,6 +191,18 @@ def test_an_error_of_a_reader_prints_no_answer() -> None:
     assert PLACE not in _print_error(raised.value)
 
 
+def test_an_error_named_after_the_answer_prints_no_answer() -> None:
+    """A type that was made at run time may have the answer as its name, so the type that it derives from is named."""
+
+    def read(input: str, output: str) -> str:
+        raise type(PLACE, (KeyError,), {})
+
+    guard = AspireGuard(make_chain(PLACE), evaluator=HIGH, answer=read)
+    with pytest.raises(ExchangeError, match="raised KeyError") as raised:
+        guard.invoke("Where?")
+    assert PLACE not in _print_error(raised.value)
+
+
 def _raise_parser_error(message: AIMessage) -> Any:
     raise OutputParserException(f"Invalid: {message.text}", llm_output=message.text)
 

@@ -157,7 +157,7 @@ def test_a_file_of_another_form_is_refused() -> None:
 
 
 # No deadline: the first fit imports scikit-learn.
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(ANSWERS, st.sampled_from([0.5, 0.8, 1.0]))
 def test_a_fit_is_monotone_and_keeps_its_target(
     answers: list[tuple[float, bool]], target: float
@@ -182,7 +182,7 @@ def test_a_fit_is_monotone_and_keeps_its_target(
         assert sum(kept) / len(kept) >= target
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(ANSWERS, st.sampled_from([0.5, 0.8, 1.0]))
 def test_no_lower_threshold_reaches_the_target(
     answers: list[tuple[float, bool]], target: float

@@ -299,7 +299,7 @@ def test_a_log_probability_of_zero_can_be_fitted() -> None:
     assert fitted.confidence(-0.5) < fitted.confidence(0.0) < 0.95
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(ANSWERS)
 def test_isotonic_agrees_with_scikit_learn(answers: Answers) -> None:
     """They agree at and between all scores, up to the millionth that keeps the order."""
@@ -314,7 +314,7 @@ def test_isotonic_agrees_with_scikit_learn(answers: Answers) -> None:
     assert fitted.confidences(between) == pytest.approx(expected, abs=2e-6)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(ANSWERS)
 def test_venn_abers_is_its_definition(answers: Answers) -> None:
     """Isotonic regression with the new answer added as wrong, and again as right, for every score there could be."""
@@ -529,7 +529,7 @@ def test_bad_answers_are_named(scores: list[float], correct: list[bool], message
 
 
 @every_method
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(ANSWERS)
 def test_every_fit_keeps_the_order(method: Method, answers: Answers) -> None:
     """A better score has a higher confidence, as far as floats tell, or all confidences are the same."""

@@ -25,8 +25,14 @@ from aspire_guard.selection.report.error_examples import (
 from aspire_guard.selection.report.figures import clopper_pearson, collect_scores
 from aspire_guard.selection.report.reliability_data import compare_confidences
 from aspire_guard.selection.report.tables import Outcome, make_evaluator_rows, measure_outcome
+from aspire_guard.selection.report.weak_sentences import (
+    AnswerPart,
+    find_sentence_limit,
+    split_answer,
+)
 from aspire_guard.selection.risk_control.thresholds import choose_bands
 from aspire_guard.selection.scored_answers import ScoredAnswers
+from aspire_guard.selection.scored_sentences import ScoredSentence
 
 DATE = "2026-11-23"
 CALIBRATOR = PlattCalibrator(slope=5.0, intercept=4.0)
@@ -293,19 +299,124 @@ def test_examples_are_the_highest_scored_of_their_kind() -> None:
     assert find_best_rejected(answers, answers.selection_score >= -0.5) == [2, 4]
 
 
-def test_texts_are_read_by_id_and_shortened(tmp_path: Path) -> None:
-    """Only the requested ids are read. A value that is not text becomes None, and a long text is cut."""
+def test_texts_are_read_by_id(tmp_path: Path) -> None:
+    """Only the requested ids are read. A value that is not text becomes None, and sentences come along."""
     path = tmp_path / "scored.jsonl"
+    sentence = {"start": 0, "end": 3, "confidence": 0.25}
     lines = [
         {"id": "a", "question": "Q?", "answer": 7},
-        {"id": 2, "answer": "x" * 1000},
+        {"id": 2, "answer": "Ada.", "sentences": [sentence]},
         {"id": "c", "answer": "no"},
     ]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert read_texts(path, ["a", "2"]) == {
         "a": Texts("Q?", None),
-        "2": Texts(None, "x" * 400 + "… (1,000 characters)"),
+        "2": Texts(None, "Ada.", (ScoredSentence(0, 3, 0.25),)),
     }
+
+
+SENTENCES = (ScoredSentence(0, 4, 0.9), ScoredSentence(5, 9, 0.2), ScoredSentence(10, 14, 0.4))
+
+
+@pytest.mark.parametrize(
+    ("answer", "limit", "parts"),
+    [
+        ("One. Two. Six.", 0.1, [("One. Two. Six.", None)]),
+        ("One. Two. Six.", 0.4, [("One. ", None), ("Two.", 0.2), (" Six.", None)]),
+        ("One. Two. Six.", 0.5, [("One. ", None), ("Two.", 0.2), (" ", None), ("Six.", 0.4)]),
+        ("One. Two", 0.5, [("One. ", None), ("Two", 0.2)]),
+        ("", 0.5, []),
+    ],
+    ids=["no weak sentence", "at the limit", "weak at the end", "cut in a sentence", "empty"],
+)
+def test_an_answer_is_split_at_its_weak_sentences(
+    answer: str, limit: float, parts: list[tuple[str, float | None]]
+) -> None:
+    """Sentences below the limit are parts of their own, and all parts together are the answer."""
+    found = split_answer(answer, SENTENCES, limit)
+    assert found == [AnswerPart(*part) for part in parts]
+    assert "".join(part.text for part in found) == answer
+
+
+def test_the_limit_of_sentences_is_on_the_scale_of_the_lines() -> None:
+    """The selection scores lead from the threshold to the confidences that the evaluator gave when it scored."""
+    answers = make_answers(
+        3,
+        selection_score=np.array([0.0, -2.0, -1.0]),
+        correct=np.array([True, False, True]),
+        confidence=np.array([0.6, 0.2, 0.3]),
+    )
+    without = make_answers(3)
+    assert find_sentence_limit(make_threshold(0.9, selection_score=-1.0), answers) == 0.3
+    between = make_threshold(0.9, selection_score=-0.5)
+    assert find_sentence_limit(between, answers) == pytest.approx(0.45)
+    assert find_sentence_limit(between, without) == 0.9
+    assert find_sentence_limit(make_threshold(0.9), answers) == 0.9
+    assert find_sentence_limit(make_threshold(0.0, selection_score=-2.0), answers) == 0.0
+    assert find_sentence_limit(make_threshold(1.0), answers) == 0.5
+    assert find_sentence_limit(None, answers) == 0.5
+
+
+def write_mistake(folder: Path, texts: Texts, *thresholds: Threshold, **changes: Any) -> Page:
+    """Write a report whose only wrong answer has these texts."""
+    answers = make_answers(4, correct=np.array([True, True, False, True]), **changes)
+    calibration = make_calibration(*thresholds)
+    write_report(
+        answers,
+        calibration,
+        folder / "report.html",
+        date=DATE,
+        read_texts=lambda ids: {answers.ids[2]: texts},
+    )
+    return Page(folder / "report.html")
+
+
+def test_weak_sentences_are_marked(tmp_path: Path) -> None:
+    """A sentence below the threshold is marked, its confidence is text and title, and markup in it stays text."""
+    answer = f"Sure. {HOSTILE} Why not?"
+    start, end = 6, 6 + len(HOSTILE)
+    sentences = (ScoredSentence(0, 5, 0.9), ScoredSentence(start, end, 0.123456))
+    page = write_mistake(tmp_path, Texts("Q?", answer, sentences), make_threshold(0.8))
+    assert page.open_tags == []
+    assert page.find_attributes("mark") == [{"title": "confidence 0.1235, below 0.8000"}]
+    assert not {tag for tag, _ in page.elements} & LOADING_TAGS
+    assert f"Sure. {HOSTILE} (confidence 0.12)  Why not?" in page.text["examples"]
+    assert "or below 0.5 if the threshold releases nothing" in page.read_section("examples")
+
+
+def test_each_group_marks_sentences_below_its_own_threshold(tmp_path: Path) -> None:
+    """The threshold of a group decides which sentences of its answers are weak."""
+    texts = Texts(None, "One. Two.", (ScoredSentence(0, 4, 0.7), ScoredSentence(5, 9, 0.3)))
+    strict, lax = make_threshold(0.8), make_threshold(0.5, group="lax")
+    groups = ("strict", "lax", "lax", "lax")
+    page = write_mistake(tmp_path, texts, strict, lax, group=groups)
+    assert page.find_attributes("mark") == [{"title": "confidence 0.3000, below 0.5000"}]
+
+
+def test_answers_without_sentences_have_no_marks(page: Page) -> None:
+    """The page on answers without sentences neither marks nor explains them, and tells of no domain."""
+    assert page.find_attributes("mark") == []
+    assert "The confidence of underlined sentences" not in page.text["examples"]
+    assert "out of domain" not in page.html
+
+
+def test_a_long_answer_says_what_it_leaves_out(tmp_path: Path) -> None:
+    """An answer is cut after a thousand characters, and the weak sentences beyond are counted."""
+    sentences = (ScoredSentence(990, 1010, 0.1), ScoredSentence(1010, 1200, 0.2))
+    page = write_mistake(tmp_path, Texts("Q?", "y" * 1200, sentences), make_threshold(0.8))
+    shown = page.read_section("examples")
+    assert "y" * 1000 in shown
+    assert "y" * 1001 not in shown
+    assert "… (1,200 characters, 1 more to underline)" in shown
+
+
+def test_answers_out_of_domain_are_counted(tmp_path: Path) -> None:
+    """Their share is among the figures, and each is named where it is shown."""
+    is_outside = np.array([False, True, True, False])
+    page = write_mistake(tmp_path, Texts("Q?", "Ada."), out_of_domain=is_outside)
+    assert "out of domain50.0 % (2)" in page.read_section("")
+    assert "A guard withholds them by default" in page.read_section("")
+    assert page.read_section("examples").count("out of domain") == 2
 
 
 def test_a_calibrator_is_cross_validated_only_on_the_answers_it_was_fitted_on() -> None:

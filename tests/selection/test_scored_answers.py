@@ -78,6 +78,73 @@ def test_what_is_optional_may_be_left_out(tmp_path: Path) -> None:
     assert (scored.group, scored.cost, scored.baselines) == (None, None, {})
 
 
+def _make_sentence(start: Any = 0, end: Any = 4, confidence: Any = 0.5) -> dict[str, Any]:
+    return {"start": start, "end": end, "confidence": confidence}
+
+
+def test_lines_may_tell_of_sentences_signals_and_domain(tmp_path: Path) -> None:
+    """Lines with and without them stand in one file. A line that does not tell of its domain counts as usual."""
+    sentences = [_make_sentence(), _make_sentence(5, 9, 1)]
+    told: dict[str, Any] = {
+        "sentences": sentences,
+        "signals": {"support": 0.5},
+        "out_of_domain": True,
+    }
+    path = _write(
+        tmp_path,
+        _make_line("a", answer="Ada. Bob.", **told),
+        _make_line("b", sentences=None, signals=None, out_of_domain=None),
+        _make_line("c", sentences=[], signals={}, out_of_domain=False),
+        _make_line("d"),
+    )
+    scored = read_scored(path)
+    assert scored.out_of_domain is not None
+    assert scored.out_of_domain.tolist() == [True, False, False, False]
+
+
+def test_without_a_word_on_domains_there_are_none(tmp_path: Path) -> None:
+    """Answers of an evaluator that knows no domain have no column for it."""
+    assert read_scored(_write(tmp_path, _make_line("a"), _make_line("b"))).out_of_domain is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"out_of_domain": 1}, '"out_of_domain" to hold true or false, found the number 1'),
+        ({"signals": [0.5]}, '"signals" to hold an object of numbers, found a list'),
+        ({"signals": {"lead": "x"}}, "\"lead\" to hold a finite number, found the string 'x'"),
+        ({"signals": {"lead": None}}, '"lead" to hold a finite number, found null'),
+        ({"sentences": {}}, '"sentences" to hold a list of objects like {"start": 0'),
+        ({"sentences": ["Ada."]}, "found the string 'Ada.'"),
+        ({"sentences": [{"start": 0, "end": 4}]}, 'found {"start": 0, "end": 4}'),
+        ({"sentences": [_make_sentence(True)]}, 'found {"start": true, "end": 4'),
+        ({"sentences": [_make_sentence(4, 4)]}, 'found {"start": 4, "end": 4'),
+        ({"sentences": [_make_sentence(confidence=1.5)]}, '"confidence": 1.5}'),
+        ({"sentences": [_make_sentence(confidence=False)]}, '"confidence": false}'),
+        ({"sentences": [_make_sentence(confidence=float("nan"))]}, '"confidence": NaN}'),
+        ({"sentences": [_make_sentence(-1)]}, "found the start -1 before the position 0"),
+        (
+            {"sentences": [_make_sentence(), _make_sentence(3, 6)]},
+            '"sentences" in their order, without overlaps, found the start 3 before the position 4',
+        ),
+        (
+            {"sentences": [_make_sentence(0, 5)], "answer": "Ada."},
+            '"sentences" within the 4 characters of the answer, found the end 5',
+        ),
+    ],
+)
+def test_malformed_sentences_signals_and_domains_are_named(
+    fields: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    """The error has the line, what was expected and what was found, on one line."""
+    path = _write(tmp_path, _make_line("a"), _make_line("b", **fields))
+    with pytest.raises(DatasetError) as error:
+        read_scored(path)
+    assert str(error.value).startswith(f"{path}, line 2: expected ")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

@@ -2,35 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from aspire_guard.jsonl import parse_id, read_numbered_objects
 from aspire_guard.selection.arrays import Labels, Numbers
 from aspire_guard.selection.calibration import Calibration
+from aspire_guard.selection.report.weak_sentences import AnswerPart, split_answer
 from aspire_guard.selection.scored_answers import ScoredAnswers
+from aspire_guard.selection.scored_sentences import ScoredSentence, parse_sentences
 
 _MAX_EXAMPLES = 10
-_MAX_CHARACTERS = 400
+_MAX_CHARACTERS = 1_000
 
 
 class Texts(NamedTuple):
-    """The question and the answer of a line, or None for each that the line lacks."""
+    """The question and the answer of a line, or None for each that the line lacks, and the answer's sentences."""
 
     question: str | None
     answer: str | None
+    sentences: tuple[ScoredSentence, ...] = ()
 
 
 class AnswerExample(NamedTuple):
-    """An answer with its scores. Both `texts` are None if they are unknown."""
+    """An answer with its scores and its texts, which are shortened.
+
+    Attributes:
+        id: the id of its line.
+        confidence: its confidence by the report's calibrator.
+        score: its selection score.
+        is_out_of_domain: True if it is unlike the answers that its confidence was calibrated on.
+        question: the question, or None if it is unknown.
+        answer: the parts of the answer, or None if it is unknown.
+        omission: a phrase that says what the shortened answer leaves out, or None if it is whole.
+        limit: the lowest confidence of a sentence that is not weak.
+    """
 
     id: str
     confidence: float
     score: float
-    texts: Texts
+    is_out_of_domain: bool
+    question: str | None
+    answer: list[AnswerPart] | None
+    omission: str | None
+    limit: float
 
 
 def find_worst_mistakes(answers: ScoredAnswers) -> list[int]:
@@ -48,22 +66,45 @@ def describe_examples(
     answers: ScoredAnswers,
     calibration: Calibration,
     texts: Mapping[str, Texts],
+    find_limit: Callable[[str | None], float],
 ) -> list[AnswerExample]:
-    """Return the answers at these indices, with their texts."""
+    """Return the answers at these indices, with their texts.
+
+    Args:
+        find_limit: gives the lowest confidence of a sentence that is not weak, for a group or None.
+    """
     examples = []
     for index in indices:
         name = answers.ids[index]
         score = float(answers.selection_score[index])
-        confidence = calibration.confidence(score)
-        examples.append(AnswerExample(name, confidence, score, texts.get(name, Texts(None, None))))
+        limit = find_limit(None if answers.group is None else answers.group[index])
+        question, answer, sentences = texts.get(name, Texts(None, None))
+        parts, omission = None, None
+        if answer is not None:
+            parts = split_answer(answer[:_MAX_CHARACTERS], sentences, limit)
+            omission = _describe_omission(answer, sentences, limit)
+        examples.append(
+            AnswerExample(
+                id=name,
+                confidence=calibration.confidence(score),
+                score=score,
+                is_out_of_domain=bool(
+                    answers.out_of_domain is not None and answers.out_of_domain[index]
+                ),
+                question=None if question is None else _shorten(question),
+                answer=parts,
+                omission=omission,
+                limit=limit,
+            )
+        )
     return examples
 
 
 def read_texts(path: str | Path, ids: Iterable[str]) -> dict[str, Texts]:
-    """Read `question` and `answer` of the lines with these ids. A value that is missing or not text is None.
+    """Read `question`, `answer` and `sentences` of the lines with these ids. A value that is not text is None.
 
     Raises:
-        DatasetError: the file can't be read.
+        DatasetError: the file can't be read, or the sentences of a line are malformed.
     """
     path = Path(path)
     wanted = set(ids)
@@ -71,7 +112,9 @@ def read_texts(path: str | Path, ids: Iterable[str]) -> dict[str, Texts]:
     for number, value in read_numbered_objects(path):
         name = parse_id(path, number, value)
         if name in wanted:
-            texts[name] = Texts(_shorten(value.get("question")), _shorten(value.get("answer")))
+            sentences = parse_sentences(path, number, value)
+            question, answer = _get_text(value, "question"), _get_text(value, "answer")
+            texts[name] = Texts(question, answer, sentences)
     return texts
 
 
@@ -83,9 +126,25 @@ def _find_highest(scores: Numbers, eligible: Labels) -> list[int]:
     return highest
 
 
-def _shorten(value: object) -> str | None:
-    if not isinstance(value, str):
+def _get_text(record: dict[str, Any], key: str) -> str | None:
+    value = record.get(key)
+    return value if isinstance(value, str) else None
+
+
+def _shorten(text: str) -> str:
+    if len(text) <= _MAX_CHARACTERS:
+        return text
+    return f"{text[:_MAX_CHARACTERS]}… ({len(text):,} characters)"
+
+
+def _describe_omission(
+    answer: str, sentences: Sequence[ScoredSentence], limit: float
+) -> str | None:
+    """Return the end of a shortened answer, which says how much is missing and whether it is weak."""
+    if len(answer) <= _MAX_CHARACTERS:
         return None
-    if len(value) <= _MAX_CHARACTERS:
-        return value
-    return f"{value[:_MAX_CHARACTERS]}… ({len(value):,} characters)"
+    weak_count = sum(
+        sentence.start >= _MAX_CHARACTERS and sentence.confidence < limit for sentence in sentences
+    )
+    more = f", {weak_count} more to underline" if weak_count else ""
+    return f"… ({len(answer):,} characters{more})"

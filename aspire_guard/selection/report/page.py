@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from aspire_guard.selection.report.error_examples import (
     find_worst_mistakes,
 )
 from aspire_guard.selection.report.reliability_data import Confidences, compare_confidences
+from aspire_guard.selection.report.weak_sentences import find_sentence_limit
 from aspire_guard.selection.risk_control.thresholds import UnmetTarget, choose_bands
 from aspire_guard.selection.scored_answers import ScoredAnswers, find_warnings
 
@@ -86,6 +88,7 @@ def write_report(
         cost_ratios=figures.COST_RATIOS,
         max_resampled=tables.MAX_RESAMPLED,
         provenance=dict(_flatten(evaluator or {})),
+        out_of_domain=_count_out_of_domain(answers, test),
         examples=_find_examples(test or answers, calibration, promised, read_texts),
     )
     try:
@@ -176,12 +179,25 @@ def _find_examples(
     mistakes = find_worst_mistakes(answers)
     rejected = find_best_rejected(answers, released)
     texts = read_texts([answers.ids[index] for index in mistakes + rejected])
+
+    @cache
+    def find_limit(group: str | None) -> float:
+        return find_sentence_limit(_choose_threshold(calibration, promised, group), answers)
+
+    describe = partial(
+        describe_examples,
+        answers=answers,
+        calibration=calibration,
+        texts=texts,
+        find_limit=find_limit,
+    )
     return {
         "source": answers.source,
-        "mistakes": describe_examples(mistakes, answers, calibration, texts),
-        "rejected": describe_examples(rejected, answers, calibration, texts),
+        "mistakes": describe(mistakes),
+        "rejected": describe(rejected),
         "rejected_by": rejected_by,
-        "have_texts": any(each != Texts(None, None) for each in texts.values()),
+        "have_texts": any(each[:2] != (None, None) for each in texts.values()),
+        "have_sentences": any(each.answer and each.sentences for each in texts.values()),
     }
 
 
@@ -189,15 +205,38 @@ def _find_released(
     answers: ScoredAnswers, calibration: Calibration, promised: Sequence[Threshold]
 ) -> tuple[Labels, str]:
     """Mark the released answers, `(n,)`, and name the threshold that decides."""
-    if any(threshold.name == "accept" for threshold in calibration.thresholds):
+    if _has_own_threshold(calibration):
         released = calibration.released(answers.selection_score, answers.group)
         return released, "the evaluator's threshold"
-    if promised:
-        strictest = min(promised, key=lambda threshold: threshold.target)
+    strictest = _choose_threshold(calibration, promised)
+    if strictest is not None:
         confidences = calibration.calibrator.confidences(answers.selection_score)
         return confidences >= strictest.confidence, f"the threshold for {strictest.name}"
     nothing = np.zeros(len(answers), dtype=np.bool_)
     return nothing, "default, as no threshold has a guarantee"
+
+
+def _choose_threshold(
+    calibration: Calibration, promised: Sequence[Threshold], group: str | None = None
+) -> Threshold | None:
+    """Return the threshold that decides on a group: the evaluator's, or else the strictest promised one, or None."""
+    if _has_own_threshold(calibration):
+        return calibration.threshold_for(group)
+    return min(promised, key=lambda threshold: threshold.target, default=None)
+
+
+def _has_own_threshold(calibration: Calibration) -> bool:
+    return any(threshold.name == "accept" for threshold in calibration.thresholds)
+
+
+def _count_out_of_domain(answers: ScoredAnswers, test: ScoredAnswers | None) -> dict[str, str]:
+    """Say how many answers of each file are out of domain. Files without any are left out."""
+    counts = {}
+    for name, each in {"out of domain": answers, "out of domain, test": test}.items():
+        if each is not None and each.out_of_domain is not None and each.out_of_domain.any():
+            count = int(each.out_of_domain.sum())
+            counts[name] = f"{_format_percent(count / len(each))} ({count:,})"
+    return counts
 
 
 def _flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -27,7 +27,7 @@ def _monitor(path: str | Path | None = None, delta: float = 0.05) -> RiskMonitor
 
 
 @given(st.lists(st.booleans(), max_size=30))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_the_next_label_changes_no_evidence_on_average_at_the_promised_risk(
     labels: list[bool],
 ) -> None:
@@ -38,7 +38,7 @@ def test_the_next_label_changes_no_evidence_on_average_at_the_promised_risk(
 
 
 @given(st.lists(st.floats(-4, 1), max_size=30), st.integers(1, 50))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_the_next_score_changes_no_evidence_on_average_without_a_shift(
     scores: list[float], n: int
 ) -> None:

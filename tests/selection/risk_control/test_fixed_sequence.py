@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import binom
@@ -189,7 +189,6 @@ def test_more_answers_start_more_runs() -> None:
     assert third.at_candidate
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=400), RISKS, DELTAS)
 def test_a_run_goes_on_until_a_test_fails(luck: list[int], target: float, delta: float) -> None:
     """The runs follow the definition: rank after rank from each start."""
@@ -233,7 +232,6 @@ def test_a_run_that_starts_at_a_candidate_passes_over_the_rest_of_a_block() -> N
     assert not any(run.first > 550 for run in runs)
 
 
-@settings(deadline=None)
 @given(ANSWERS, RISKS, DELTAS)
 def test_the_quick_question_has_the_same_answer(
     answers: list[tuple[float, bool]], target: float, delta: float

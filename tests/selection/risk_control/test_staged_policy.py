@@ -131,7 +131,7 @@ def test_a_policy_says_what_it_promises() -> None:
     assert guarantee.method.startswith("Pareto testing")
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(RECORDS, st.randoms(use_true_random=False))
 def test_every_policy_of_the_grid_does_what_it_says(
     records: list[tuple[float, bool, float, bool]], random: Any

@@ -105,7 +105,6 @@ def test_a_threshold_below_all_scores_releases_whatever_comes() -> None:
     assert threshold.selection_score < -1e300
 
 
-@settings(deadline=None)
 @given(ANSWERS, st.sampled_from([0.2, 0.5]), st.booleans())
 def test_what_is_reported_is_what_the_guard_would_release(
     answers: list[tuple[float, bool, float]], target: float, by_coverage: bool
@@ -286,7 +285,6 @@ def test_a_coverage_promises_nothing_if_all_is_wrong() -> None:
     assert (threshold.coverage, threshold.risk_bound, threshold.guarantee) == (0.5, None, None)
 
 
-@settings(deadline=None)
 @given(ANSWERS, st.sampled_from([0.5, 1.0, 3.0]), st.booleans())
 def test_no_threshold_is_cheaper_than_the_chosen_one(
     answers: list[tuple[float, bool, float]], abstain: float, own_costs: bool
@@ -365,7 +363,7 @@ def test_a_band_without_a_threshold_says_so() -> None:
     assert _get_threshold(found["show"]).name == "show"
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(ANSWERS, st.permutations([0.1, 0.2, 0.3, 0.5]))
 def test_a_looser_band_never_releases_less(
     answers: list[tuple[float, bool, float]], targets: list[float]
