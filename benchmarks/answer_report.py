@@ -136,9 +136,11 @@ def make_report(name: str, answers: Sequence[ScoredAnswer], threshold: float) ->
 
 def list_scores(answers: Sequence[ScoredAnswer]) -> list[str]:
     """Return the names of the table's scores: all but P(True), which is left out if nobody asked for it."""
+    found: set[str] = set()
+    for answer in answers:
+        found |= answer.scores.keys()
     optional = (P_TRUE, ONE_ALPHA)
-    found = [name for name in optional if any(SCORES[name] in each.scores for each in answers)]
-    return [name for name in SCORES if name not in optional or name in found]
+    return [name for name, key in SCORES.items() if name not in optional or key in found]
 
 
 def select_answers(answers: Sequence[ScoredAnswer], *names: str) -> list[ScoredAnswer]:

@@ -18,7 +18,7 @@ _SENTENCE_END = re.compile(r"(?<=\w\w[.!?])\s+")
 
 @dataclass(frozen=True)
 class Material:
-    """What an answer is padded with.
+    """The texts that an answer is padded with.
 
     Attributes:
         question: the question of the answer.

@@ -1,4 +1,4 @@
-"""What each signal of a selection rule is worth on answers of files that the weights were not fitted on.
+"""The worth of each signal of a selection rule on answers of files that the weights were not fitted on.
 
 Run: `python benchmarks/signal_ablation.py --data FILE… --signals signals.jsonl [--limit 400]`, with the files, the
 limit and the signals of `aspire-guard fit`. Every line is a set of signals over a context. Each column is the AUROC, in

@@ -64,7 +64,7 @@ class PairRow:
 
 @dataclass(frozen=True)
 class Spread:
-    """How much the confidence in the same fact depends on the style: the medians over the questions' right answers.
+    """The dependence of the confidence in the same fact on the style: the medians over the questions' right answers.
 
     Attributes:
         questions: the number of questions.

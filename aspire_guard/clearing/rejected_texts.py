@@ -131,11 +131,10 @@ class RejectedTexts:
     @cached_property
     def _covering_texts(self) -> list[str]:
         """The known texts that contain an answer and more, the longest first."""
-        covering = [
-            known
-            for known in self.known_texts
-            if any(answer in known and answer != known for answer in self._normalized)
-        ]
+        covering: list[str] = []
+        for known in self.known_texts:
+            if any(answer in known and answer != known for answer in self._normalized):
+                covering.append(known)
         return sorted(covering, key=len, reverse=True)
 
     @cached_property

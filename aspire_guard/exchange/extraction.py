@@ -144,11 +144,11 @@ def _find_context_seen(
 ) -> FoundContext | None:
     """Find what tools returned in this turn, and what was retrieved besides."""
     results = _find_tool_results(input, output)
-    others = [
-        document.page_content
-        for document in documents
-        if not any(document.page_content.strip() in result for result in results)
-    ]
+    others: list[str] = []
+    for document in documents:
+        passage = document.page_content
+        if not any(passage.strip() in result for result in results):
+            others.append(passage)
     context = join_passages(parse_passages([*results, *others]) or [])
     if context is None:
         return None

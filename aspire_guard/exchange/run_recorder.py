@@ -124,11 +124,11 @@ class RunRecorder(BaseCallbackHandler):
         if reply is None:
             return documents
         asked = [get_message_text(message) for message in reply.asked]
-        read = [
-            document
-            for document in documents
-            if any(document.page_content.strip() in text for text in asked)
-        ]
+        read: list[Document] = []
+        for document in documents:
+            passage = document.page_content.strip()
+            if any(passage in text for text in asked):
+                read.append(document)
         return read or documents
 
     def add_reported_likelihood(self, exchange: Exchange, output: object) -> Exchange:

@@ -145,10 +145,11 @@ def _takes_tokens(handler_type: Any) -> bool:
     if issubclass(handler_type, BaseTracer | AsyncBaseTracer | RunRecorder):
         return False
     silent = (BaseCallbackHandler, AsyncCallbackHandler)
-    return any(
-        getattr(handler_type, name, None) not in [getattr(base, name, None) for base in silent]
-        for name in _TOKEN_METHODS
-    )
+    for name in _TOKEN_METHODS:
+        inherited = [getattr(base, name, None) for base in silent]
+        if getattr(handler_type, name, None) not in inherited:
+            return True
+    return False
 
 
 @lru_cache(maxsize=256)

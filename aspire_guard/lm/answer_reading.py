@@ -76,7 +76,7 @@ class AnswerReading:
 
 @dataclass(frozen=True)
 class TokenReading:
-    """How likely a model finds the tokens of an answer; see `SentenceReading`.
+    """The log-probabilities of the tokens of an answer; see `SentenceReading`.
 
     Attributes:
         log_p: with the end token, `(tokens + 1,)`.
@@ -97,7 +97,7 @@ def read_answers(aspire: AspireLM, exchanges: Sequence[AnsweredPrompt]) -> list[
     """
     reader = aspire.reader
     sentences = [reader.split_answer(answer) for _, _, answer in exchanges]
-    pieces = [[reader.sentence_ids(each) for each in row] for row in sentences]
+    pieces = [list(map(reader.sentence_ids, row)) for row in sentences]
     states, with_context = _read_tokens(reader, exchanges, pieces)
     _, alone = _read_tokens(reader, [(question, None, "") for question, _, _ in exchanges], pieces)
     verdicts = _ask_after_sentences(aspire, exchanges, states, pieces)

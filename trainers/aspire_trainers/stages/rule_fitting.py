@@ -177,7 +177,10 @@ def fit_signal_weights(
     answers: Sequence[MeasuredAnswer], names: tuple[SignalName, ...]
 ) -> SignalWeights:
     """Fit a logistic regression without negative weights, in which every file weighs the same."""
-    values = np.array([[answer.signals[name] for name in names] for answer in answers])
+    rows: list[list[float]] = []
+    for answer in answers:
+        rows.append([answer.signals[name] for name in names])
+    values = np.array(rows)  # (answers, signals)
     signs = np.array([1.0 if answer.correct else -1.0 for answer in answers])
     files = [answer.file for answer in answers]
     n_files = len(set(files))

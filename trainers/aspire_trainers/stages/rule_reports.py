@@ -20,7 +20,7 @@ from aspire_trainers.stages.rule_fitting import FittedRule, MeasuredAnswer
 
 
 class RankingReport(BaseModel):
-    """How well a score ranks the answers.
+    """The ranking of the answers by a score.
 
     Attributes:
         auroc: the AUROC, or None if all answers are right or all are wrong.

@@ -128,7 +128,7 @@ def make_statement(question: str, answer: str, preposition: str | None = None) -
 
 
 def _state_who(parts: _Parts) -> str | None:
-    """Who wrote Emma? → Jane Austen wrote Emma."""
+    """Turn a question such as “Who wrote Emma?” into “Jane Austen wrote Emma.”"""
     words, answer, _ = parts
     if words[0] != "who" or classify(answer) != "name":
         return None
@@ -162,7 +162,7 @@ def _can_follow_subject(words: list[str]) -> bool:
 
 
 def _state_which(parts: _Parts) -> str | None:
-    """Which company bought Pixar? → Disney bought Pixar."""
+    """Turn a question such as “Which company bought Pixar?” into “Disney bought Pixar.”"""
     words, answer, _ = parts
     if words[0] not in {"what", "which"} or classify(answer) != "name":
         return None
@@ -186,7 +186,7 @@ _AUXILIARIES = frozenset(_AUXILIARIES_TEXT.split())
 
 
 def _state_identity(parts: _Parts) -> str | None:
-    """What is the capital of France? → The capital of France is Paris."""
+    """Turn a question such as “What is the capital of France?” into “The capital of France is Paris.”"""
     words, answer, _ = parts
     subject = words[2:]
     if (
@@ -218,7 +218,7 @@ def _state_identity(parts: _Parts) -> str | None:
 
 
 def _state_time_or_place(parts: _Parts) -> str | None:
-    """When was Emma published? → Emma was published in 1815."""
+    """Turn a question such as “When was Emma published?” into “Emma was published in 1815.”"""
     words = parts.words
     rest = _drop_time_or_place(words)
     if rest is None or len(rest) < 3:
@@ -285,7 +285,7 @@ def _find_word(words: list[str], known: frozenset[str] | set[str]) -> int:
 
 
 def _state_object(parts: _Parts) -> str | None:
-    """What did Austen publish in 1815? → Austen published Emma in 1815."""
+    """Turn a question such as “What did Austen publish in 1815?” into “Austen published Emma in 1815.”"""
     words, answer, _ = parts
     if words[0] not in {"what", "who", "whom"} or words[1] != "did" or classify(answer) == "phrase":
         return None
@@ -326,7 +326,7 @@ def _state_object(parts: _Parts) -> str | None:
 
 
 def _state_quantity(parts: _Parts) -> str | None:
-    """How many boroughs does the city have? → The city has five boroughs."""
+    """Turn a question such as “How many boroughs does the city have?” into “The city has five boroughs.”"""
     words, answer, _ = parts
     if words[:2] != ["how", "many"] or not _QUANTITY.fullmatch(answer) or len(words) < 4:
         return None
