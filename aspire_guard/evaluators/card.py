@@ -73,7 +73,7 @@ def _render_parts(manifest: Mapping[str, Any]) -> list[str]:
         f"| base model | {base_model['name']} (fingerprint `{base_model['fingerprint'][:12]}`) |",
         f"| θp | {_METHOD_NAMES[methods['task']]} |",
         f"| θs | {_METHOD_NAMES[methods['self_eval']]} |",
-        f"| right means | {_render_cell(rule)} |",
+        f"| right means | {'rated as right' if manifest.get('rule') else _render_cell(rule)} |",
         *_render_score(manifest, source),
     ]
 
