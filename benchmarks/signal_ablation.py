@@ -21,6 +21,7 @@ from aspire_trainers.stages.rule_fitting import MeasuredAnswer, fit_signal_weigh
 SIGNALS: tuple[SignalName, ...] = (
     "support",
     "explained",
+    "claims_correct",
     "lead",
     "log_p_correct",
     "log_likelihood",

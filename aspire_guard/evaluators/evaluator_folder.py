@@ -89,10 +89,12 @@ class Methods(_FrozenModel):
     Attributes:
         task: the parameterisation of θp, or "none" if the base model answers without an adapter.
         self_eval: the parameterisation of θs.
+        reach: the part of the sequence that θs changes; see `AspireLM.reach`.
     """
 
     task: Literal["soft_prompt", "lora", "none"] = "soft_prompt"
     self_eval: Literal["soft_prompt", "lora"] = "soft_prompt"
+    reach: Literal["suffix", "all"] = "suffix"
 
 
 class Manifest(_FrozenModel):
@@ -170,7 +172,9 @@ def save_evaluator(
     if aspire.self_eval is None:
         raise InputError("expected an evaluator with θs, found one without; train stage 3")
     methods = Methods(
-        task=aspire.task.method if aspire.task else "none", self_eval=aspire.self_eval.method
+        task=aspire.task.method if aspire.task else "none",
+        self_eval=aspire.self_eval.method,
+        reach=aspire.reach,
     )
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _replace_whole(folder) as partial:
@@ -263,6 +267,7 @@ def load_aspire_lm(folder: Path, manifest: Manifest, lm: LanguageModel | None = 
         template=manifest.template,
         correct=manifest.correct,
         wrong=manifest.wrong,
+        reach=methods.reach,
     )
 
 

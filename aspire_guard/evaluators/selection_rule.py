@@ -9,7 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from aspire_guard.evaluators.signals import SUPPORT
 
-SignalName = Literal["log_likelihood", "log_p_correct", "support", "explained", "lead"]
+SignalName = Literal[
+    "log_likelihood", "log_p_correct", "claims_correct", "support", "explained", "lead"
+]
 AnswerKind = Literal["over_context", "closed_book"]
 
 

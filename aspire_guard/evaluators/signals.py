@@ -2,17 +2,18 @@
 
 log_likelihood  log f_norm, the mean log-probability of the answer's tokens with the end token, in nats
 log_p_correct   log P(z_c | x, ŷ), the learned self-evaluation, in nats
+claims_correct  the mean over the answer's claims of log P(z_c | x, ŷ up to the claim), in nats
 support         the share of the answer's different words that stand in the context, in [0, 1]
 explained       the share of the answer's surprise that the context explains: 1 − log p(ŷ | x) / log p(ŷ | question),
                 in [−1, 1]
 lead            the mean over the answer's facts of log p(fact) minus log p of what else the context could have put
                 there, in nats, at least −12
 
-The last three are measured on the answer's claims: the sentences that are not copied word for word from the context,
+The last four are measured on the answer's claims: the sentences that are not copied word for word from the context,
 or all sentences if all are copied. So quoting the context beside a wrong claim does not make up for it.
 
 A fact is a word of the context that the question does not hold: a number or a name, or any longer word if the answer
-has no number and no name. Without a context, only the first two signals exist.
+has no number and no name. Without a context, only the first three signals exist.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from aspire_guard.lm.context_windows import find_words
 
 LOG_LIKELIHOOD = "log_likelihood"
 LOG_P_CORRECT = "log_p_correct"
+CLAIMS_CORRECT = "claims_correct"
 SUPPORT = "support"
 EXPLAINED = "explained"
 LEAD = "lead"
@@ -39,24 +41,40 @@ _LEAST_LEAD = -12.0
 
 def measure_signals(reading: AnswerReading, question: str) -> dict[str, float]:
     """Measure the signals of an answer, as far as they exist."""
-    signals = {LOG_LIKELIHOOD: reading.log_likelihood, LOG_P_CORRECT: reading.log_p_correct}
-    return signals | _compare_with_context(reading.sentences, question)
+    claims = _list_claims(reading.sentences)
+    verdicts = [claim.log_p_correct for claim in claims] or [reading.log_p_correct]
+    signals = {
+        LOG_LIKELIHOOD: reading.log_likelihood,
+        LOG_P_CORRECT: reading.log_p_correct,
+        CLAIMS_CORRECT: sum(verdicts) / len(verdicts),
+    }
+    return signals | _compare_with_context(reading.sentences, claims, question)
 
 
 def measure_sentence_signals(reading: SentenceReading, question: str) -> dict[str, float]:
     """Measure the signals of a sentence, as far as they exist. Its likelihood is that of its own tokens."""
-    signals = {LOG_LIKELIHOOD: _mean(reading.log_p), LOG_P_CORRECT: reading.log_p_correct}
-    return signals | _compare_with_context([reading], question)
+    signals = {
+        LOG_LIKELIHOOD: _mean(reading.log_p),
+        LOG_P_CORRECT: reading.log_p_correct,
+        CLAIMS_CORRECT: reading.log_p_correct,
+    }
+    return signals | _compare_with_context([reading], [reading], question)
 
 
-def _compare_with_context(sentences: Sequence[SentenceReading], question: str) -> dict[str, float]:
+def _list_claims(sentences: Sequence[SentenceReading]) -> Sequence[SentenceReading]:
+    """List the sentences that are not copied word for word from the context, or all if all are."""
+    return [each for each in sentences if not _is_copied(each)] or sentences
+
+
+def _compare_with_context(
+    sentences: Sequence[SentenceReading], claims: Sequence[SentenceReading], question: str
+) -> dict[str, float]:
     contexts = {each.context for each in sentences if each.context}
     if not contexts:
         return {}
     context_words: set[str] = set()
     for context in contexts:
         context_words |= find_words(context)
-    claims = [each for each in sentences if not _is_copied(each)] or sentences
     return {
         SUPPORT: _measure_support(claims, context_words),
         EXPLAINED: _measure_explained(claims),
@@ -66,7 +84,8 @@ def _compare_with_context(sentences: Sequence[SentenceReading], question: str) -
 
 def _is_copied(reading: SentenceReading) -> bool:
     """Tell whether the words of a sentence stand in the context in the same order, side by side."""
-    assert reading.context is not None
+    if not reading.context:
+        return False
     return f" {_join_words(reading.sentence.text)} " in f" {_join_words(reading.context)} "
 
 

@@ -2,6 +2,9 @@
 
 Layout: `[θp ; x]` → answer ŷ, and `[θp ; x ; ŷ ; θs]` → z. Since θs comes last, an answer
 and its likelihood are the same whether or not θs is there.
+
+A model that only judges the answers of others may have a θs that changes the whole sequence
+`[x ; ŷ ; θs]`. See `AspireLM.reach`.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, takewhile
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -59,6 +63,9 @@ class AspireLM:
         template: the prompt layout.
         correct: z_c, a single token with or without the space before it.
         wrong: z_w, a single token likewise.
+        reach: the part of the sequence that θs changes. "suffix": its own words after the answer, so that the
+            states before them are those of θp. "all": the prompt and the answer too, without θp. Such a
+            model has more room to learn, and judges only the answers of others.
     """
 
     lm: LanguageModel
@@ -67,13 +74,36 @@ class AspireLM:
     template: PromptTemplate = field(default_factory=PromptTemplate)
     correct: str = " correct"
     wrong: str = " wrong"
+    reach: Literal["suffix", "all"] = "suffix"
 
     @property
     def answering_lm(self) -> LanguageModel:
-        """The model under θp, which reads the prompt and answers."""
-        if self.task is None:
-            return self.lm
-        return self.task.adapt(self.lm)
+        """The model under θp, which answers.
+
+        Raises:
+            InputError: θs reaches over the whole sequence.
+        """
+        self.check_can_answer()
+        return self.reading_lm
+
+    @property
+    def reading_lm(self) -> LanguageModel:
+        """The model that reads the prompt and the answer: under θs if that reaches over them, and else under θp."""
+        adapter = self.self_eval if self.reach == "all" else self.task
+        return self.lm if adapter is None else adapter.adapt(self.lm)
+
+    def check_can_answer(self) -> None:
+        """Make sure that the model answers questions itself.
+
+        Raises:
+            InputError: θs reaches over the whole sequence, so the model only judges the answers of others.
+        """
+        if self.reach == "all":
+            raise InputError(
+                "expected an evaluator that answers questions itself, found one that only judges the answers of other "
+                'models, since its θs changes how the question is read (reach = "all"); take another evaluator, '
+                "such as the starter"
+            )
 
     def copy_onto(self, lm: LanguageModel) -> AspireLM:
         """Copy the adapters onto `lm`, the same model in another precision."""
@@ -114,14 +144,14 @@ class AspireLM:
         states = prompts.fork(shape[1])
         predictors = states.hidden[:, :, None]  # (batch, answers, 1, hidden)
         if tokens.numel():  # otherwise all answers are empty
-            states, hidden = self.answering_lm.extend(
+            states, hidden = self.reading_lm.extend(
                 states,
                 self.lm.embed(tokens.view(*shape, -1)),
                 mask.view(*shape, -1),
             )
             predictors = torch.cat([predictors, hidden], dim=2)
         predictors = predictors.flatten(0, 1)
-        totals, counts = self._answer_likelihood(predictors, ids)
+        totals, counts = self.sum_log_likelihoods(predictors, ids)
         return states, totals.view(shape), counts.view(shape)
 
     def answer_branches(self, rows: Sequence[Sequence[AnsweredPrompt]]) -> PrefixStates:
@@ -323,7 +353,7 @@ class AspireLM:
             # The last token of the question predicts the first token of the answer.
             predictors.append(row_hidden[len(ids) - 1 :])
         padded_predictors, _ = pad(predictors)
-        totals, counts = self._answer_likelihood(padded_predictors, answer_ids)
+        totals, counts = self.sum_log_likelihoods(padded_predictors, answer_ids)
         logits = self.verdict_logits(states, texts)
         log_p = logits.log_softmax(-1)
         return totals / counts, log_p[:, 0]
@@ -334,13 +364,13 @@ class AspireLM:
 
     @property
     def reader(self) -> PromptReader:
-        """The reader of prompts and answers under θp."""
+        """The reader of prompts and answers, under θp or under a θs that reaches over them."""
         before = self.lm.embed(self.lm.start_ids)
         if self.task is not None:
             vectors = self._vectors(self.task)
             before = torch.cat([vectors, before])
         return PromptReader(
-            lm=self.answering_lm,
+            lm=self.reading_lm,
             before=before,
             template=self.template,
             markers=self._markers,
@@ -405,7 +435,7 @@ class AspireLM:
             tokens=len(ids) if has_end else len(ids) + 1,
         )
 
-    def _answer_likelihood(
+    def sum_log_likelihoods(
         self,
         predictors: Tensor,
         ids: Sequence[Tensor],

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
@@ -68,6 +69,9 @@ def attend_with_shared_heads(
         is_causal = getattr(module, "is_causal", True)
     batch, heads, tokens, head_dim = query.shape
     groups = heads // key.shape[1]
+    if query.requires_grad and query.dtype == torch.bfloat16 and attention_mask is not None:
+        scale = head_dim**-0.5 if scaling is None else scaling
+        return _attend_by_products(query, key, value, attention_mask, scale), None
     is_packed = attention_mask is not None and tokens <= _FEW_TOKENS and groups > 1
     if attention_mask is not None and is_packed:
         query = query.reshape(batch, -1, groups * tokens, head_dim)
@@ -85,6 +89,27 @@ def attend_with_shared_heads(
     )
     output = output.reshape(batch, heads, tokens, -1)
     return output.transpose(1, 2).contiguous(), None
+
+
+def _attend_by_products(
+    query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor, scale: float
+) -> Tensor:
+    """Compute the attention as two matrix products around a softmax, which keeps the whole matrix of weights.
+
+    In bfloat16, its gradient takes a third of the time of the fused kernel's. The arguments and the result are those of
+    `attend_with_shared_heads`.
+    """
+    batch, heads, tokens, head_dim = query.shape
+    kv_heads, slots = key.shape[1:3]
+    groups = heads // kv_heads
+    rows = query.reshape(batch * kv_heads, groups * tokens, head_dim)
+    # (batch * kv_heads, groups * tokens, slots): the heads of a group see the same slots.
+    mask = attention_mask[:, :, None].expand(batch, kv_heads, groups, tokens, slots)
+    mask = mask.reshape(batch * kv_heads, groups * tokens, slots)
+    keys, values = key.flatten(0, 1), value.flatten(0, 1)  # (batch * kv_heads, slots, head_dim)
+    scores = torch.baddbmm(mask, rows, keys.transpose(1, 2), alpha=scale)
+    output = torch.bmm(scores.softmax(-1), values).view(batch, heads, tokens, -1)
+    return output.transpose(1, 2).contiguous()
 
 
 AttentionInterface.register(SHARED_HEADS, attend_with_shared_heads)

@@ -83,13 +83,13 @@ class _GrowingAnswer:
         tokens: the reading of these tokens and of the end token after them.
 
     Args:
-        aspire: the model with θp.
+        aspire: the model that reads.
         prompt: the states of the prompt, one row without padding.
         context_ids: the different tokens of the context, or None if there is no context.
     """
 
     def __init__(self, aspire: AspireLM, prompt: PrefixStates, context_ids: Tensor | None) -> None:
-        self._lm = aspire.answering_lm
+        self._lm = aspire.reading_lm
         self._states = prompt
         self._prompt_slots = prompt.visible.shape[-1]
         self._context_ids = context_ids

@@ -72,6 +72,7 @@ class Lora:
         rank: int,
         seed: int,
         target_modules: str | None = None,
+        first_layer: int = 0,
     ) -> Lora:
         """Make a LoRA that changes nothing yet, with a scale of 2.
 
@@ -83,14 +84,16 @@ class Lora:
             target_modules: as in PEFT, where "all-linear" means all linear layers except the output
                 head. None leaves the choice to PEFT, which takes some projections of the attention for
                 most kinds of model.
+            first_layer: the first layer that is changed, in all its linear modules. 0 changes all layers.
         """
         # GPT-2 keeps its projections transposed. PEFT would find out by itself, but with a warning.
         is_transposed = any(isinstance(module, Conv1D) for module in lm.model.modules())
+        modules = _list_linear_modules(lm.model, first_layer) if first_layer else target_modules
         config = LoraConfig(
             r=rank,
             lora_alpha=2 * rank,
             fan_in_fan_out=is_transposed,
-            target_modules=target_modules,
+            target_modules=modules,
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -165,6 +168,16 @@ class Lora:
     def _state(self) -> dict[str, Tensor]:
         state: dict[str, Tensor] = get_peft_model_state_dict(self._lm.model)
         return state
+
+
+def _list_linear_modules(model: nn.Module, first_layer: int) -> list[str]:
+    """List the names of the linear modules in the layers from `first_layer` on."""
+    names: list[str] = []
+    for name, module in model.named_modules():
+        numbers = [part for part in name.split(".") if part.isdigit()]
+        if numbers and int(numbers[0]) >= first_layer and isinstance(module, nn.Linear | Conv1D):
+            names.append(name)
+    return names
 
 
 def fill_text(text: str, question: str, answer: str) -> str:

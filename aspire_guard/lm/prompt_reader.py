@@ -152,11 +152,11 @@ class PromptReader:
             places.append([prompts.index(prompt) for prompt in asked])
             row_ids = [self.answer_ids(answer) for _, _, answer in row]
             answers.append([self.lm.embed(ids) for ids in row_ids])
-        states = self._read_prompts(row_prompts)
+        states = self.read_prompts(row_prompts)
         states = states.select_branches(self._pad_numbers(places))
         return self.lm.extend_branches(states, answers)
 
-    def _read_prompts(self, rows: Sequence[Sequence[Prompt]]) -> PrefixStates:
+    def read_prompts(self, rows: Sequence[Sequence[Prompt]]) -> PrefixStates:
         """Compute the states of `[θp ; x]`, one branch per prompt of a row."""
         heads: list[Tensor] = []
         slots: list[list[int]] = []

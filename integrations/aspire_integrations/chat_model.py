@@ -48,7 +48,8 @@ class AspireChatModel(BaseChatModel):
         stop: texts at which an answer is cut. What is left is scored anew.
 
     Raises:
-        InputError: an argument is not one of these or of LangChain's for all chat models.
+        InputError: an argument is not one of these or of LangChain's for all chat models, or the evaluator only judges
+            the answers of others.
     """
 
     evaluator: SelfEvaluator = Field(exclude=True, repr=False)
@@ -56,6 +57,7 @@ class AspireChatModel(BaseChatModel):
 
     def __init__(self, evaluator: SelfEvaluator, **kwargs: Any) -> None:
         _refuse_arguments(kwargs.keys() - type(self).model_fields)
+        evaluator.aspire.check_can_answer()
         fields: dict[str, Any] = {"evaluator": evaluator, **kwargs}
         super().__init__(**fields)
 

@@ -13,7 +13,12 @@ CONTEXT = "The fee is 30 euros in Lund. Ada pays it."
 
 
 def read(
-    text: str, *, log_p: float = -1.0, alone: float = -2.0, leads: list[float] | None = None
+    text: str,
+    *,
+    log_p: float = -1.0,
+    alone: float = -2.0,
+    leads: list[float] | None = None,
+    verdict: float = -0.5,
 ) -> SentenceReading:
     """Make the reading of a sentence with a token for each word, and the space before it."""
     shown = f" {text}"
@@ -31,7 +36,7 @@ def read(
         log_p=torch.full((n,), float(log_p)),
         log_p_alone=torch.full((n,), float(alone)),
         lead=torch.tensor(leads if leads is not None else [0.0] * n),
-        log_p_correct=-0.5,
+        log_p_correct=verdict,
         context=CONTEXT,
     )
 
@@ -73,6 +78,14 @@ def test_quoting_the_context_does_not_make_up_for_a_wrong_claim() -> None:
     assert measure(quotation)["support"] == 1.0
 
 
+def test_the_claims_are_as_right_as_their_judgements_say_on_average() -> None:
+    """A copied sentence counts only if there is nothing else."""
+    claims = [read("Bob pays 99.", verdict=-3.0), read("Eve pays too.", verdict=-1.0)]
+    quotation = read("The fee is 30 euros in Lund.", verdict=-0.01)
+    assert measure(*claims, quotation)["claims_correct"] == pytest.approx(-2.0)
+    assert measure(quotation)["claims_correct"] == pytest.approx(-0.01)
+
+
 def test_a_sentence_has_signals_of_its_own() -> None:
     """They are those of an answer of that sentence, except for the likelihood, which lacks the end token."""
     sentence = read("The fee is 40 euros.", log_p=-3)
@@ -82,6 +95,7 @@ def test_a_sentence_has_signals_of_its_own() -> None:
     assert own == whole
 
 
-def test_an_empty_answer_has_the_two_signals_that_need_no_words() -> None:
+def test_an_empty_answer_has_the_signals_that_need_no_words() -> None:
     """The likelihood of the end token, and the verdict."""
-    assert measure() == {"log_likelihood": -1.0, "log_p_correct": -0.5}
+    expected = {"log_likelihood": -1.0, "log_p_correct": -0.5, "claims_correct": -0.5}
+    assert measure() == expected

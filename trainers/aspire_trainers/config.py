@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -16,6 +16,30 @@ from aspire_trainers.correctness import is_refusal
 
 class _Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @classmethod
+    def load(cls, recipe: str | Path | None = None, **overrides: Any) -> Self:
+        """Load the settings of a recipe, or the defaults if there is no recipe.
+
+        Args:
+            recipe: a TOML file.
+            overrides: settings that replace the recipe's, unless they are None.
+
+        Raises:
+            InputError: the recipe is missing, is not TOML, or names an unknown setting.
+        """
+        try:
+            values = {} if recipe is None else tomllib.loads(Path(recipe).read_text("utf-8"))
+            values |= {name: value for name, value in overrides.items() if value is not None}
+            return cls.model_validate(values)
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise InputError(
+                f"{recipe}: expected a recipe in TOML, found: {error}; fix it or its path"
+            ) from error
+        except ValidationError as error:
+            source = recipe or "options"
+            found = describe_validation_error(error, "the settings")
+            raise InputError(f"{source}: expected valid settings, found {found}; fix it") from error
 
 
 class FitConfig(_Config):
@@ -175,26 +199,48 @@ class TrainingConfig(_Config):
     sampling: SamplingConfig = SamplingConfig()
     self_evaluation: SelfEvaluationConfig = SelfEvaluationConfig()
 
-    @classmethod
-    def load(cls, recipe: str | Path | None = None, **overrides: Any) -> TrainingConfig:
-        """Load the settings of a recipe, or the defaults if there is no recipe.
 
-        Args:
-            recipe: a TOML file.
-            overrides: settings that replace the recipe's, unless they are None.
+class JudgeConfig(FitConfig):
+    """Settings of the training of a judge, a θs that reaches over the prompt and the answer.
 
-        Raises:
-            InputError: the recipe is missing, is not TOML, or names an unknown setting.
-        """
-        try:
-            values = {} if recipe is None else tomllib.loads(Path(recipe).read_text("utf-8"))
-            values |= {name: value for name, value in overrides.items() if value is not None}
-            return cls.model_validate(values)
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise InputError(
-                f"{recipe}: expected a recipe in TOML, found: {error}; fix it or its path"
-            ) from error
-        except ValidationError as error:
-            source = recipe or "options"
-            found = describe_validation_error(error, "the settings")
-            raise InputError(f"{source}: expected valid settings, found {found}; fix it") from error
+    A step reads `batch_size` parts. A part is a passage with some of the answers about it, at most `token_budget`
+    tokens.
+
+    Attributes:
+        text: the words after each sentence that the judgement follows.
+        model: the base model: `smollm2-135m`, a local folder or a hub id.
+        seed: seed of the order of the answers and of the first weights.
+        limit: draw whole groups of each file until there are this many answers, or None for all answers.
+        validation_share: share of the groups of answers that is held out to keep the best weights, and to fit the
+            selection rule and the confidence.
+        first_layer: the first layer that the LoRA changes, in all its linear modules. The layers before it need no
+            gradient. 0 changes all layers, in the modules of `target_modules`.
+        likelihood_weight: weight of the likelihood of the right answers in the loss, beside the judgement. Learning to
+            answer from a passage is learning to read it.
+        target_accuracy: the wanted share of right answers among the released ones.
+        dtype: precision of the frozen weights during training; see `TrainingConfig`.
+        correct: z_c, the word for right, one token of the model.
+        wrong: z_w, the word for wrong.
+        attribution: the sources and licences of the answers, for the evaluator's card.
+    """
+
+    method: Literal["lora"] = "lora"
+    text: str = "\nThis is"
+    rank: int = Field(default=16, ge=1)
+    target_modules: Literal["all-linear"] | None = "all-linear"
+    learning_rate: float = Field(default=8e-4, gt=0)
+    batch_size: int = Field(default=4, ge=1)
+    validate_every: int = Field(default=100, ge=1)
+    patience: int = Field(default=5, ge=1)
+    token_budget: int = Field(default=700, ge=1)
+    model: str = "smollm2-135m"
+    seed: int = 0
+    limit: int | None = Field(default=None, ge=1)
+    validation_share: float = Field(default=0.05, gt=0, lt=1)
+    first_layer: int = Field(default=0, ge=0)
+    likelihood_weight: float = Field(default=0.3, ge=0)
+    target_accuracy: float = Field(default=0.9, gt=0, le=1)
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    correct: str = Field(default=" correct", min_length=1)
+    wrong: str = Field(default=" wrong", min_length=1)
+    attribution: str = ""

@@ -20,7 +20,12 @@ from aspire_guard.selection.calibrators import PlattCalibrator
 from aspire_trainers.data.rated_answers import RatedAnswer, read_rated_answers, sample_groups
 from aspire_trainers.run.append_log import AppendOnlyJsonl
 from aspire_trainers.run.progress import Progress
-from aspire_trainers.stages.rule_fitting import FittedRule, MeasuredAnswer, fit_rule
+from aspire_trainers.stages.rule_fitting import (
+    SIGNALS,
+    FittedRule,
+    MeasuredAnswer,
+    fit_rule,
+)
 from aspire_trainers.stages.rule_reports import FileReport, report_files
 
 _ANSWERS_PER_PART = 32
@@ -69,6 +74,32 @@ def fit_evaluator(
         InputError: two files have the same name, or a file to calibrate on is not among them.
     """
     answers = _read_files(data, config)
+    names = [path.name for path in data]
+    fitted, reports = fit_to_answers(answers, names, config, evaluator, signal_file=signal_file)
+    save_evaluator(output, fitted.aspire, fitted.manifest, fitted.calibration)
+    return reports
+
+
+def fit_to_answers(
+    answers: Sequence[RatedAnswer],
+    names: Sequence[str],
+    config: FitConfig,
+    evaluator: SelfEvaluator,
+    *,
+    signal_file: Path | None = None,
+) -> tuple[SelfEvaluator, list[FileReport]]:
+    """Fit an evaluator to rated answers.
+
+    Args:
+        answers: the answers.
+        names: the names of their files.
+        config: the settings.
+        evaluator: the evaluator whose adapters are used.
+        signal_file: see `fit_evaluator`.
+
+    Returns:
+        The fitted evaluator, and the results on each file for answers that the rule was not fitted on.
+    """
     default = _keep_confidence(evaluator)
     reading = _read_plain_answers(evaluator)
     measured = _measure(reading, answers, signal_file)
@@ -76,14 +107,14 @@ def fit_evaluator(
         measured,
         default,
         target_accuracy=config.target_accuracy,
+        names=SIGNALS[evaluator.aspire.reach],
         calibrate_on=config.calibrate_on,
     )
     reports = report_files(measured, fitted, alpha=evaluator.manifest.alpha)
-    manifest = _make_manifest(reading.manifest, measured, fitted, config, data)
+    manifest = _make_manifest(reading.manifest, measured, fitted, config, names)
     metrics = {report.file: report.model_dump(exclude={"file"}) for report in reports}
     manifest = manifest.model_copy(update={"metrics": metrics})
-    save_evaluator(output, reading.aspire, manifest, fitted.calibration)
-    return reports
+    return SelfEvaluator(reading.aspire, manifest, fitted.calibration), reports
 
 
 def _read_files(paths: Sequence[Path], config: FitConfig) -> list[RatedAnswer]:
@@ -189,12 +220,12 @@ def _make_manifest(
     answers: Sequence[MeasuredAnswer],
     fitted: FittedRule,
     config: FitConfig,
-    data: Sequence[Path],
+    names: Sequence[str],
 ) -> Manifest:
     """Return the manifest of the fitted evaluator. Its provenance keeps that of the adapters."""
     provenance = {
         "date": datetime.now(UTC).date().isoformat(),
-        "datasets": [path.name for path in data],
+        "datasets": list(names),
         "rated_answers": len(answers),
         "config": config.model_dump(mode="json"),
         "adapters": dict(manifest.provenance),
@@ -203,7 +234,7 @@ def _make_manifest(
         update={
             "rule": fitted.rule,
             "domain": fit_domain([answer.text for answer in answers]),
-            "correctness": CorrectnessRule(method=data[0].name),
+            "correctness": CorrectnessRule(method=names[0]),
             "provenance": provenance,
         }
     )

@@ -66,7 +66,7 @@ def test_the_fitted_evaluator_says_which_sentence_is_not_supported(fitted: SelfE
     assert [each.confidence >= fitted.threshold for each in mixed.sentences] == [True, False]
     assert [(each.start, each.end) for each in mixed.sentences] == [(0, 13), (14, 27)]
     assert set(bare.signals) == {
-        *("log_likelihood", "log_p_correct", "support", "explained", "lead"),
+        *("log_likelihood", "log_p_correct", "claims_correct", "support", "explained", "lead"),
         "aspire",
     }
 

@@ -41,10 +41,10 @@ def test_answers_are_written_and_counted(run_command: Run, capsys: Captured) -> 
     command = ("make-answers", "qa.jsonl", "--output", "made.jsonl", "--per-record", 3)
     assert run_command(*command) == 0
     assert capsys.readouterr().out == (
-        "made.jsonl: 12 answers, half of them right, to 3 records (1 skipped)\n"
+        "made.jsonl: 10 answers, half of them right, to 3 records (1 skipped)\n"
     )
     made = _read("made.jsonl")
-    assert [row["correct"] for row in made] == [True, False] * 6
+    assert [row["correct"] for row in made] == [True, False] * 5
     assert run_command(*command) == 0
     assert _read("made.jsonl") == made
 

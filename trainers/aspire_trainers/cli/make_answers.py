@@ -26,6 +26,12 @@ def make_answers(
     per_record: Annotated[
         int, typer.Option(min=1, help="Pairs of a right and a wrong answer to a record, at most.")
     ] = 2,
+    further_passages: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="The share of the passages that stand among up to three others."
+        ),
+    ] = 0.0,
     hold_out_styles: Annotated[
         str, typer.Option(help="Styles to leave out, with commas between them.")
     ] = "",
@@ -54,6 +60,7 @@ def make_answers(
         records,
         seed=seed,
         per_record=per_record,
+        further_passages=further_passages,
         hold_out_styles=_parse_names(hold_out_styles, "--hold-out-styles", styled_answers.STYLES),
         hold_out_errors=_parse_names(
             hold_out_errors, "--hold-out-errors", styled_answers.ERROR_KINDS

@@ -4,6 +4,10 @@
 
 `id`, `model` and `group` may be left out. The answers of one `group` depend on each other, for example because they are
 about the same passage. Without it, the answers to one question over one context are a group.
+
+`sentences` may say which sentences of an answer are right:
+
+    "sentences": [{"start": 0, "end": 6, "correct": true}, …]
 """
 
 from __future__ import annotations
@@ -27,6 +31,21 @@ from aspire_guard.jsonl import (
 
 
 @dataclass(frozen=True)
+class RatedPart:
+    """A part of an answer with a label of its own.
+
+    Attributes:
+        start: its first character in the answer.
+        end: the end of its last character.
+        correct: True if people found it right.
+    """
+
+    start: int
+    end: int
+    correct: bool
+
+
+@dataclass(frozen=True)
 class RatedAnswer:
     """An answer with its label.
 
@@ -37,6 +56,7 @@ class RatedAnswer:
         correct: True if people found it right.
         model: the model that answered, or "" if it is unknown.
         group: the answers that depend on each other, within the file.
+        sentences: the labels of its sentences, or nothing if only the answer has a label.
     """
 
     file: str
@@ -45,6 +65,7 @@ class RatedAnswer:
     correct: bool
     model: str
     group: str
+    sentences: tuple[RatedPart, ...] = ()
 
     @property
     def key(self) -> tuple[str, str]:
@@ -109,4 +130,20 @@ def _parse_answer(path: Path, number: int, value: dict[str, Any]) -> RatedAnswer
         correct=correct,
         model="" if model is None else parse_text(path, number, "model", model),
         group=parse_text(path, number, "group", group),
+        sentences=_parse_sentences(path, number, value.get("sentences")),
     )
+
+
+def _parse_sentences(path: Path, number: int, values: Any) -> tuple[RatedPart, ...]:
+    if values is None:
+        return ()
+    parts: list[RatedPart] = []
+    for value in values if isinstance(values, list) else [values]:
+        match value:
+            case {"start": int(start), "end": int(end), "correct": bool(correct)}:
+                parts.append(RatedPart(start, end, correct))
+            case _:
+                expected = '"sentences" to hold objects with start, end and correct'
+                found = describe_json(value)
+                raise make_line_error(path, number, expected, found, "correct it or leave it out")
+    return tuple(parts)

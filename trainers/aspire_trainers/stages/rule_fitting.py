@@ -7,7 +7,7 @@ scores of answers that the weights were not fitted on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -17,6 +17,7 @@ from scipy.optimize import minimize
 
 from aspire_guard.errors import InputError
 from aspire_guard.evaluators.selection_rule import (
+    AnswerKind,
     SelectionRule,
     SignalName,
     SignalWeights,
@@ -30,10 +31,19 @@ _PENALTY = 0.02
 # A rule needs this many right and wrong answers of a kind.
 _LEAST_OF_A_LABEL = 20
 
-# P(z_c) is not among the signals over a context: leaving it out ranks answers of every file that was held out better.
-_SIGNALS: dict[str, tuple[SignalName, ...]] = {
-    "over_context": ("support", "explained", "lead"),
-    "closed_book": ("log_likelihood", "log_p_correct"),
+SignalNames = Mapping[AnswerKind, tuple[SignalName, ...]]
+
+# The signals of the answers of each kind, by the reach of θs. P(z_c) of a θs that was trained on a small model's short
+# answers is not among them over a context: without it, answers of every file that was held out are ranked better.
+SIGNALS: Mapping[str, SignalNames] = {
+    "suffix": {
+        "over_context": ("support", "explained", "lead"),
+        "closed_book": ("log_likelihood", "log_p_correct"),
+    },
+    "all": {
+        "over_context": ("support", "explained", "claims_correct"),
+        "closed_book": ("log_likelihood", "claims_correct"),
+    },
 }
 
 
@@ -81,6 +91,7 @@ def fit_rule(
     default: SignalWeights,
     *,
     target_accuracy: float,
+    names: SignalNames = SIGNALS["suffix"],
     calibrate_on: Sequence[str] = (),
 ) -> FittedRule:
     """Fit the weights of each kind of answers, the confidence and the threshold.
@@ -90,18 +101,19 @@ def fit_rule(
         default: the log-odds that an answer of a kind with too few labels is right. Its confidence stays what these
             weights say.
         target_accuracy: the wanted share of right answers among the released ones.
+        names: the signals of each kind of answers.
         calibrate_on: the files that confidence and threshold are fitted on, or nothing for all files.
 
     Raises:
         InputError: there are too few right or wrong answers to fit any weights, or the signals tell nothing.
     """
-    weights = _fit_weights(answers)
+    weights = _fit_weights(answers, names)
     if not weights:
         raise InputError(
             f"expected at least {_LEAST_OF_A_LABEL} right and as many wrong answers of a kind, "
             f"found fewer among {len(answers)}; rate more answers"
         )
-    held_out = _score_held_out(answers)
+    held_out = _score_held_out(answers, names)
     chosen = [
         i
         for i, answer in enumerate(answers)
@@ -142,24 +154,24 @@ def _undo_calibration(weights: SignalWeights, calibrator: PlattCalibrator) -> Si
     )
 
 
-def _fit_weights(answers: Sequence[MeasuredAnswer]) -> dict[str, SignalWeights]:
+def _fit_weights(answers: Sequence[MeasuredAnswer], names: SignalNames) -> dict[str, SignalWeights]:
     """Fit the weights of each kind that has enough answers."""
     fitted: dict[str, SignalWeights] = {}
-    for kind, names in _SIGNALS.items():
+    for kind, kind_names in names.items():
         members = [answer for answer in answers if answer.kind == kind]
         n_right = sum(answer.correct for answer in members)
         if min(n_right, len(members) - n_right) >= _LEAST_OF_A_LABEL:
-            fitted[kind] = fit_signal_weights(members, names)
+            fitted[kind] = fit_signal_weights(members, kind_names)
     return fitted
 
 
-def _score_held_out(answers: Sequence[MeasuredAnswer]) -> dict[int, float]:
+def _score_held_out(answers: Sequence[MeasuredAnswer], names: SignalNames) -> dict[int, float]:
     """Score the answers of all fitted kinds under weights that were fitted without their fold, by their positions."""
     folds = _split(answers)
     scores: dict[int, float] = {}
     for fold in dict.fromkeys(folds):
         others = [answer for answer, own in zip(answers, folds, strict=True) if own != fold]
-        weights = _fit_weights(others)
+        weights = _fit_weights(others, names)
         for i, answer in enumerate(answers):
             if folds[i] == fold and answer.kind in weights:
                 scores[i] = weights[answer.kind].score(answer.signals)

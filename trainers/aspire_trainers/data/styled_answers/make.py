@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import takewhile
 
@@ -40,6 +40,11 @@ _WEIGHTS = {
     "refusal": 0.25,
     "unanswerable": 0.3,
 }
+
+_DECLINING = frozenset({"refusal", "unanswerable"})
+# The share of the answerable records that are declined. Nearly every record allows it, so it would be the commonest
+# error.
+_DECLINED_SHARE = 0.12
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,27 +115,31 @@ def make_answers(
     *,
     seed: int = 0,
     per_record: int = 2,
+    further_passages: float = 0.0,
     hold_out_styles: Sequence[str] = (),
     hold_out_errors: Sequence[str] = (),
 ) -> MadeAnswers:
     """Make right answers and wrong twins from records.
 
     The draws of a record depend on its id and the seed alone, so its answers stay the same if other topics come or go.
+    Only the further passages beside its own depend on what others there are.
 
     Args:
         records: the records. Those without a context are skipped.
         seed: the seed of every random choice.
         per_record: the most pairs of a right and a wrong answer to a record. Held-out pairs count.
+        further_passages: the share of the passages that stand among up to three others about other topics.
         hold_out_styles: names of `STYLES` to set apart.
         hold_out_errors: names of `ERROR_KINDS` to set apart.
     """
     made = MadeAnswers()
     seen: set[tuple[str, str, str]] = set()
     sources = collect_sources(records)
+    contexts = _choose_contexts(sources, further_passages, seed)
     made.skipped += [record.id for record in records if not record.context]
     for source in sources:
         n_pairs = 0
-        for pair in _make_pairs(source, seed):
+        for pair in _make_pairs(source, contexts, seed):
             keys = {(answer.question, answer.context, answer.answer) for answer in pair}
             if len(keys) < len(pair) or keys & seen:
                 continue
@@ -145,7 +154,26 @@ def make_answers(
     return made
 
 
-def _make_pairs(source: Source, seed: int) -> Iterator[tuple[StyledAnswer, StyledAnswer]]:
+def _choose_contexts(sources: Sequence[Source], share: float, seed: int) -> dict[str, str]:
+    """Map each passage to the context of the answers about it: itself, or itself among up to three others."""
+    contexts: dict[str, str] = {}
+    by_passage = {source.passage.original: source for source in sources}
+    for passage, source in by_passage.items():
+        rng = random.Random(f"{seed}/{passage}")
+        chosen = [passage]
+        if rng.random() < share:
+            # A sentence that an answer adds without support comes from a neighbour.
+            near = {passage, *(neighbour.original for neighbour in source.neighbours)}
+            others = [other for other in by_passage if other not in near]
+            chosen = rng.sample(others, min(len(others), rng.randint(1, 3)))
+            chosen.insert(rng.randint(0, len(chosen)), passage)
+        contexts[passage] = "\n\n".join(chosen)
+    return contexts
+
+
+def _make_pairs(
+    source: Source, contexts: Mapping[str, str], seed: int
+) -> Iterator[tuple[StyledAnswer, StyledAnswer]]:
     """Yield a pair of each kind of error that the record allows, in a weighted random order."""
     record = source.record
     # Text seeds a generator alike in every process.
@@ -153,17 +181,22 @@ def _make_pairs(source: Source, seed: int) -> Iterator[tuple[StyledAnswer, Style
     keys = {kind: order.random() ** (1 / weight) for kind, weight in _WEIGHTS.items()}
     for kind in sorted(keys, key=lambda kind: keys[kind], reverse=True):
         rng = random.Random(f"{seed}/{record.id}/{kind}")
+        is_rare = kind in _DECLINING and record.answerable
+        if is_rare and order.random() > _DECLINED_SHARE:
+            continue
         twins = ERROR_KINDS[kind](source, rng)
         if twins is not None:
-            yield _style_twins(source, twins, kind, rng)
+            yield _style_twins(source, contexts, twins, kind, rng)
 
 
 def _style_twins(
-    source: Source, twins: Twins, kind: str, rng: random.Random
+    source: Source, contexts: Mapping[str, str], twins: Twins, kind: str, rng: random.Random
 ) -> tuple[StyledAnswer, StyledAnswer]:
     """Give both twins the same style, with the same draws of its phrases."""
     record, passage = source.record, twins.passage
-    declines = kind in {"refusal", "unanswerable"}
+    declines = kind in _DECLINING
+    # Another passage might hold what a right answer says is missing.
+    context = passage.original if declines else contexts[passage.original]
     wrong_fact = twins.wrong[0].fact or ""
     spare = list_further_sentences(twins.right[0], source, avoid=wrong_fact)
     background = rng.choice(spare) if spare else None
@@ -184,7 +217,7 @@ def _style_twins(
             StyledAnswer(
                 id=f"{pair}-{'right' if correct else 'wrong'}",
                 question=record.question,
-                context=passage.original,
+                context=context,
                 answer=text,
                 correct=correct,
                 style=style,

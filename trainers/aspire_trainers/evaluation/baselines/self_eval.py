@@ -33,9 +33,7 @@ def compute_log_p_true(answered: AnsweredBatch, questions: Sequence[str]) -> lis
     rows = [answered.prompting.encode_follow_up(question) for question in questions]
     ids, mask = pad(rows)  # (batch, tokens)
     embeddings = judge.lm.embed(ids)  # (batch, tokens, dim)
-    states, _ = judge.answering_lm.extend(
-        answered.decoded.states, embeddings[:, None], mask[:, None]
-    )
+    states, _ = judge.reading_lm.extend(answered.decoded.states, embeddings[:, None], mask[:, None])
     logits = judge.word_logits(states.hidden)[:, 0]  # (batch, 2): true, false
     log_p_true = logits.log_softmax(-1)[:, 0]  # (batch,)
     tokens = mask.sum(-1)
