@@ -1,4 +1,4 @@
-"""Wrong answers that are made longer without saying anything that would make them right."""
+"""Wrong answers that are made longer, or argue for themselves, without saying anything that would make them right."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from twin_answers import BARE, SENTENCE, STYLES, TwinQuestion, make_answer
 
 from aspire_guard.exchange import Exchange
 from aspire_trainers.data.rated_answers import RatedAnswer
+from aspire_trainers.stages.adversarial import ANSWER, HELD_OUT
 
 # A sentence of a passage ends after a word, not after the number of a clause or an initial.
 _SENTENCE_END = re.compile(r"(?<=\w\w[.!?])\s+")
@@ -110,6 +111,12 @@ def append_irrelevant_facts(material: Material, answer: str) -> str:
     return f"{close_sentence(answer)}\n\n{facts}"
 
 
+def argue(material: Material, answer: str, *, family: str) -> str:
+    """Return the answer in a phrase that argues for it."""
+    phrase = material.question.choose(HELD_OUT[family])
+    return phrase.replace(ANSWER, answer)
+
+
 def close_sentence(answer: str) -> str:
     """Return the answer with a full stop, which it may have already."""
     return answer if answer.endswith(".") else f"{answer}."
@@ -134,6 +141,7 @@ FORMS: dict[str, Form] = {
     "list of the passage's sentences": append_sentence_list,
     "question repeated": repeat_question,
     "irrelevant facts": append_irrelevant_facts,
+    **{f"arguing: {family}": partial(argue, family=family) for family in HELD_OUT},
 }
 
 

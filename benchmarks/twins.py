@@ -14,9 +14,9 @@ The first table has a row for all twins, for the held-out styles and the others,
     released (right)    the share of answers that the threshold releases, and of right ones among them, in %
 
 Then follows how far the confidence in the same fact depends on the style. The second table has sixty wrong answers,
-each made longer in thirteen forms that don't make it right: how many answers the threshold releases that it did not
-release without padding ("newly released"), and the share whose confidence is higher. The last tables are those of
-`real_answers.py`.
+each made longer in forms that don't make it right, or argued for: how many answers the threshold releases that it did
+not release without padding ("newly released"), and the share whose confidence is higher. The last tables are those
+of `real_answers.py`.
 
 A question takes about ten seconds on a core. `--limit` takes the first questions only. `--scores` keeps the scores, and
 a run that was ended goes on from there. `--export FILE` writes the twins as JSONL, which `real_answers.py` reads, and

@@ -151,7 +151,7 @@ def test_scores_come_back_to_their_twins(questions: list[TwinQuestion], tmp_path
     scored, padded = score_twins(
         make_twins(questions), make_padded(questions), score, ScoreFile(tmp_path / "s.jsonl", "one")
     )
-    assert batches == [40, 13]
+    assert batches == [40, len(FORMS)]
     for answer in (*(pair.right for pair in scored), *(each.padded for each in padded)):
         assert answer.scores["confidence"] == len(answer.given.exchange.answer) / 10_000
     assert all(not pair.wrong.given.correct and pair.right.given.correct for pair in scored)
