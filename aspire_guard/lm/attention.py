@@ -56,8 +56,9 @@ def attend_with_shared_heads(
         query: `(batch, heads, tokens, head_dim)`.
         key: `(batch, kv_heads, slots, head_dim)`; `heads` is a multiple of `kv_heads`.
         value: like `key`.
-        attention_mask: `(batch, 1, tokens, slots)`, added to the scores of every head. None if each
-            token sees the tokens before it, and nothing else was cached.
+        attention_mask: `(batch, 1, tokens, slots)`, added to the scores of every head, or True at the
+            slots that a token sees. None if each token sees the tokens before it, and nothing else was
+            cached.
         dropout: the share of weights dropped in training.
         scaling: the factor on the scores; by default 1 / √head_dim.
         is_causal: tells whether tokens see only those before them; by default as the layer says.

@@ -13,11 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers.cache_utils import DynamicCache, DynamicLayer
+from transformers.cache_utils import DynamicLayer
 
 from aspire_guard.errors import InputError
 from aspire_guard.lm.attention import choose_attention
-from aspire_guard.lm.prefix_states import PrefixStates, gather_branches
+from aspire_guard.lm.branch_sequence import BranchSequence, make_attention_masks
+from aspire_guard.lm.layer_windows import list_layer_windows
+from aspire_guard.lm.own_rows import can_share_rows, run_in_own_rows
+from aspire_guard.lm.prefix_states import Layers, PrefixStates, gather_branches
+from aspire_guard.lm.state_cache import PassingLayer, make_cache
 
 _UNLIMITED = 2**31
 
@@ -27,7 +31,8 @@ class LanguageModel:
     """A causal model of `transformers` and its tokenizer, with gradients switched off for the weights.
 
     Args:
-        model: any decoder with rotary or learned absolute positions.
+        model: any decoder with attention over keys and values: rotary or learned positions, a bias for distances
+            (ALiBi), windows.
         tokenizer: its tokenizer.
         end: the text whose (last) token ends an answer, or None for the tokenizer's end token.
     """
@@ -63,18 +68,19 @@ class LanguageModel:
     @property
     def attention_heads(self) -> int:
         """The number of query heads in each layer."""
-        return int(self.model.config.num_attention_heads)
+        return int(self.config.num_attention_heads)
+
+    @property
+    def config(self) -> Any:
+        """The settings of the text model. A model that also sees or hears keeps them inside its own."""
+        return self.model.config.get_text_config()
 
     @property
     def max_length(self) -> int:
-        """The longest sequence, in tokens, that every layer sees as a whole: a sliding window limits it."""
-        config = self.model.config
-        positions = getattr(config, "max_position_embeddings", _UNLIMITED)
-        limits = [positions, _UNLIMITED]
-        window = getattr(config, "sliding_window", None)
-        if window is not None and _has_sliding_layers(config):
-            limits.append(window)
-        return int(min(limits))
+        """The longest sequence, in tokens, that the model has positions for."""
+        positions = getattr(self.config, "max_position_embeddings", None)
+        # MPT gives its bias for distances a size of its own.
+        return int(positions or getattr(self.config, "max_seq_len", None) or _UNLIMITED)
 
     @property
     def start_ids(self) -> Tensor:
@@ -127,7 +133,7 @@ class LanguageModel:
 
         Some architectures bound them (Gemma 2), multiply them (Cohere) or divide them (Granite).
         """
-        config = self.model.config
+        config = self.config
         cap = getattr(config, "final_logit_softcapping", None)
         factor = getattr(config, "logit_scale", None) or 1.0
         divisor = getattr(config, "logits_scaling", None) or 1.0
@@ -174,11 +180,11 @@ class LanguageModel:
         Raises:
             InputError: a branch would grow beyond the model's positions.
         """
-        cache = _make_cache(states, DynamicLayer)
-        hidden, sequence = self._run(states, embeddings, mask, cache)
+        sequence = BranchSequence.from_branches(states, mask)
+        hidden, layers = self._run(states, embeddings, sequence, keep=True)
         longer = PrefixStates(
-            layers=tuple((layer.keys, layer.values) for layer in cache.layers),
-            visible=_extend_visible(states, sequence),
+            layers=layers,
+            visible=sequence.extend_visible(states.visible),
             hidden=_find_last_hidden(states, hidden, mask),
         )
         return longer, hidden
@@ -221,45 +227,53 @@ class LanguageModel:
         embeddings, mask = _pad_branches(states, parts)
         if not embeddings.shape[2]:
             return states.hidden
-        cache = _make_cache(states, _PassingLayer)
-        hidden, _ = self._run(states, embeddings, mask, cache)
+        sequence = BranchSequence.from_branches(states, mask)
+        hidden, _ = self._run(states, embeddings, sequence, keep=False)
         return _find_last_hidden(states, hidden, mask)
 
     def _run(
         self,
         states: PrefixStates,
         embeddings: Tensor,
-        mask: Tensor,
-        cache: Any,
-    ) -> tuple[Tensor, _Sequence]:
-        """Run `embeddings` `(batch, branches, tokens, dim)` after the states that `cache` continues.
+        sequence: BranchSequence,
+        *,
+        keep: bool,
+    ) -> tuple[Tensor, Layers]:
+        """Run `embeddings` `(batch, branches, tokens, dim)` after the states.
 
         Returns:
-            The final hidden states `(batch, branches, tokens, hidden)`, and how the tokens were run.
+            The final hidden states `(batch, branches, tokens, hidden)`, and the longer keys and values of every layer
+            if they are to be kept.
         """
-        branches, tokens = mask.shape[1:]
-        # The branches of a row are run as one sequence, laid end to end.
-        sequence = _drop_padding(mask)
-        positions = _find_positions(states, mask, sequence)  # (batch, run)
-        self._check_length(int(positions.max()) + 1)
-
-        inputs = embeddings.flatten(1, 2)  # (batch, branches * tokens, dim)
-        inputs = inputs.gather(1, _expand_index(sequence.order, inputs))  # (batch, run, dim)
+        branches, tokens = embeddings.shape[1:3]
+        self._check_length(int(sequence.positions.max()) + 1)
         _prepare_for_forks()
-        output = self.model.base_model(
-            inputs_embeds=inputs,
-            attention_mask=_make_attention_mask(states, sequence, embeddings.dtype),
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-        )
+        decoder = self._decoder
+        if can_share_rows(decoder):
+            cache = make_cache(states, DynamicLayer if keep else PassingLayer)
+            windows = list_layer_windows(self.config)
+            output = decoder(
+                inputs_embeds=sequence.select(embeddings),
+                attention_mask=make_attention_masks(states, sequence, windows, embeddings.dtype),
+                position_ids=sequence.positions,
+                past_key_values=cache,
+                use_cache=True,
+            )
+            run = output.last_hidden_state  # (batch, run, hidden)
+            layers = tuple((layer.keys, layer.values) for layer in cache.layers)
+        else:
+            run, new_layers = run_in_own_rows(
+                decoder, states, embeddings, sequence, self.max_length
+            )
+            layers = states.append_layers(new_layers) if keep else ()
+        return sequence.restore(run, branches, tokens), layers
 
-        # Put the hidden states of the tokens back in their places among the padding.
-        run = output.last_hidden_state  # (batch, run, hidden)
-        batch, _, dim = run.shape
-        places = _expand_index(sequence.order, run)
-        hidden = run.new_zeros(batch, branches * tokens, dim).scatter(1, places, run)
-        return hidden.unflatten(1, (branches, tokens)), sequence
+    @property
+    def _decoder(self) -> Any:
+        """The model without its output head."""
+        decoder = self.model.base_model
+        # Llama 4 doesn't name its decoder as other models do.
+        return self.model.model if decoder is self.model else decoder
 
     def _encode(self, text: str, *, add_special_tokens: bool = False) -> Tensor:
         encoding = self.tokenizer(
@@ -333,62 +347,6 @@ def add_end_token(
     return means.masked_scatter(cut, sums / (tokens + 1))
 
 
-@dataclass(frozen=True)
-class _Sequence:
-    """The tokens of each row's branches, laid end to end and without most of their padding.
-
-    Attributes:
-        order: places of the tokens among the row's `branches * tokens` places, `(batch, run)`.
-        branch: the branch of each token, `(batch, run)`.
-        is_real: False at the padding of rows with fewer tokens than others, `(batch, run)`.
-    """
-
-    order: Tensor
-    branch: Tensor
-    is_real: Tensor
-
-
-def _drop_padding(mask: Tensor) -> _Sequence:
-    """Lay the branches of `mask` `(batch, branches, tokens)` end to end without the padding between them.
-
-    Answers of very different lengths are branches of one row. Their padding is not run.
-    """
-    flat = mask.flatten(1)  # (batch, branches * tokens)
-    longest = int(flat.sum(-1).max())
-    # A stable sort moves the real tokens to the front and keeps their order.
-    real_first = flat.int().sort(
-        dim=-1,
-        descending=True,
-        stable=True,
-    )
-    order = real_first.indices[:, : max(1, longest)]
-    tokens = mask.shape[-1]
-    return _Sequence(
-        order=order,
-        branch=order // tokens,
-        is_real=flat.gather(1, order),
-    )
-
-
-def _expand_index(index: Tensor, values: Tensor) -> Tensor:
-    """Repeat `index` `(batch, n)` over the last dimension of `values` `(batch, …, dim)`, for gather and scatter."""
-    dim = values.shape[-1]
-    return index[..., None].expand(-1, -1, dim)
-
-
-class _PassingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
-    """A layer of a cache that shows new keys and values to the attention once, and forgets them."""
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        assert self.keys is not None
-        assert self.values is not None
-        keys = torch.cat([self.keys, key_states], dim=-2)
-        values = torch.cat([self.values, value_states], dim=-2)
-        return keys, values
-
-
 def _pad_branches(states: PrefixStates, parts: Sequence[Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
     """Stack the tokens that follow each branch, with no tokens after the branches beyond `parts`.
 
@@ -407,66 +365,6 @@ def _pad_branches(states: PrefixStates, parts: Sequence[Sequence[Tensor]]) -> tu
     return embeddings.view(*shape, dim), mask.view(shape)
 
 
-def _make_cache(states: PrefixStates, layer_type: type[DynamicLayer]) -> Any:
-    """Make a cache that continues `states`.
-
-    The cache's constructor would copy all of the states first.
-    """
-    cache: Any = DynamicCache()
-    for keys, values in states.layers:
-        layer: Any = layer_type()
-        layer.lazy_initialization(keys, values)
-        layer.keys, layer.values = keys, values
-        cache.layers.append(layer)
-    return cache
-
-
-def _make_attention_mask(
-    states: PrefixStates,
-    sequence: _Sequence,
-    dtype: torch.dtype,
-) -> Tensor | None:
-    """Return a mask in the form that every attention implementation takes, or None for plain causal order.
-
-    Single sequences from their start need causal order alone. Without a mask the fastest kernel then
-    leaves out the half that is not seen.
-
-    Returns:
-        `(batch, 1, queries, keys)`: 0 if the query sees the key, else the lowest number of `dtype`.
-    """
-    if not states.layers and states.visible.shape[1] == 1:
-        return None
-    order, branch = sequence.order, sequence.branch
-    sees_cache = gather_branches(states.visible, branch)  # (batch, run, slots)
-    is_same_branch = branch[:, :, None] == branch[:, None]  # (batch, run, run)
-    is_not_later = order[:, :, None] >= order[:, None]
-    sees_token = is_same_branch & is_not_later & sequence.is_real[:, None]
-    # A padding token may see nothing else, so it sees itself. A softmax over nothing would be NaN.
-    places = torch.arange(order.shape[1], device=order.device)
-    is_itself = places[:, None] == places
-    sees = torch.cat([sees_cache, sees_token | is_itself], dim=-1)  # (batch, run, slots + run)
-    mask = torch.zeros(sees.shape, dtype=dtype, device=sees.device)
-    mask.masked_fill_(~sees, torch.finfo(dtype).min)
-    return mask[:, None]
-
-
-def _find_positions(states: PrefixStates, mask: Tensor, sequence: _Sequence) -> Tensor:
-    """Return the position of each token in its branch, `(batch, run)`."""
-    positions = states.lengths[..., None] + mask.cumsum(-1) - 1  # (batch, branches, tokens)
-    positions = positions.flatten(1).gather(1, sequence.order)
-    # Padding before the first token of a branch would get position -1.
-    return positions.clamp(min=0)
-
-
-def _extend_visible(states: PrefixStates, sequence: _Sequence) -> Tensor:
-    """Let each branch see the slots of its own new tokens, `(batch, branches, slots + run)`."""
-    branches = states.visible.shape[1]
-    numbers = torch.arange(branches, device=sequence.branch.device)
-    is_own = sequence.branch[:, None] == numbers[:, None]  # (batch, branches, run)
-    new_visible = is_own & sequence.is_real[:, None]
-    return torch.cat([states.visible, new_visible], dim=-1)
-
-
 def _find_last_hidden(states: PrefixStates, hidden: Tensor, mask: Tensor) -> Tensor:
     """Return the hidden states at each branch's last real token, `(batch, branches, hidden)`.
 
@@ -482,11 +380,3 @@ def _find_last_hidden(states: PrefixStates, hidden: Tensor, mask: Tensor) -> Ten
         return new
     has_tokens = mask.any(-1, keepdim=True)
     return torch.where(has_tokens, new, states.hidden)
-
-
-def _has_sliding_layers(config: Any) -> bool:
-    """Tell whether some layer of a model with a sliding window uses it."""
-    layer_types = getattr(config, "layer_types", None)
-    if layer_types is None:
-        return bool(getattr(config, "use_sliding_window", True))
-    return "sliding_attention" in layer_types

@@ -67,13 +67,9 @@ class PrefixStates:
         rows, branches = index.unbind(-1)
         visible = self.visible[rows, branches]  # (n, slots)
         longest = int(visible.sum(-1).max())
-        # A stable sort moves the visible slots to the front and keeps their order.
-        order = visible.int().sort(
-            dim=-1,
-            descending=True,
-            stable=True,
-        )
-        seen = order.indices[:, :longest]  # (n, longest)
+        # A stable sort moves the visible slots to the end and keeps their order.
+        order = visible.int().sort(dim=-1, stable=True)
+        seen = order.indices[:, visible.shape[-1] - longest :]  # (n, longest)
         seen_visible = visible.gather(1, seen)  # False at the padding of shorter branches
         hidden = self.hidden[rows, branches]  # (n, hidden)
 
@@ -115,6 +111,16 @@ class PrefixStates:
         batch = len(self.visible)
         first = self.visible.new_zeros(batch, n, dtype=torch.long)
         return self.select_branches(first)
+
+    def append_layers(self, new: Layers) -> Layers:
+        """Return the keys and values of every layer with `new` ones in the slots after them."""
+        if not self.layers:
+            return new
+        longer: list[tuple[Tensor, Tensor]] = []
+        for (keys, values), (new_keys, new_values) in zip(self.layers, new, strict=True):
+            both_keys = torch.cat([keys, new_keys], dim=-2)
+            longer.append((both_keys, torch.cat([values, new_values], dim=-2)))
+        return tuple(longer)
 
     def _map_layers(self, change: Callable[[Tensor], Tensor]) -> Layers:
         """Change the keys and the values of every layer in the same way."""

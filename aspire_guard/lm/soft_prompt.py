@@ -64,8 +64,8 @@ class SoftPrompt(nn.Module):
             num_virtual_tokens=len(self),
             token_dim=self.weight.shape[1],
             num_transformer_submodules=1,
-            num_attention_heads=lm.model.config.num_attention_heads,
-            num_layers=lm.model.config.num_hidden_layers,
+            num_attention_heads=lm.config.num_attention_heads,
+            num_layers=lm.config.num_hidden_layers,
             inference_mode=True,
         )
         config.save_pretrained(str(folder))

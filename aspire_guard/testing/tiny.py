@@ -41,6 +41,7 @@ MAX_LENGTH = 512
 _ROTARY: dict[Family, Any] = {"llama": LlamaConfig, "qwen": Qwen3Config, "gemma": Gemma2Config}
 _VERDICTS = ("correct", "wrong", "true", "false")
 _WIDTH, _LAYERS, _HEADS = 32, 2, 4
+_WINDOW = 16
 _SPREAD = 0.3
 
 
@@ -54,7 +55,7 @@ def tiny_lm(family: Family = "llama", *, seed: int = 0) -> LanguageModel:
     Args:
         family: the architecture. llama, qwen and gemma have rotary positions and shared key-value
             heads, gpt2 and opt have absolute positions. Only opt begins every sequence with a start
-            token. gemma (Gemma 2) caps its logits and has layers with a sliding window.
+            token. gemma (Gemma 2) caps its logits, and every second layer has a sliding window of 16 tokens.
         seed: the seed of the weights. The global random state is left alone.
     """
     tokenizer = _make_tokenizer(has_start=family == "opt")
@@ -187,6 +188,8 @@ def _make_config(family: Family, tokenizer: PreTrainedTokenizerFast) -> Any:
             head_dim=_WIDTH // _HEADS,
             max_position_embeddings=MAX_LENGTH,
             initializer_range=_SPREAD,
+            # Only Gemma 2 has a window.
+            sliding_window=_WINDOW if family == "gemma" else None,
             **settings,
         )
     if family == "gpt2":

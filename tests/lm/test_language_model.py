@@ -10,11 +10,13 @@ import torch
 from tokenizers.processors import TemplateProcessing
 from transformers import (
     AutoModelForCausalLM,
+    BloomConfig,
     CohereConfig,
+    Gemma3Config,
     GraniteConfig,
     MistralConfig,
+    MptConfig,
     PreTrainedConfig,
-    Qwen2Config,
 )
 
 from aspire_guard.lm.language_model import LanguageModel
@@ -108,13 +110,18 @@ def test_logits_match_the_model(config: PreTrainedConfig) -> None:
 @pytest.mark.parametrize(
     ("config", "length"),
     [
-        (MistralConfig(sliding_window=16, **SMALL), 16),
-        (MistralConfig(sliding_window=None, **SMALL), 64),
-        (Qwen2Config(sliding_window=16, use_sliding_window=False, **SMALL), 64),
+        (MistralConfig(sliding_window=16, **SMALL), 64),
+        (MptConfig(d_model=16, n_heads=2, n_layers=1, max_seq_len=48), 48),
+        (BloomConfig(hidden_size=16, n_head=2, n_layer=1), 2**31),
+        (Gemma3Config(text_config={"sliding_window": 16, **SMALL}), 64),
     ],
+    ids=lambda value: str(getattr(value, "model_type", value)),
 )
-def test_a_sliding_window_ends_what_is_read(config: PreTrainedConfig, length: int) -> None:
-    """Beyond the window, states would depend on how a text was cut. Layers may have settings of their own."""
-    model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+def test_a_text_may_be_as_long_as_the_positions_reach(
+    config: PreTrainedConfig, length: int
+) -> None:
+    """Windows don't limit it. Some models have no positions, and models that also see name them in their text part."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
     lm = LanguageModel(model, tiny_lm().tokenizer)
     assert lm.max_length == length
