@@ -31,6 +31,7 @@ from aspire_guard.errors import (
 from aspire_guard.evaluators.answer_domain import AnswerDomain
 from aspire_guard.evaluators.card import render_card
 from aspire_guard.evaluators.correctness_rule import CorrectnessRule
+from aspire_guard.evaluators.refusal_probe import RefusalProbe
 from aspire_guard.evaluators.selection_rule import SelectionRule
 from aspire_guard.files import describe_validation_error, replace_folder, write_text
 from aspire_guard.lm.adapter import Adapter
@@ -109,6 +110,8 @@ class Manifest(_FrozenModel):
         alpha: α of the selection score, in [0, 1].
         rule: the combination of signals that the selection score is, or None if it is the paper's g with this α.
         domain: the range of the answers that the confidence was calibrated on, or None if it is not known.
+        refusal: the probe that tells refusals from answers, or None if the evaluator can't tell. Only evaluators with
+            a `rule` read what it needs.
         likelihood: the source of the log f_norm that α was fitted to: the evaluator's "own" model, or the "chain"'s
             model, which reports it with its answers.
         num_beams: the number of beams that decode an answer.
@@ -128,6 +131,7 @@ class Manifest(_FrozenModel):
     alpha: float = Field(ge=0, le=1)
     rule: SelectionRule | None = None
     domain: AnswerDomain | None = None
+    refusal: RefusalProbe | None = None
     likelihood: Literal["own", "chain"] = "own"
     num_beams: int = Field(ge=1)
     max_new_tokens: int = Field(ge=1)
@@ -138,11 +142,16 @@ class Manifest(_FrozenModel):
     files: dict[str, str] = {}
 
     @property
+    def fields_without_scores(self) -> set[str]:
+        """The fields that no score depends on."""
+        names = {"metrics", "provenance", "correctness"}
+        # Evaluators that were saved before the field existed keep their identity.
+        return names if self.refusal is not None else {*names, "refusal"}
+
+    @property
     def scorer(self) -> str:
         """The identity of the selection scores of a saved evaluator: 16 hex digits, whatever its calibration."""
-        settings = self.model_dump(
-            mode="json", exclude={"metrics", "provenance", "correctness", "files"}
-        )
+        settings = self.model_dump(mode="json", exclude={*self.fields_without_scores, "files"})
         adapters = {name: digest for name, digest in self.files.items() if name != _CALIBRATION}
         contents = json.dumps([settings, adapters], sort_keys=True)
         return hashlib.sha256(contents.encode()).hexdigest()[:16]
@@ -189,6 +198,16 @@ def add_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
     manifest, calibration = read_manifest(folder), read_calibration(folder)
     all_metrics = manifest.metrics | dict(metrics)
     _write_manifest(folder, manifest.model_copy(update={"metrics": all_metrics}), calibration)
+
+
+def save_refusal_probe(folder: Path, probe: RefusalProbe) -> None:
+    """Give an evaluator a probe for refusals.
+
+    Raises:
+        EvaluatorFolderError: there is no evaluator, or it is damaged.
+    """
+    manifest, calibration = read_manifest(folder), read_calibration(folder)
+    _write_manifest(folder, manifest.model_copy(update={"refusal": probe}), calibration)
 
 
 def save_calibration(folder: Path, calibration: Calibration) -> None:

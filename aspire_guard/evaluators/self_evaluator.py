@@ -138,7 +138,7 @@ class SelfEvaluator:
     @cached_property
     def fingerprint(self) -> str:
         """A digest (hex) of everything the scores depend on. No other evaluator has the same digest."""
-        manifest = self.manifest.model_dump_json(exclude={"metrics", "provenance", "correctness"})
+        manifest = self.manifest.model_dump_json(exclude=self.manifest.fields_without_scores)
         contents = manifest + self.calibration.model_dump_json()
         digest = hashlib.sha256(contents.encode())
         # The manifest of a saved evaluator holds digests of the adapters.
@@ -346,7 +346,7 @@ class SelfEvaluator:
             confidence = self.calibration.confidence(sentence_score)
             place = each.sentence
             sentences.append(SentenceScore(start=place.start, end=place.end, confidence=confidence))
-        domain = self.manifest.domain
+        domain, probe = self.manifest.domain, self.manifest.refusal
         return Score(
             selection_score=score,
             confidence=self.calibration.confidence(score),
@@ -355,6 +355,7 @@ class SelfEvaluator:
             signals={**signals, "aspire": g},
             sentences=tuple(sentences),
             out_of_domain=domain is not None and not domain.contains(reading.text),
+            declined=None if probe is None else probe.measure(reading.values),
         )
 
     @property

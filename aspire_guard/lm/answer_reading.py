@@ -56,11 +56,14 @@ class AnswerReading:
         sentences: the readings of its sentences, which are empty if the answer is empty.
         end_log_p: log-probability of the end token after the answer, in nats.
         log_p_correct: log P(z_c) of the whole answer, in nats.
+        values: the mean over the answer's tokens of the values that each layer cached for them after the question
+            alone, `(kv_heads * head_dim,)` each, or nothing if the answer is empty.
     """
 
     sentences: tuple[SentenceReading, ...]
     end_log_p: float
     log_p_correct: float
+    values: tuple[Tensor, ...] = ()
 
     @property
     def text(self) -> str:
@@ -99,7 +102,8 @@ def read_answers(aspire: AspireLM, exchanges: Sequence[AnsweredPrompt]) -> list[
     sentences = [reader.split_answer(answer) for _, _, answer in exchanges]
     pieces = [list(map(reader.sentence_ids, row)) for row in sentences]
     states, with_context = _read_tokens(reader, exchanges, pieces)
-    _, alone = _read_tokens(reader, [(question, None, "") for question, _, _ in exchanges], pieces)
+    questions = [(question, None, "") for question, _, _ in exchanges]
+    states_alone, alone = _read_tokens(reader, questions, pieces)
     verdicts = _ask_after_sentences(aspire, exchanges, states, pieces)
     readings: list[AnswerReading] = []
     for i, (_, context, _) in enumerate(exchanges):
@@ -112,6 +116,7 @@ def read_answers(aspire: AspireLM, exchanges: Sequence[AnsweredPrompt]) -> list[
                 alone=alone[i] if context else None,
                 verdicts=verdicts[i],
                 context=context,
+                values=states_alone.average_values(i, sum(map(len, pieces[i]))),
             )
         )
     return readings
@@ -126,6 +131,7 @@ def join_reading(
     alone: TokenReading | None,
     verdicts: Sequence[float],
     context: str | None,
+    values: tuple[Tensor, ...],
 ) -> AnswerReading:
     """Divide the readings of an answer's tokens among its sentences.
 
@@ -137,6 +143,7 @@ def join_reading(
         alone: the reading after the question alone, or None if there is no context.
         verdicts: log P(z_c) after each sentence, in nats, or after the prompt if the answer is empty.
         context: the context, or None.
+        values: the mean values of the answer after the question alone; see `AnswerReading`.
     """
     readings: list[SentenceReading] = []
     start = 0
@@ -155,7 +162,7 @@ def join_reading(
         )
         readings.append(reading)
         start = part.stop
-    return AnswerReading(tuple(readings), float(tokens.log_p[-1]), verdicts[-1])
+    return AnswerReading(tuple(readings), float(tokens.log_p[-1]), verdicts[-1], values)
 
 
 def measure_tokens(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from aspire_guard.errors import InputError
 from aspire_guard.lm.answer_reading import AnswerReading, read_answers
@@ -43,7 +44,7 @@ def read_in_windows(aspire: AspireLM, exchange: AnsweredPrompt) -> AnswerReading
     for parts in zip(*(reading.sentences for reading in readings), strict=True):
         best_parts.append(max(parts, key=lambda part: float(part.log_p.sum())))
     likeliest = max(readings, key=lambda reading: reading.log_likelihood)
-    return AnswerReading(tuple(best_parts), likeliest.end_log_p, likeliest.log_p_correct)
+    return replace(likeliest, sentences=tuple(best_parts))
 
 
 def choose_windows(windows: Sequence[str], sentences: Sequence[Sentence]) -> list[int]:

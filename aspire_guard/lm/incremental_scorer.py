@@ -59,6 +59,7 @@ class IncrementalScorer:
             alone=None if self._alone is None else self._alone.tokens,
             verdicts=self._ask_after(pieces),
             context=self._context,
+            values=(self._alone or self._answer).average_values(),
         )
 
     def _ask_after(self, pieces: list[Tensor]) -> list[float]:
@@ -122,6 +123,10 @@ class _GrowingAnswer:
         self._predictors = predictors
         self.tokens = TokenReading(torch.cat([self.tokens.log_p[:kept], new.log_p]), lead)
         return kept
+
+    def average_values(self) -> tuple[Tensor, ...]:
+        """Average the cached values of the answer's tokens; see `PrefixStates.average_values`."""
+        return self._states.average_values(0, len(self.ids))
 
     def cut_branches(self, ends: list[int]) -> PrefixStates:
         """Return a branch for the answer up to each number of tokens."""

@@ -106,6 +106,17 @@ class PrefixStates:
             hidden=hidden,
         )
 
+    def average_values(self, row: int, tokens: int) -> tuple[Tensor, ...]:
+        """Average the cached values of the last `tokens` tokens of a row's first branch.
+
+        Returns:
+            A vector for each layer, `(kv_heads * head_dim,)`, or nothing if there are no tokens.
+        """
+        if tokens == 0:
+            return ()
+        slots = self.visible[row, 0].nonzero()[-tokens:, 0]
+        return tuple(values[row][:, slots].mean(1).flatten() for _, values in self.layers)
+
     def fork(self, n: int) -> PrefixStates:
         """Make `n` equal branches of a single one."""
         batch = len(self.visible)

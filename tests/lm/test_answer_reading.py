@@ -61,6 +61,27 @@ def test_tokens_are_read_as_in_plain_passes(plain: AspireLM) -> None:
     assert readings[2].sentences == ()
 
 
+def test_the_values_are_those_of_a_plain_pass_over_the_question(plain: AspireLM) -> None:
+    """They are the means over the answer's tokens in each layer, whatever the context and the batch."""
+    reader = plain.reader
+    readings = read_answers(plain, [("Who?", CONTEXT, answer) for answer in ANSWERS])
+    readings += read_answers(plain, [("Who?", None, ANSWERS[0])])
+    for reading, answer in zip(readings, (*ANSWERS, ANSWERS[0]), strict=True):
+        ids = plain.answer_ids(answer)
+        if not len(ids):
+            assert reading.values == ()
+            continue
+        inputs = [reader.before, plain.lm.embed(torch.cat([reader.question_ids("Who?"), ids]))]
+        with torch.inference_mode():
+            output = plain.answering_lm.model.base_model(
+                inputs_embeds=torch.cat(inputs)[None], use_cache=True
+            )
+        assert len(reading.values) == len(output.past_key_values.layers)
+        for values, layer in zip(reading.values, output.past_key_values.layers, strict=True):
+            expected = layer.values[0, :, -len(ids) :].mean(1).flatten()
+            assert values.allclose(expected, atol=1e-4)
+
+
 def test_the_whole_answer_has_the_likelihood_and_the_verdict_of_score(plain: AspireLM) -> None:
     """A reading says about the whole answer what `score` says, also if it is empty."""
     exchanges: list[AnsweredPrompt] = [("Who?", CONTEXT, answer) for answer in ANSWERS]
@@ -106,6 +127,8 @@ def test_a_growing_answer_reads_as_a_finished_one(plain: AspireLM) -> None:
         (expected,) = read_answers(plain, [("Who?", CONTEXT, text)])
         assert found.log_likelihood == pytest.approx(expected.log_likelihood, abs=1e-4)
         assert found.text == expected.text
+        for values, expected_values in zip(found.values, expected.values, strict=True):
+            assert values.allclose(expected_values, atol=1e-4)
         for one, other in zip(found.sentences, expected.sentences, strict=True):
             assert one.log_p_correct == pytest.approx(other.log_p_correct, abs=1e-4)
             assert one.log_p_alone is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 
 from aspire_guard.errors import InputError
 from aspire_guard.lm import context_windows
@@ -51,6 +52,7 @@ def test_a_sentence_is_read_with_the_window_that_makes_it_likeliest(aspire: Aspi
     chosen = [windows[i] for i in choose_windows(windows, split_answer(answer))]
     assert len(chosen) == 2 < len(windows)
     alone = read_answers(aspire, [("Who?", window, answer) for window in chosen])
+    assert all(map(torch.equal, reading.values, alone[0].values))
     for number, sentence in enumerate(reading.sentences):
         sums = [float(each.sentences[number].log_p.sum()) for each in alone]
         assert float(sentence.log_p.sum()) == pytest.approx(max(sums), abs=1e-4)

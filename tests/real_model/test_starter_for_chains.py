@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from langchain_core.runnables import RunnableLambda
 
-from aspire_guard import AspireGuard, Exchange, SelfEvaluator
+from aspire_guard import AspireGuard, Exchange, SelfEvaluator, Verdict
 from aspire_guard.evaluators.evaluator_folder import find_starter_folder
 from aspire_guard.testing import ScriptedChatModel
 
@@ -72,6 +73,65 @@ def test_a_context_of_many_passages_is_read_in_windows(evaluator: SelfEvaluator)
     exchange = Exchange(question=QUESTION, context=long, answer=DRESSES[1])
     (score,) = evaluator.score([exchange])
     assert score.confidence >= evaluator.threshold
+
+
+# A refusal and right answers to the question in other languages.
+REFUSALS = {
+    "Sorry, I couldn't find that in the passages.": QUESTION,
+    "The provided context does not contain the limit, so I can't answer. Please ask the desk.": QUESTION,
+    "In den Unterlagen finde ich dazu leider keine Angaben.": "Wie viele Anfragen erlaubt der Free-Tarif?",
+    "Les documents ne contiennent pas cette information.": "Combien de requêtes permet Free ?",
+    "No lo sé según los documentos.": "¿Cuántas solicitudes permite el plan Free?",
+    "Os documentos não mencionam o limite.": "Quantos pedidos permite o plano Free?",
+    "根据文档,我不知道。": "Free 套餐每分钟允许多少次请求?",
+}
+RIGHT = {
+    "No more than 300.": QUESTION,
+    "300": QUESTION,
+    "It does not say more than 300.": QUESTION,
+    "Nicht mehr als 300.": "Wie viele Anfragen erlaubt der Free-Tarif?",
+    "Pas plus de 300.": "Combien de requêtes permet Free ?",
+    "El plan Free permite 300.": "¿Cuántas solicitudes permite el plan Free?",
+    "300 pedidos por minuto.": "Quantos pedidos permite o plano Free?",
+    "每分钟300次。": "Free 套餐每分钟允许多少次请求?",
+    "Dakikada 300 istek.": "Free planı kaç isteğe izin verir?",
+    "300 अनुरोध प्रति मिनट।": "Free योजना कितने अनुरोधों की अनुमति देती है?",
+}
+
+
+def judge_answers(questions: dict[str, str]) -> list[Verdict]:
+    """Judge answers to questions in one batch, each as the answer of a chain."""
+    guard = AspireGuard(RunnableLambda(lambda input: input["says"]))
+    inputs = [
+        {"question": question, "context": CONTEXT, "says": answer}
+        for answer, question in questions.items()
+    ]
+    return guard.judge_batch(inputs)
+
+
+def test_a_refusal_is_told_in_several_languages() -> None:
+    """The verdict says so, and the refusal takes the route of its confidence."""
+    verdicts = judge_answers(REFUSALS)
+    assert [verdict.declined for verdict in verdicts] == [True] * len(REFUSALS)
+    assert {verdict.route for verdict in verdicts} == {"abstain"}
+
+
+def test_no_right_answer_is_taken_for_a_refusal() -> None:
+    """Neither a short one, nor a negation, nor one in a language of which the model knows little."""
+    verdicts = judge_answers(RIGHT | dict.fromkeys(DRESSES, QUESTION))
+    assert not any(verdict.declined for verdict in verdicts)
+    assert all(verdict.released for verdict in verdicts[-len(DRESSES) :])
+
+
+def test_a_growing_refusal_is_told_as_a_finished_one(evaluator: SelfEvaluator) -> None:
+    """Sentence release sees the same probability, with a context and without."""
+    text = "Sorry, I couldn't find that in the passages. Please ask the desk."
+    for context in (CONTEXT, None):
+        extend = evaluator.score_incrementally(QUESTION, context)
+        extend(text[:30])
+        found = extend(text[30:]).declined
+        exchange = Exchange(question=QUESTION, context=context, answer=text)
+        assert found == pytest.approx(evaluator.score([exchange])[0].declined, abs=1e-3)
 
 
 def test_the_two_starters_share_a_base_model_and_are_small() -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from aspire_guard import AspireGuard, Exchange, SelfEvaluator
-from aspire_guard.evaluators.evaluator_folder import read_manifest
+from aspire_guard.evaluators.evaluator_folder import read_manifest, save_refusal_probe
+from aspire_guard.evaluators.refusal_probe import RefusalProbe
 from aspire_guard.testing import ScriptedChatModel
 
 Run = Callable[..., int]
@@ -130,6 +131,31 @@ def test_the_signals_are_kept(fitted: SelfEvaluator, run_command: Run) -> None:
     assert run_command("fit", "rated.jsonl", *options) == 0
     assert Path("signals.jsonl").read_bytes() == before
     assert read_manifest(Path("again")).rule == fitted.manifest.rule
+
+
+def test_a_probe_for_refusals_is_passed_on(fitted: SelfEvaluator, run_command: Run) -> None:
+    """It belongs to the model and θp, which stay. Each score then says how likely the answer declines."""
+    layers = len(fitted.read([make_exchange(RIGHT)])[0].values)
+    width = len(fitted.read([make_exchange(RIGHT)])[0].values[0])
+    probe = RefusalProbe(weights={layers - 1: (0.5,) * width}, intercept=-0.25)
+    assert fitted.score([make_exchange(RIGHT)])[0].declined is None
+    save_refusal_probe(Path("evaluator"), probe)
+    assert run_command("fit", "rated.jsonl", "--evaluator", "evaluator", "--output", "again") == 0
+    again = SelfEvaluator.from_pretrained("again")
+    assert again.manifest.refusal == probe
+    texts = [RIGHT, "I don't know. Ask them.", ""]
+    scores = again.score([make_exchange(text) for text in texts])
+    expected = [probe.measure(reading.values) for reading in again.read(map_exchanges(texts))]
+    assert [score.declined for score in scores] == pytest.approx(expected, abs=1e-6)
+    assert expected[2] is None
+    extend = again.score_incrementally("Who?", CONTEXT)
+    extend(texts[1][:13])
+    assert extend(texts[1][13:]).declined == pytest.approx(expected[1], abs=1e-4)
+
+
+def map_exchanges(texts: list[str]) -> list[Exchange]:
+    """Make exchanges without a context, whose values are the same."""
+    return [Exchange(question="Who?", answer=text) for text in texts]
 
 
 def test_the_card_explains_the_score(fitted: SelfEvaluator) -> None:
