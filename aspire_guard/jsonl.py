@@ -1,11 +1,9 @@
-"""JSONL files: one JSON object per line, in UTF-8, with errors that name the line."""
+"""Lines of JSON and the plain fields of their objects, with errors that name the line."""
 
 from __future__ import annotations
 
-import codecs
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,32 +13,16 @@ _MAX_CHARACTERS = 60
 _JSON_TYPES = {bool: "the boolean", int: "the number", float: "the number", str: "the string"}
 
 
-def read_numbered_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield each object with its line number, counted from 1. Blank lines are skipped.
+class RecordNumber(int):
+    """The number of a record in a file whose records are not lines."""
 
-    The file is read line by line, so memory use does not grow with its length.
+    unit = "record"
 
-    Raises:
-        DatasetError: while iterating: the file is missing, unreadable or empty, or a line is not a JSON object.
-    """
-    empty = True
-    try:
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                if number == 1:
-                    line = line.removeprefix(codecs.BOM_UTF8)
-                if line.strip():
-                    empty = False
-                    yield number, _parse_object(path, number, line)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        message = f"{path}: expected a JSONL file to read, found: {reason}; check the path and its permissions."
-        raise DatasetError(message) from error
-    if empty:
-        example = '{"question": …, "answers": […]}'
-        raise DatasetError(
-            f"{path}: expected at least one record, found none; add lines like {example}."
-        )
+
+class RowNumber(RecordNumber):
+    """The number of a row of a table, below its header."""
+
+    unit = "row"
 
 
 def check_output_path(output: Path, *inputs: Path) -> None:
@@ -72,18 +54,6 @@ def parse_question(path: Path, number: int, value: dict[str, Any]) -> str:
         way_out = "fill it in or delete the line"
         raise make_line_error(path, number, expected, "a blank one", way_out)
     return question
-
-
-def parse_context(path: Path, number: int, value: dict[str, Any]) -> str | None:
-    """Return the context of an object, or None if it is missing, null or blank.
-
-    Raises:
-        DatasetError: the context is not text.
-    """
-    context = value.get("context")
-    if context is None:
-        return None
-    return parse_text(path, number, "context", context) or None
 
 
 def parse_id(path: Path, number: int, value: dict[str, Any]) -> str:
@@ -141,8 +111,9 @@ def parse_text(path: Path, number: int, key: str, value: object) -> str:
 def make_line_error(
     path: Path, number: int, expected: str, found: str, way_out: str
 ) -> DatasetError:
-    """Return the error for a line of a file."""
-    return DatasetError(f"{path}, line {number}: expected {expected}, found {found}; {way_out}.")
+    """Return the error for a line of a file, or for a record or a row."""
+    unit = number.unit if isinstance(number, RecordNumber) else "line"
+    return DatasetError(f"{path}, {unit} {number}: expected {expected}, found {found}; {way_out}.")
 
 
 def describe_json(value: object) -> str:
@@ -162,13 +133,27 @@ def shorten(value: object) -> str:
     return f"{text[:_MAX_CHARACTERS]}… ({len(text):,} characters)"
 
 
-def _parse_object(path: Path, number: int, line: bytes) -> dict[str, Any]:
+def decode_line(path: Path, number: int, line: bytes) -> str:
+    """Return the text of a line in UTF-8.
+
+    Raises:
+        DatasetError: the line is not UTF-8.
+    """
     try:
-        text = line.decode("utf-8")
+        return line.decode("utf-8")
     except UnicodeDecodeError as error:
         found = f"the byte {error.object[error.start]:#04x} at position {error.start + 1}"
         way_out = "save the file as UTF-8"
         raise make_line_error(path, number, "text in UTF-8", found, way_out) from error
+
+
+def parse_object(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    """Return the JSON object of a line.
+
+    Raises:
+        DatasetError: the line holds something else.
+    """
+    text = decode_line(path, number, line)
     way_out = "write one record per line, in braces"
     try:
         value = json.loads(text)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from aspire_guard.exchange import Exchange
 from aspire_guard.files import write_text
-from aspire_guard.jsonl import read_numbered_objects
+from aspire_guard.records.reading import read_numbered_records
 from aspire_trainers.data.rated_answers import RatedAnswer
 
 DATA = Path(__file__).with_name("twins")
@@ -69,10 +69,10 @@ Style = Callable[[TwinQuestion, str], str]
 def read_questions() -> list[TwinQuestion]:
     """Read the questions with their passages."""
     passages: dict[str, str] = {}
-    for _, passage in read_numbered_objects(DATA / "passages.jsonl"):
+    for _, passage in read_numbered_records(DATA / "passages.jsonl"):
         passages[passage["id"]] = passage["text"]
     questions: list[TwinQuestion] = []
-    for _, fields in read_numbered_objects(DATA / "questions.jsonl"):
+    for _, fields in read_numbered_records(DATA / "questions.jsonl"):
         context = passages[fields["passage"]]
         questions.append(TwinQuestion(number=len(questions), context=context, **fields))
     return questions

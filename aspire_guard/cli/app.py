@@ -12,39 +12,31 @@ from collections.abc import Iterable, Iterator
 from importlib.metadata import entry_points
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import Annotated, Any, TextIO
 
 import typer
 
 from aspire_guard.cli.calibrate import calibrate
 from aspire_guard.cli.monitor import monitor
+from aspire_guard.cli.options import ColumnsOption
 from aspire_guard.cli.report import report
 from aspire_guard.errors import AspireGuardError
-from aspire_guard.jsonl import (
-    check_output_path,
-    parse_context,
-    parse_id,
-    parse_log_likelihood,
-    parse_question,
-    parse_text,
-    read_numbered_objects,
-)
-
-if TYPE_CHECKING:
-    from aspire_guard.exchange import Exchange
+from aspire_guard.jsonl import check_output_path, parse_id
+from aspire_guard.records.columns import Columns
+from aspire_guard.records.reading import read_numbered_records, resolve_standard_input
 
 COMMANDS = "aspire_guard.commands"
 _USER_ERROR = 2
 _BATCH_SIZE = 64
 # Keys that `score` copies from each line.
-_COPIED_KEYS = ("question", "answer", "correct", "group", "cost")
+_COPIED_KEYS = ("question", "question_id", "answer", "correct", "group", "cost")
 
 
 def score(
     data: Annotated[
         Path,
         typer.Argument(
-            help="JSONL with `question`, `answer` and optionally `context`; - for standard input."
+            help="A file with `question`, `answer` and optionally `context`; - for standard input."
         ),
     ],
     evaluator: Annotated[
@@ -53,18 +45,19 @@ def score(
     output: Annotated[
         Path | None, typer.Option(help="The file to write; standard output if left out.")
     ] = None,
+    columns: ColumnsOption = None,
 ) -> None:
-    """Score given answers: JSONL in, JSONL out, as a stream of any length.
+    """Score given answers from JSONL, a JSON array, CSV or Parquet. JSONL comes out, as a stream of any length.
 
     Example: aspire-guard score answers.jsonl --output scored.jsonl
 
     Each output line has `id`, `selection_score`, `confidence`, `log_likelihood`, `p_correct`, `question` and `answer`,
     the judgement of each sentence in `sentences`, the parts of the selection score in `signals`, `out_of_domain`, and
-    in `evaluator` the evaluator that gave the scores. `correct`, `group` and `cost` are copied if the input line
-    has them. A `log_likelihood` in the input line is the one that the chain's model reported. Evaluators that were
-    fitted to reported log-likelihoods need it.
+    in `evaluator` the evaluator that gave the scores. `correct`, `group`, `cost` and `question_id` are copied if the
+    input line has them. A `log_likelihood` in the input line is the one that the chain's model reported. Evaluators
+    that were fitted to reported log-likelihoods need it. `context_reference` says where the context is, for `report`.
     """
-    lines = _score_lines(Path("/dev/stdin") if str(data) == "-" else data, evaluator)
+    lines = _score_lines(resolve_standard_input(data), evaluator, Columns.parse(columns))
     if output is None:
         _write_lines(lines, sys.stdout)
         return
@@ -75,13 +68,16 @@ def score(
         _write_lines(chain(first_line, lines), stream)
 
 
-def _score_lines(data: Path, folder: Path | None) -> Iterator[dict[str, Any]]:
-    objects = read_numbered_objects(data)
+def _score_lines(data: Path, folder: Path | None, columns: Columns) -> Iterator[dict[str, Any]]:
+    from aspire_guard.records.context_reference import make_context_reference
+    from aspire_guard.records.fields import parse_exchange
+
+    objects = read_numbered_records(data, columns)
     # The first lines are read before the model is loaded, so that a wrong path fails within a second.
     batch = list(islice(objects, _BATCH_SIZE))
     evaluator = None
     while batch:
-        exchanges = [_parse_exchange(data, number, value) for number, value in batch]
+        exchanges = [parse_exchange(data, number, value) for number, value in batch]
         if evaluator is None:
             evaluator = load_evaluator(folder)
         scores = evaluator.score(exchanges)
@@ -91,19 +87,12 @@ def _score_lines(data: Path, folder: Path | None) -> Iterator[dict[str, Any]]:
             line |= {key: value[key] for key in _COPIED_KEYS if key in value}
             # The positions of the sentences count from the start of the answer as it was judged.
             line["answer"] = exchange.answer
+            if exchange.context is not None:
+                line["context_reference"] = make_context_reference(
+                    data, number, exchange.context, columns
+                )
             yield line
         batch = list(islice(objects, _BATCH_SIZE))
-
-
-def _parse_exchange(data: Path, number: int, value: dict[str, Any]) -> Exchange:
-    from aspire_guard.exchange import Exchange
-
-    return Exchange(
-        question=parse_question(data, number, value),
-        context=parse_context(data, number, value),
-        answer=parse_text(data, number, "answer", value.get("answer")),
-        log_likelihood=parse_log_likelihood(data, number, value),
-    )
 
 
 def load_evaluator(folder: str | Path | None) -> Any:

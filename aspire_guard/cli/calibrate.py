@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aspire_guard.cli.calibration_checks import check_evaluator, print_warnings
+from aspire_guard.cli.options import ColumnsOption
 from aspire_guard.errors import InputError
 
 if TYPE_CHECKING:
+    from aspire_guard.records.columns import Columns
     from aspire_guard.selection.calibration import Calibration, Threshold
     from aspire_guard.selection.risk_control.policy_grid import StagedCosts
     from aspire_guard.selection.risk_control.threshold_request import ThresholdRequest
@@ -36,7 +38,10 @@ class CalibrationMethod(StrEnum):
 
 def calibrate(
     scored: Annotated[
-        Path, typer.Argument(help="JSONL as `score` writes it, with `correct` in every line.")
+        Path,
+        typer.Argument(
+            help="Answers as `score` writes them, with `correct` in every line; - for standard input."
+        ),
     ],
     target_risk: Annotated[
         float | None,
@@ -97,6 +102,7 @@ def calibrate(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object and nothing else.")
     ] = False,
+    columns: ColumnsOption = None,
 ) -> None:
     """Find the confidence from which answers may be released, and say what that promises.
 
@@ -111,6 +117,7 @@ def calibrate(
     release nothing.
     """
     from aspire_guard.jsonl import check_output_path
+    from aspire_guard.records.columns import Columns
 
     if policy is not None:
         check_output_path(policy, scored)
@@ -135,12 +142,13 @@ def calibrate(
             fallback=fallback,
             review=review,
             as_json=as_json,
+            columns=Columns.parse(columns),
         )
     else:
         from aspire_guard.selection.risk_control.threshold_request import ThresholdRequest
 
         _reject_options("two stages, --fallback or a cost of it", {"--review": review is not None})
-        answers = _read_answers(scored, evaluator)
+        answers = _read_answers(scored, evaluator, Columns.parse(columns))
         request = ThresholdRequest(
             target_risk=target_risk,
             target_coverage=target_coverage,
@@ -201,10 +209,10 @@ def _calibrate_answers(
     return is_met
 
 
-def _read_answers(scored: Path, evaluator: Path | None) -> ScoredAnswers:
+def _read_answers(scored: Path, evaluator: Path | None, columns: Columns) -> ScoredAnswers:
     from aspire_guard.selection.scored_answers import read_scored
 
-    answers = read_scored(scored)
+    answers = read_scored(scored, columns)
     check_evaluator(answers.source, answers.evaluator, evaluator)
     return answers
 

@@ -21,6 +21,8 @@ def print_table(
     """Print the thresholds as a table, and below it the promise of each, or the reason why there is none."""
     console = Console()
     accuracy = f"{len(answers):,} answers, {answers.correct.mean():.1%} of them right"
+    if answers.n_questions < len(answers):
+        accuracy += f", to {answers.n_questions:,} questions"
     print_line(console, f"{accuracy} · {_describe_calibrator(fitted)}")
     thresholds = [result for result in results if isinstance(result, Threshold)]
     if thresholds:
@@ -52,6 +54,7 @@ def print_json(
             missing.append(values | {"reason": result.sentence})
     output: dict[str, Any] = {
         "n": len(answers),
+        "n_questions": answers.n_questions,
         "accuracy": float(answers.correct.mean()),
         "method": fitted.calibrator.method,
         "comparison": {name: losses._asdict() for name, losses in fitted.comparison.items()},

@@ -16,6 +16,7 @@ from aspire_guard.cli.calibrate_output import print_line
 from aspire_guard.cli.calibration_checks import check_evaluator, print_warnings
 from aspire_guard.errors import InputError
 from aspire_guard.evaluators.evaluator_folder import read_calibration
+from aspire_guard.records.columns import Columns
 from aspire_guard.routing.policy_file import write_policy
 from aspire_guard.selection.arrays import Numbers
 from aspire_guard.selection.risk_control.candidate_thresholds import UnmetTarget
@@ -35,6 +36,7 @@ def calibrate_stages(
     fallback: str | None,
     review: str | None,
     as_json: bool,
+    columns: Columns,
 ) -> bool:
     """Choose the policy of two stages, write it and print it. Return False if no policy meets the target.
 
@@ -55,7 +57,7 @@ def calibrate_stages(
         )
     if policy is not None:
         _check_names(costs, fallback, review)
-    staged = read_staged(records)
+    staged = read_staged(records, columns)
     check_evaluator(staged.source, staged.evaluator, evaluator)
     print_warnings(staged.stage("answer"), evaluator)
     date = datetime.now(UTC).date().isoformat()

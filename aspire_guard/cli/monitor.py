@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from aspire_guard.cli.options import ColumnsOption
 from aspire_guard.errors import InputError
-from aspire_guard.jsonl import read_numbered_objects
+from aspire_guard.records.columns import Columns
+from aspire_guard.records.reading import read_numbered_records
 
 if TYPE_CHECKING:
     from aspire_guard.selection.calibration import Calibration
@@ -26,12 +28,12 @@ def monitor(
     ],
     scores: Annotated[
         Path | None,
-        typer.Option(help="JSONL with `selection_score`: new answers, released or not."),
+        typer.Option(help="A file with `selection_score`: new answers, released or not."),
     ] = None,
     labels: Annotated[
         Path | None,
         typer.Option(
-            help="JSONL with `id`, `selection_score` and `correct`: released answers that were reviewed."
+            help="A file with `id`, `selection_score` and `correct`: released answers that were reviewed."
         ),
     ] = None,
     calibration: Annotated[
@@ -55,37 +57,48 @@ def monitor(
             help="Evaluator folder: labels of answers that it would not release are left out."
         ),
     ] = None,
+    columns: ColumnsOption = None,
 ) -> None:
     """Watch whether a threshold's promise still holds, from new scores and from reviewers' labels.
 
     Example: aspire-guard monitor state.json --scores today.jsonl --labels reviewed.jsonl
 
-    An answer is counted once, however often its file is given. If a file has grown, only its new lines are counted.
+    An answer is counted once, however often its file is given. If a file has grown, only its new lines are counted. Of
+    several answers to one question, the label of the first counts.
     Exit code 0: ok, or a warning. Exit code 4: alarm.
     """
+    import numpy as np
+
     from aspire_guard.evaluators.evaluator_folder import read_calibration
     from aspire_guard.selection.monitoring.risk_monitor import RiskMonitor
+    from aspire_guard.selection.question_groups import find_first_of_each_question
     from aspire_guard.selection.scored_answers import read_scored, read_selection_scores
 
+    mapping = Columns.parse(columns)
     # All files are read before the monitor changes: a mistake in one should not leave half of the work behind.
     evaluator_calibration = None if evaluator is None else read_calibration(evaluator)
-    new_scores = None if scores is None else read_selection_scores(scores)
-    reviewed = None if labels is None else read_scored(labels)
+    new_scores = None if scores is None else read_selection_scores(scores, mapping)
+    reviewed = None if labels is None else read_scored(labels, mapping)
     if calibration is None:
         risk_monitor = RiskMonitor.load(state)
     else:
         risk = _find_promised_risk(evaluator_calibration) if target_risk is None else target_risk
-        old_scores = read_scored(calibration).selection_score
+        old_scores = read_scored(calibration, mapping).selection_score
         risk_monitor = RiskMonitor.start(old_scores, target_risk=risk, delta=delta, path=state)
     if scores is not None and new_scores is not None:
-        n_known, batch = _count_known_lines(scores, "scores", len(new_scores), risk_monitor)
+        n_known, batch = _count_known_lines(
+            scores, mapping, "scores", len(new_scores), risk_monitor
+        )
         risk_monitor.observe_scores(new_scores[n_known:], batch=batch)
     if labels is not None and reviewed is not None:
-        n_known, batch = _count_known_lines(labels, "labels", len(reviewed), risk_monitor)
-        new_labels = reviewed.correct[n_known:]
+        n_known, batch = _count_known_lines(labels, mapping, "labels", len(reviewed), risk_monitor)
+        is_counted = np.ones(len(reviewed), dtype=np.bool_)
         if evaluator_calibration is not None:
-            is_released = evaluator_calibration.released(reviewed.selection_score, reviewed.group)
-            new_labels = new_labels[is_released[n_known:]]
+            is_counted = evaluator_calibration.released(reviewed.selection_score, reviewed.group)
+        if reviewed.question is not None:
+            # Answers to one question are right or wrong together, and the test needs independent ones.
+            is_counted = find_first_of_each_question(reviewed.question, is_counted)
+        new_labels = reviewed.correct[n_known:][is_counted[n_known:]]
         risk_monitor.observe_labels(new_labels, batch=batch)
     typer.echo(risk_monitor.explain())
     if risk_monitor.is_alarmed():
@@ -106,7 +119,9 @@ def _find_promised_risk(evaluator_calibration: Calibration | None) -> float:
     return accept.guarantee.target_risk
 
 
-def _count_known_lines(path: Path, kind: str, n: int, risk_monitor: RiskMonitor) -> tuple[int, str]:
+def _count_known_lines(
+    path: Path, columns: Columns, kind: str, n: int, risk_monitor: RiskMonitor
+) -> tuple[int, str]:
     """Count the lines of a file that are in a batch of the monitor already.
 
     Returns:
@@ -116,7 +131,7 @@ def _count_known_lines(path: Path, kind: str, n: int, risk_monitor: RiskMonitor)
     counted = set(risk_monitor.record.batches)
     n_known = 0
     # No more lines than were read: the file may have grown since.
-    lines = islice(read_numbered_objects(path), n)
+    lines = islice(read_numbered_records(path, columns), n)
     for number, (_, record) in enumerate(lines, start=1):
         # Without the label: a line stays known if only its label is fixed.
         line = json.dumps([record.get("id"), record["selection_score"]])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from aspire_guard.cli.calibration_checks import print_warnings
+from aspire_guard.cli.options import ColumnsOption
 from aspire_guard.jsonl import check_output_path
 
 if TYPE_CHECKING:
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 
 def report(
     scored: Annotated[
-        Path, typer.Argument(help="JSONL as `score` writes it, with `correct` in every line.")
+        Path,
+        typer.Argument(
+            help="Answers as `score` writes them, with `correct` in every line; - for standard input."
+        ),
     ],
     output: Annotated[Path, typer.Option(help="The HTML file to write.")],
     test: Annotated[
@@ -33,6 +37,7 @@ def report(
     delta: Annotated[
         float, typer.Option(help="The probability that any of the promises fails.")
     ] = 0.05,
+    columns: ColumnsOption = None,
 ) -> None:
     """Write a report on scored answers: one HTML file that opens anywhere, without a network.
 
@@ -43,13 +48,15 @@ def report(
     `out_of_domain`, to count the answers that are unlike those of the calibration.
     """
     from aspire_guard.evaluators.evaluator_folder import read_calibration
+    from aspire_guard.records.columns import Columns
     from aspire_guard.selection.report import write_report
     from aspire_guard.selection.report.error_examples import read_texts
     from aspire_guard.selection.scored_answers import read_scored
 
+    mapping = Columns.parse(columns)
     inputs = [scored] if test is None else [scored, test]
     check_output_path(output, *inputs)
-    answers = read_scored(scored)
+    answers = read_scored(scored, mapping)
     print_warnings(answers, evaluator)
     today = datetime.now(UTC).date().isoformat()
     if evaluator is None:
@@ -61,10 +68,10 @@ def report(
         calibration,
         output,
         date=today,
-        test=None if test is None else read_scored(test),
+        test=None if test is None else read_scored(test, mapping),
         evaluator=settings,
         delta=delta,
-        read_texts=partial(read_texts, inputs[-1]),
+        read_texts=partial(read_texts, inputs[-1], columns=mapping),
     )
 
 

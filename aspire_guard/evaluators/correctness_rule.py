@@ -7,7 +7,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from aspire_guard.errors import InputError
 from aspire_guard.files import describe_validation_error
 
-_MEASURES = {"rouge_l": "Rouge-L F1", "token_f1": "token F1", "exact_match": "exact match"}
+# The rule of an evaluator whose answers came with labels.
+LABELS = "labels"
+
+_MEASURES = {
+    "rouge_l": "Rouge-L F1",
+    "token_f1": "token F1",
+    "exact_match": "exact match",
+    "containment": "containment of a reference",
+}
 _MEASURES_WITH_THRESHOLD = ("rouge_l", "token_f1")
 _PAPER_THRESHOLD = 0.7
 
@@ -16,8 +24,9 @@ class CorrectnessRule(BaseModel):
     """A rule by its name, as in recipes, on the command line and in the evaluator.
 
     Attributes:
-        method: `rouge_l`, `exact_match` or `token_f1`. Or `package.module:name` of a function, of a runnable that
-            judges, or of anything else that grades. Or the path of a JSONL file of labels.
+        method: `rouge_l`, `exact_match`, `token_f1` or `containment`. Or `labels`, if the answers came with labels. Or
+            `package.module:name` of a function, of a runnable that judges, or of anything else that grades. Or the
+            path of a JSONL file of labels.
         threshold: γ, the lowest F1 of a right answer, in (0, 1]. Only `rouge_l` and `token_f1` have a
             threshold, by default 0.7.
     """
@@ -30,7 +39,7 @@ class CorrectnessRule(BaseModel):
     @field_validator("method")
     @classmethod
     def _check_method(cls, method: str) -> str:
-        if method in _MEASURES or ":" in method or method.endswith(".jsonl"):
+        if method in (*_MEASURES, LABELS) or ":" in method or method.endswith(".jsonl"):
             return method
         raise ValueError(
             f"expected {', '.join(_MEASURES)}, package.module:name or labels.jsonl, found {method!r}"

@@ -32,6 +32,7 @@ from aspire_guard.lm.context_windows import read_in_windows
 from aspire_guard.lm.incremental_scorer import IncrementalScorer
 from aspire_guard.lm.language_model import LanguageModel
 from aspire_guard.lm.prompt_reader import AnsweredPrompt
+from aspire_guard.records.exchanges import Exchanges, to_exchanges
 from aspire_guard.selection.calibration import Calibration
 from aspire_guard.verdict import Score, SentenceScore
 
@@ -149,8 +150,11 @@ class SelfEvaluator:
                     digest.update(values.tobytes())
         return digest.hexdigest()
 
-    def score(self, exchanges: Sequence[Exchange]) -> list[Score]:
+    def score(self, exchanges: Exchanges) -> list[Score]:
         """Score finished answers. Each score is the same alone and in any batch, to 1e-4.
+
+        The answers are exchanges, dicts with `question`, `answer` and perhaps `context`, a single one of these, a
+        dataset of dicts, or a frame of pandas, polars or pyarrow with such columns.
 
         An evaluator that was fitted to rated answers reads a context that is longer than the base model's window in
         windows of passages.
@@ -158,7 +162,9 @@ class SelfEvaluator:
         Raises:
             InputError: an exchange is longer than the base model's window, or than what windows can hold, or has no
                 log-likelihood although the evaluator was fitted to the log-likelihoods of a chain.
+            DatasetError: a dict or a row lacks a question or an answer, or holds a malformed field.
         """
+        exchanges = to_exchanges(exchanges)
         if self.manifest.rule is not None:
             return self._score_by_rule(exchanges, self.manifest.rule)
         self._check_reported_likelihoods(exchanges)

@@ -4,7 +4,8 @@ JSONL in UTF-8, one answer per line. `group` and `cost` may be left out, but the
 
     {"id": "q1", "selection_score": -0.31, "correct": true, "group": "billing", "cost": 2.5}
 
-`sentences`, `signals` and `out_of_domain` may be left out of any line.
+`sentences`, `signals` and `out_of_domain` may be left out of any line. Lines with one `question` and one `context`, or
+one `question_id`, hold answers to one question. If they hold its id too, the later ones get an id of their own.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import math
 import re
 from array import array
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,13 @@ from aspire_guard.jsonl import (
     make_line_error,
     parse_id,
     parse_text,
-    read_numbered_objects,
     shorten,
 )
-from aspire_guard.selection.arrays import Labels, Numbers
+from aspire_guard.records.columns import NO_COLUMNS, Columns
+from aspire_guard.records.fields import parse_label
+from aspire_guard.records.reading import read_numbered_records
+from aspire_guard.selection.arrays import Counts, Labels, Numbers
+from aspire_guard.selection.question_groups import QuestionNumbers, draw_one_per_question
 from aspire_guard.selection.scored_sentences import parse_sentences
 
 _OTHER_NUMBERS = ("confidence", "log_likelihood", "p_correct")
@@ -51,6 +55,7 @@ class ScoredAnswers:
         evaluator: the evaluator that gave the scores (`Manifest.scorer`), or None if the lines name none.
         out_of_domain: `(n,)`, whether each answer is unlike those that its confidence was calibrated on, or None if
             no line tells. A line that does not tell counts as usual.
+        question: `(n,)`, the number of the question that each answer answers, or None if a line names no question.
     """
 
     source: str
@@ -63,28 +68,62 @@ class ScoredAnswers:
     baselines: Mapping[str, Numbers] = field(default_factory=dict)
     evaluator: str | None = None
     out_of_domain: Labels | None = None
+    question: Counts | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def n_questions(self) -> int:
+        """The number of different questions, or of answers if the lines name no questions."""
+        return len(self) if self.question is None else len(np.unique(self.question))
 
-def read_scored(path: str | Path) -> ScoredAnswers:
+    def draw_one_per_question(self, *, within_groups: bool = False) -> ScoredAnswers:
+        """Return one answer to each question, drawn by chance, since answers to one question depend on each other.
+
+        Args:
+            within_groups: draw one answer to each question of each group.
+        """
+        if self.question is None:
+            return self
+        groups = self.group if within_groups else None
+        return self._select(draw_one_per_question(self.question, self.ids, groups))
+
+    def _select(self, rows: Labels) -> ScoredAnswers:
+        if rows.all():
+            return self
+        chosen = np.flatnonzero(rows).tolist()
+        return replace(
+            self,
+            ids=tuple(self.ids[row] for row in chosen),
+            selection_score=self.selection_score[rows],
+            correct=self.correct[rows],
+            group=None if self.group is None else tuple(self.group[row] for row in chosen),
+            cost=None if self.cost is None else self.cost[rows],
+            confidence=None if self.confidence is None else self.confidence[rows],
+            baselines={name: scores[rows] for name, scores in self.baselines.items()},
+            out_of_domain=None if self.out_of_domain is None else self.out_of_domain[rows],
+            question=None if self.question is None else self.question[rows],
+        )
+
+
+def read_scored(path: str | Path, columns: Columns = NO_COLUMNS) -> ScoredAnswers:
     """Read labelled, scored answers. A million lines take seconds and some 300 MB.
 
     Raises:
         DatasetError: the file is missing, unreadable or empty, or a line is not a JSON object, has no finite
-            `selection_score`, no boolean `correct`, the id of an earlier line, another `evaluator` than the first
-            line, malformed `sentences`, `signals` or `out_of_domain`, or has a `group` or `cost` while the first
-            line has none, or the other way round.
+            `selection_score`, no boolean `correct`, the id of an earlier line that answers another question, another
+            `evaluator` than the first line, malformed `sentences`, `signals` or `out_of_domain`, or has a `group` or
+            `cost` while the first line has none, or the other way round.
     """
     path = Path(path)
-    columns = _Columns(path)
-    for number, record in read_numbered_objects(path):
-        columns.add(number, record)
-    return columns.to_answers()
+    read_columns = _Columns(path)
+    for number, record in read_numbered_records(path, columns):
+        read_columns.add(number, record)
+    return read_columns.to_answers()
 
 
-def read_selection_scores(path: str | Path) -> Numbers:
+def read_selection_scores(path: str | Path, columns: Columns = NO_COLUMNS) -> Numbers:
     """Read the selection scores alone, `(n,)`, of lines that need no label.
 
     Raises:
@@ -93,7 +132,7 @@ def read_selection_scores(path: str | Path) -> Numbers:
     path = Path(path)
     scores = (
         _read_number(path, number, record, "selection_score")
-        for number, record in read_numbered_objects(path)
+        for number, record in read_numbered_records(path, columns)
     )
     return np.fromiter(scores, dtype=np.float64)
 
@@ -107,9 +146,15 @@ def find_warnings(scored: ScoredAnswers, provenance: Mapping[str, Any] | None = 
             on.
     """
     reasons = []
-    if len(scored) < _FEW:
+    n_questions = scored.n_questions
+    if n_questions < _FEW:
         reasons.append(
-            f"expected {_FEW} labelled answers or more, found {len(scored)}; bounds will be loose, label more"
+            f"expected {_FEW} labelled answers or more, found {n_questions}; bounds will be loose, label more"
+        )
+    if n_questions < len(scored):
+        reasons.append(
+            f"expected one answer to each question, found {len(scored):,} to {n_questions:,}; these are right or wrong "
+            "together, so promises count one of them, drawn by chance; label answers to more questions"
         )
     if scored.correct.all() or not scored.correct.any():
         kind = "right" if scored.correct.all() else "wrong"
@@ -124,12 +169,19 @@ def find_warnings(scored: ScoredAnswers, provenance: Mapping[str, Any] | None = 
     return reasons + _find_training_answers(scored, datasets)
 
 
+def name_repetition(name: str, number: int) -> str:
+    """Return an id of its own for a further answer under one id."""
+    return f"{name} (line {number})"
+
+
 class _Columns:
     """The lines read so far, by column. Each `_add` method reads one part of a line."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.lines: dict[str, int] = {}
+        self.questions = QuestionNumbers(path)
+        self._question_of_id: dict[str, int | None] = {}
         self.score, self.correct = array("d"), bytearray()
         self.others = {name: array("d") for name in _OTHER_NUMBERS}
         self.group: list[str] | None = None
@@ -178,11 +230,18 @@ class _Columns:
             out_of_domain=(
                 np.frombuffer(self.out_of_domain, dtype=np.bool_) if self.tells_domain else None
             ),
+            question=self.questions.to_array(),
         )
 
     def _add_id(self, number: int, record: dict[str, Any]) -> None:
         name = parse_id(self.path, number, record)
-        if self.lines.setdefault(name, number) != number:
+        question = self.questions.add(number, record)
+        if name not in self.lines:
+            self.lines[name] = number
+            self._question_of_id[name] = question
+        elif question is not None and question == self._question_of_id[name]:
+            self.lines[name_repetition(name, number)] = number
+        else:
             found = f"the id {shorten(name)} of line {self.lines[name]} again"
             way_out = "rename one, or drop the repeated line"
             raise make_line_error(self.path, number, "an id of its own", found, way_out)
@@ -199,12 +258,7 @@ class _Columns:
             raise make_line_error(self.path, number, expected, shorten(evaluator), way_out)
 
     def _add_label(self, number: int, record: dict[str, Any]) -> None:
-        correct = record.get("correct")
-        if not isinstance(correct, bool):
-            expected = '"correct" to hold true or false'
-            found = describe_json(correct) if "correct" in record else "no such key"
-            raise make_line_error(self.path, number, expected, found, "label the answer")
-        self.correct.append(correct)
+        self.correct.append(parse_label(self.path, number, record))
 
     def _add_domain(self, number: int, record: dict[str, Any]) -> None:
         is_outside = record.get("out_of_domain")

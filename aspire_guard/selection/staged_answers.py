@@ -24,9 +24,10 @@ from aspire_guard.jsonl import (
     make_line_error,
     parse_id,
     parse_text,
-    read_numbered_objects,
     shorten,
 )
+from aspire_guard.records.columns import NO_COLUMNS, Columns
+from aspire_guard.records.reading import read_numbered_records
 from aspire_guard.selection.arrays import Labels, Numbers
 from aspire_guard.selection.scored_answers import ScoredAnswers
 
@@ -69,7 +70,7 @@ class StagedAnswers:
         )
 
 
-def read_staged(path: str | Path) -> StagedAnswers:
+def read_staged(path: str | Path, columns: Columns = NO_COLUMNS) -> StagedAnswers:
     """Read calibration records with the answers of both stages.
 
     Raises:
@@ -81,7 +82,7 @@ def read_staged(path: str | Path) -> StagedAnswers:
     lines: dict[str, int] = {}
     scores, correct, confidences = array("d"), bytearray(), array("d")
     evaluator: str | None = None
-    for number, record in read_numbered_objects(path):
+    for number, record in read_numbered_records(path, columns):
         name = parse_id(path, number, record)
         if lines.setdefault(name, number) != number:
             found = f"the id {shorten(name)} of line {lines[name]} again"

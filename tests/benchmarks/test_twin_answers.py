@@ -20,7 +20,7 @@ from twin_answers import (
     read_questions,
 )
 
-from aspire_guard.jsonl import read_numbered_objects
+from aspire_guard.records.reading import read_numbered_records
 from aspire_trainers.data.rated_answers import read_rated_answers
 
 # No text has this character.
@@ -36,7 +36,7 @@ def test_there_are_a_hundred_questions_of_every_kind(questions: list[TwinQuestio
     """Every passage has questions, and every kind of error has about as many as the others."""
     passages = {
         passage["id"]: passage["text"]
-        for _, passage in read_numbered_objects(DATA / "passages.jsonl")
+        for _, passage in read_numbered_records(DATA / "passages.jsonl")
     }
     assert len({question.id for question in questions}) == 100
     assert len(passages) == 34

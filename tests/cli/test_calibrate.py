@@ -580,7 +580,7 @@ def test_the_monitor_takes_the_evaluators_promise_and_only_labels_of_what_it_rel
         ),
         (
             ("--calibration", "none.jsonl", "--target-risk", 0.1),
-            "expected a JSONL file to read, found: No such file",
+            "expected a file of records to read, found: No such file",
         ),
         (
             ("--calibration", "scored.jsonl", "--target-risk", 2),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from aspire_guard.evaluators.self_evaluator import SelfEvaluator
 from aspire_guard.exchange import Exchange
 from aspire_guard.guard import AspireGuard
 from aspire_guard.lm.template import PromptTemplate
+from aspire_guard.records.exchanges import Exchanges
 from aspire_guard.testing import tiny_evaluator
 from aspire_guard.verdict import Score
 from aspire_integrations import AspireChatModel, BM25Retriever, format_documents
@@ -38,7 +38,7 @@ class CountingEvaluator(SelfEvaluator):
 
     asked = 0
 
-    def score(self, exchanges: Sequence[Exchange]) -> list[Score]:
+    def score(self, exchanges: Exchanges) -> list[Score]:
         self.asked += 1
         return super().score(exchanges)
 

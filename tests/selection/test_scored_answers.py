@@ -219,7 +219,7 @@ def test_groups_and_costs_are_complete_and_sound(
 def test_no_file_and_an_empty_one_are_named(read: Any, tmp_path: Path) -> None:
     """There is nothing to calibrate on."""
     with pytest.raises(
-        DatasetError, match="expected a JSONL file to read, found: No such file or directory"
+        DatasetError, match="expected a file of records to read, found: No such file or directory"
     ):
         read(tmp_path / "scored.jsonl")
     with pytest.raises(DatasetError, match="expected at least one record, found none"):

@@ -16,6 +16,7 @@ from aspire_guard.evaluators.correctness_rule import CorrectnessRule
 from aspire_guard.evaluators.evaluator_folder import Manifest, save_evaluator
 from aspire_guard.evaluators.selection_rule import SignalWeights
 from aspire_guard.evaluators.self_evaluator import SelfEvaluator
+from aspire_guard.records.columns import NO_COLUMNS, Columns
 from aspire_guard.selection.calibrators import PlattCalibrator
 from aspire_trainers.data.rated_answers import RatedAnswer, read_rated_answers, sample_groups
 from aspire_trainers.run.append_log import AppendOnlyJsonl
@@ -56,6 +57,7 @@ def fit_evaluator(
     *,
     evaluator: SelfEvaluator,
     signal_file: Path | None = None,
+    columns: Columns = NO_COLUMNS,
 ) -> list[FileReport]:
     """Fit an evaluator to rated answers, and write the evaluator folder.
 
@@ -64,6 +66,7 @@ def fit_evaluator(
         output: the folder to write.
         config: the settings.
         evaluator: the evaluator whose adapters are used.
+        columns: the columns that hold the fields of an answer.
         signal_file: a JSONL file that keeps the signals, or None. Another run with it measures only what is missing.
 
     Returns:
@@ -73,7 +76,7 @@ def fit_evaluator(
         DatasetError: a file is missing or has a bad line.
         InputError: two files have the same name, or a file to calibrate on is not among them.
     """
-    answers = _read_files(data, config)
+    answers = _read_files(data, config, columns)
     names = [path.name for path in data]
     fitted, reports = fit_to_answers(answers, names, config, evaluator, signal_file=signal_file)
     save_evaluator(output, fitted.aspire, fitted.manifest, fitted.calibration)
@@ -117,7 +120,7 @@ def fit_to_answers(
     return SelfEvaluator(reading.aspire, manifest, fitted.calibration), reports
 
 
-def _read_files(paths: Sequence[Path], config: FitConfig) -> list[RatedAnswer]:
+def _read_files(paths: Sequence[Path], config: FitConfig, columns: Columns) -> list[RatedAnswer]:
     names = [path.stem for path in paths]
     repeated = [name for name in names if names.count(name) > 1]
     if repeated:
@@ -131,7 +134,7 @@ def _read_files(paths: Sequence[Path], config: FitConfig) -> list[RatedAnswer]:
         )
     answers: list[RatedAnswer] = []
     for path in paths:
-        answers += sample_groups(read_rated_answers(path), config.limit)
+        answers += sample_groups(read_rated_answers(path, columns), config.limit)
     return answers
 
 

@@ -22,6 +22,7 @@ from aspire_guard.evaluators.self_evaluator import SelfEvaluator
 from aspire_guard.lm.aspire_lm import AspireLM
 from aspire_guard.lm.base_model import fingerprint, load_base_model
 from aspire_guard.lm.template import PromptTemplate
+from aspire_guard.records.columns import NO_COLUMNS, Columns
 from aspire_guard.selection.calibration import Calibration
 from aspire_guard.selection.calibrators import PlattCalibrator
 from aspire_trainers.config import JudgeConfig
@@ -38,13 +39,16 @@ from aspire_trainers.run_folder import is_finished, lock_run, open_work_folder, 
 from aspire_trainers.stages.judge_tuning import tune_judge
 
 
-def train_judge(data: Sequence[Path], output: Path, config: JudgeConfig) -> None:
+def train_judge(
+    data: Sequence[Path], output: Path, config: JudgeConfig, *, columns: Columns = NO_COLUMNS
+) -> None:
     """Train a judge on labelled answers, fit its selection rule to the held-out ones, and write the evaluator folder.
 
     Args:
         data: files of rated answers.
         output: the folder to write.
         config: the settings.
+        columns: the columns that hold the fields of an answer.
 
     Raises:
         DatasetError: a file is missing or has a bad line.
@@ -53,7 +57,8 @@ def train_judge(data: Sequence[Path], output: Path, config: JudgeConfig) -> None
     """
     answers: list[RatedAnswer] = []
     for path in data:
-        answers += sample_groups(read_rated_answers(path), config.limit, seed=config.seed)
+        rated = read_rated_answers(path, columns)
+        answers += sample_groups(rated, config.limit, seed=config.seed)
     get_processes()  # On a machine with several GPUs, each process chooses one of its own.
     lm = load_base_model(config.model)
     run: dict[str, Any] = {

@@ -89,6 +89,7 @@ def train_evaluator(config: TrainingConfig, data: TrainingData, output: str | Pa
         del lm  # The memory may not have room for a large model in both precisions at once.
         tuned = _tune_adapters(start, config, data, work)
         correctness = cache_grades(correctness, work / "grades-calibration.jsonl")
+        correctness = data.grade_by_labels(correctness)
 
         def calibrate_and_save() -> None:
             aspire = _restore_float32(tuned, config)
@@ -155,12 +156,12 @@ def _tune_adapters(
 
     sampled = _sample_training_answers(start, tuned, config, data, work)
     sampled = add_distractors(sampled, config.self_evaluation.distractors, seed=config.seed)
-    train = _label(sampled, config, work / "grades-train.jsonl")
+    train = _label(sampled, config, data, work / "grades-train.jsonl")
 
     held_out = _get_chain_samples(data, data.validation)
     if held_out is None:
         held_out = _sample(tuned, config, data.validation, work, "validation")
-    validation = _label(held_out, config, work / "grades-validation.jsonl")
+    validation = _label(held_out, config, data, work / "grades-validation.jsonl")
 
     train = add_adversarial_variants(train, config.self_evaluation.persuasion, seed=config.seed)
     with _make_progress("3/3 self-evaluation") as progress:
@@ -254,11 +255,11 @@ def _sample(
 
 
 def _label(
-    sampled: Sequence[SampledAnswers], config: TrainingConfig, file: Path
+    sampled: Sequence[SampledAnswers], config: TrainingConfig, data: TrainingData, file: Path
 ) -> list[list[LabelledAnswers]]:
     """Label the answers in the main process alone: a judge costs money, and might answer differently each time."""
     rule = config.correctness.with_threshold(config.sampling.threshold)
-    correctness = cache_grades(load_correctness(rule), file)
+    correctness = data.grade_by_labels(cache_grades(load_correctness(rule), file))
     return broadcast_from_main(
         lambda: label_answers(
             sampled,
@@ -304,7 +305,7 @@ def _save_calibrated(
         likelihood="chain" if uses_chain else "own",
         num_beams=config.num_beams,
         max_new_tokens=config.sampling.max_new_tokens,
-        correctness=config.correctness,
+        correctness=data.choose_rule(config.correctness),
         provenance=_describe_provenance(run, data),
     )
     calibration = calibrate(judged, alpha, config.target_accuracy)

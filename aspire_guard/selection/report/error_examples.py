@@ -8,11 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from aspire_guard.jsonl import parse_id, read_numbered_objects
+from aspire_guard.jsonl import parse_id
+from aspire_guard.records.columns import NO_COLUMNS, Columns
+from aspire_guard.records.context_reference import read_contexts
+from aspire_guard.records.reading import read_numbered_records
 from aspire_guard.selection.arrays import Labels, Numbers
 from aspire_guard.selection.calibration import Calibration
 from aspire_guard.selection.report.weak_sentences import AnswerPart, split_answer
-from aspire_guard.selection.scored_answers import ScoredAnswers
+from aspire_guard.selection.scored_answers import ScoredAnswers, name_repetition
 from aspire_guard.selection.scored_sentences import ScoredSentence, parse_sentences
 
 _MAX_EXAMPLES = 10
@@ -20,11 +23,12 @@ _MAX_CHARACTERS = 1_000
 
 
 class Texts(NamedTuple):
-    """The question and the answer of a line, or None for each that the line lacks, and the answer's sentences."""
+    """The question, the answer and the context of a line, or None for each that is unknown, and the sentences."""
 
     question: str | None
     answer: str | None
     sentences: tuple[ScoredSentence, ...] = ()
+    context: str | None = None
 
 
 class AnswerExample(NamedTuple):
@@ -39,6 +43,7 @@ class AnswerExample(NamedTuple):
         answer: the parts of the answer, or None if it is unknown.
         omission: a phrase that says what the shortened answer leaves out, or None if it is whole.
         limit: the lowest confidence of a sentence that is not weak.
+        context: the context that the answer was judged by, or None if it is unknown.
     """
 
     id: str
@@ -49,6 +54,7 @@ class AnswerExample(NamedTuple):
     answer: list[AnswerPart] | None
     omission: str | None
     limit: float
+    context: str | None = None
 
 
 def find_worst_mistakes(answers: ScoredAnswers) -> list[int]:
@@ -78,7 +84,7 @@ def describe_examples(
         name = answers.ids[index]
         score = float(answers.selection_score[index])
         limit = find_limit(None if answers.group is None else answers.group[index])
-        question, answer, sentences = texts.get(name, Texts(None, None))
+        question, answer, sentences, context = texts.get(name, Texts(None, None))
         parts, omission = None, None
         if answer is not None:
             parts = split_answer(answer[:_MAX_CHARACTERS], sentences, limit)
@@ -95,26 +101,39 @@ def describe_examples(
                 answer=parts,
                 omission=omission,
                 limit=limit,
+                context=None if context is None else _shorten(context),
             )
         )
     return examples
 
 
-def read_texts(path: str | Path, ids: Iterable[str]) -> dict[str, Texts]:
-    """Read `question`, `answer` and `sentences` of the lines with these ids. A value that is not text is None.
+def read_texts(
+    path: str | Path, ids: Iterable[str], columns: Columns = NO_COLUMNS
+) -> dict[str, Texts]:
+    """Read the texts of the lines with these ids. A value that is not text is None.
+
+    The context is read from the file that was scored, which the line refers to.
 
     Raises:
         DatasetError: the file can't be read, or the sentences of a line are malformed.
     """
     path = Path(path)
     wanted = set(ids)
-    texts = {}
-    for number, value in read_numbered_objects(path):
+    texts: dict[str, Texts] = {}
+    read_ids: set[str] = set()
+    references: dict[str, Any] = {}
+    for number, value in read_numbered_records(path, columns):
         name = parse_id(path, number, value)
+        if name in read_ids:
+            name = name_repetition(name, number)
+        read_ids.add(name)
         if name in wanted:
             sentences = parse_sentences(path, number, value)
             question, answer = _get_text(value, "question"), _get_text(value, "answer")
-            texts[name] = Texts(question, answer, sentences)
+            texts[name] = Texts(question, answer, sentences, _get_text(value, "context"))
+            references[name] = value.get("context_reference")
+    for name, context in read_contexts(references, path.parent).items():
+        texts[name] = texts[name]._replace(context=context)
     return texts
 
 

@@ -48,11 +48,13 @@ class ThresholdRequest(BaseModel):
     ) -> list[Threshold | UnmetTarget]:
         """Choose the thresholds. An `UnmetTarget` takes the place of a threshold that can't be found.
 
-        The strictest band comes first, or the first group in the alphabet.
+        One answer to each question counts, since answers to one question depend on each other. The strictest band comes
+        first, or the first group in the alphabet.
 
         Raises:
             InputError: the answers or the targets can't be used, or don't go together.
         """
+        scored = scored.draw_one_per_question(within_groups=self.by_group)
         if self.bands:
             band_thresholds = choose_bands(
                 scored.selection_score,

@@ -201,7 +201,7 @@ def test_the_difference_to_another_evaluator_is_reported(
             "found one with exact_match; fix it",
         ),
         (("--threshold", "0"), "greater than 0; fix it"),
-        (("--correctness", "none.jsonl"), "none.jsonl: expected a JSONL file to read"),
+        (("--correctness", "none.jsonl"), "none.jsonl: expected a file of records to read"),
         (
             ("--correctness", "labels.jsonl"),
             "expected a label for each of 3 answers, found none for 3",

@@ -76,11 +76,11 @@ def test_missing_labels_are_counted_and_listed_next_to_the_file(file: Path) -> N
     [
         (
             '{"id": "q3", "answer": "x", "correct": null}',
-            '"correct" to be true or false, found null; label the answer',
+            '"correct" to hold true or false, found null; label the answer',
         ),
         (
             '{"id": "q3", "answer": "x", "correct": 1}',
-            '"correct" to be true or false, found the number 1',
+            '"correct" to hold true or false, found the number 1',
         ),
         ('{"id": "q3", "correct": true}', '"answer" to hold text, found null'),
         (
@@ -110,5 +110,5 @@ def test_an_empty_file_is_a_start(tmp_path: Path) -> None:
 
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     """It is raised before anything is answered."""
-    with pytest.raises(DatasetError, match="expected a JSONL file to read"):
+    with pytest.raises(DatasetError, match="expected a file of records to read"):
         Labels(tmp_path / "labels.jsonl")

@@ -157,7 +157,7 @@ def test_a_measure_needs_nothing_of_the_user_s() -> None:
         (
             "bleu",
             None,
-            "expected rouge_l, token_f1, exact_match, package.module:name or labels.jsonl, found 'bleu'",
+            "expected rouge_l, token_f1, exact_match, containment, package.module:name or labels.jsonl, found 'bleu'",
         ),
         ("exact_match", 0.5, "only with rouge_l or token_f1, found one with exact_match"),
         ("rouge_l", 0.0, "greater than 0"),

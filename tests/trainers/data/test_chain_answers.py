@@ -86,7 +86,7 @@ ROW = {"id": "q1", "question": "Who?", "answers": ["Ada"], "answer": "Ada"}
         (ROW | {"answer": None}, 'line 2: expected "answer" to hold text, found null'),
         (
             {"question": "Who?", "answer": "Ada"},
-            'line 2: expected "answers" to be a string or a list of strings',
+            'line 2: expected "answers" with the references, or "correct" with a label',
         ),
         (
             ROW | {"log_likelihood": True},

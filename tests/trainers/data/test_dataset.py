@@ -135,8 +135,11 @@ def test_a_record_cannot_be_changed() -> None:
             'expected "question" to hold text, found null; put it in double quotes.',
         ),
         (
-            '{"question": "Who?", "context": ["a"], "answers": []}',
-            'expected "context" to hold text, found a list; put it in double quotes.',
+            '{"question": "Who?", "context": ["a", "b", 1], "answers": []}',
+            (
+                'expected "context" to hold text, or a list of passages, found the number 1 in the list; write each '
+                'passage as text, as ["text", score], or as an object with "page_content".'
+            ),
         ),
         (
             '{"question": "Who?"}',
@@ -206,7 +209,10 @@ def test_an_empty_dataset_is_an_error(write: WriteFile, lines: tuple[str, ...]) 
 
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     """The message names the path and the reason."""
-    message = ": expected a JSONL file to read, found: No such file or directory; check the path and its permissions."
+    message = (
+        ": expected a file of records to read, found: No such file or directory; check the path and its "
+        "permissions."
+    )
     assert read_message(tmp_path / "gone.jsonl") == message
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from aspire_guard.cli.options import ColumnsOption
 from aspire_guard.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    data: Annotated[str, typer.Option(help="JSONL of QA records, or handbook:test.")],
+    data: Annotated[str, typer.Option(help="QA records, or handbook:test.")],
     evaluator: Annotated[
         Path | None, typer.Option(help="Evaluator folder. By default the starter evaluator.")
     ] = None,
@@ -29,8 +30,9 @@ def evaluate(
     correctness: Annotated[
         str | None,
         typer.Option(
-            help="The rule for right answers: rouge_l, exact_match, token_f1, package.module:name (a function, or a "
-            "runnable that judges) or labels.jsonl. By default the evaluator's own rule, if that is a measure."
+            help="The rule for right answers: rouge_l, exact_match, token_f1, containment, package.module:name (a "
+            "function, or a runnable that judges) or labels.jsonl. By default the evaluator's own rule, if that is a "
+            "measure."
         ),
     ] = None,
     threshold: Annotated[
@@ -69,6 +71,7 @@ def evaluate(
             help="NLI model (folder or hub id) for the semantic entropy of --baselines. By default Rouge-L."
         ),
     ] = None,
+    columns: ColumnsOption = None,
 ) -> None:
     """Answer labelled questions and compare ASPIRE's score with the paper's baselines on the same answers.
 
@@ -83,6 +86,7 @@ def evaluate(
         find_starter_folder,
         read_manifest,
     )
+    from aspire_guard.records.columns import Columns
     from aspire_trainers.correctness import load_correctness
     from aspire_trainers.data.batching import sample_records
     from aspire_trainers.data.dataset import load_dataset
@@ -95,7 +99,7 @@ def evaluate(
     from aspire_trainers.evaluation.tables import print_comparison, print_report
     from aspire_trainers.run.progress import Progress
 
-    records = sample_records(load_dataset(data), limit, seed=0)
+    records = sample_records(load_dataset(data, Columns.parse(columns)), limit, seed=0)
     folder = evaluator or find_starter_folder()
     manifest = read_manifest(folder)
     rule = _choose_rule(manifest.correctness, correctness, threshold)
@@ -146,6 +150,13 @@ def _choose_rule(
     """Return the rule of the options, or else the evaluator's, if that runs no code and reads no file."""
     if method is not None or threshold is not None:
         return evaluator_rule.from_name(method or evaluator_rule.method, threshold)
+    from aspire_guard.evaluators.correctness_rule import LABELS
+
+    if evaluator_rule.method == LABELS:
+        raise InputError(
+            "expected --correctness, since the evaluator was trained on labels, found none; pass a rule such as "
+            "containment"
+        )
     if not evaluator_rule.is_measure:
         raise InputError(
             f"expected --correctness, since the evaluator's own rule is {evaluator_rule.method!r}, and what a folder "

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from aspire_guard.cli.options import ColumnsOption
+
 if TYPE_CHECKING:
     from aspire_guard.evaluators.self_evaluator import SelfEvaluator
     from aspire_trainers.stages.rule_reports import FileReport
 
 
 def fit(
-    data: Annotated[list[Path], typer.Argument(help="JSONL of rated answers.")],
+    data: Annotated[list[Path], typer.Argument(help="Files of rated answers.")],
     output: Annotated[Path, typer.Option(help="The evaluator folder to write.")],
     evaluator: Annotated[
         Path | None, typer.Option(help="The evaluator to fit. By default the starter for chains.")
@@ -43,6 +45,7 @@ def fit(
             help="A file that keeps the signals, so that another run does not measure them again."
         ),
     ] = None,
+    columns: ColumnsOption = None,
 ) -> None:
     """Fit an evaluator to rated answers of a chain, without training its model.
 
@@ -51,6 +54,7 @@ def fit(
     A line holds question, context, answer and correct (true or false). The weights of the signals, the confidence, the
     threshold and the domain are fitted. The printed figures are those of answers that the weights were not fitted on.
     """
+    from aspire_guard.records.columns import Columns
     from aspire_trainers.fitting import FitConfig, fit_evaluator
 
     names = [name.strip() for name in calibrate_on.split(",") if name.strip()]
@@ -66,6 +70,7 @@ def fit(
         config,
         evaluator=_load(evaluator),
         signal_file=signals,
+        columns=Columns.parse(columns),
     )
     for report in reports:
         typer.echo(_describe(report))

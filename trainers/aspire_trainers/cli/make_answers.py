@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from aspire_guard.cli.options import ColumnsOption
 from aspire_guard.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def make_answers(
-    data: Annotated[list[str], typer.Argument(help="JSONL of QA records, or handbook:train.")],
+    data: Annotated[list[str], typer.Argument(help="QA records, or handbook:train.")],
     output: Annotated[Path, typer.Option(help="The JSONL to write.")],
     held_out_output: Annotated[
         Path | None,
@@ -39,6 +40,7 @@ def make_answers(
         str, typer.Option(help="Kinds of errors to leave out, with commas between them.")
     ] = "",
     seed: Annotated[int, typer.Option(help="The seed of every random choice.")] = 0,
+    columns: ColumnsOption = None,
 ) -> None:
     """Make training answers in the style of large language models from QA records.
 
@@ -49,12 +51,14 @@ def make_answers(
     """
     from aspire_guard.files import write_text
     from aspire_guard.jsonl import check_output_path
+    from aspire_guard.records.columns import Columns
     from aspire_trainers.data import styled_answers
     from aspire_trainers.data.dataset import load_dataset
 
     for path in (output, *([held_out_output] if held_out_output else [])):
         check_output_path(path, *map(Path, data))
-    records = [record for name in data for record in load_dataset(name)]
+    mapping = Columns.parse(columns)
+    records = [record for name in data for record in load_dataset(name, mapping)]
     _check_ids(records)
     made = styled_answers.make_answers(
         records,

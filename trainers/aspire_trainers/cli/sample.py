@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from aspire_guard.cli.options import ColumnsOption
 from aspire_guard.errors import InputError
 from aspire_guard.import_by_name import import_by_name
 
@@ -27,7 +28,7 @@ def sample(
             "module in the current folder."
         ),
     ],
-    data: Annotated[str, typer.Option(help="JSONL of QA records, or handbook:train.")],
+    data: Annotated[str, typer.Option(help="QA records, or handbook:train.")],
     output: Annotated[Path, typer.Option(help="The JSONL to write, or to continue.")],
     samples: Annotated[int, typer.Option(min=1, help="Answers to each question.")] = 5,
     max_concurrency: Annotated[
@@ -45,6 +46,7 @@ def sample(
     limit: Annotated[
         int | None, typer.Option(min=1, help="Ask at most this many questions.")
     ] = None,
+    columns: ColumnsOption = None,
 ) -> None:
     """Let any LangChain chain answer questions, to train an evaluator of its answers.
 
@@ -54,12 +56,13 @@ def sample(
     counts. After a kill at any moment, or if some questions failed (exit code 1), the same command asks for the
     missing answers and for nothing else.
     """
+    from aspire_guard.records.columns import Columns
     from aspire_trainers.chains.chain_sampling import SampledChain, sample_chain
     from aspire_trainers.data.batching import sample_records
     from aspire_trainers.data.dataset import load_dataset
     from aspire_trainers.run.progress import Progress
 
-    records = sample_records(load_dataset(data), limit, seed=0)
+    records = sample_records(load_dataset(data, Columns.parse(columns)), limit, seed=0)
     sampled = SampledChain(
         load_chain(chain), chain, samples, max_concurrency, requests_per_second, retries
     )

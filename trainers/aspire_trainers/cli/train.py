@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from aspire_guard.cli.options import ColumnsOption
+
 if TYPE_CHECKING:
     from aspire_trainers.config import TrainingConfig
     from aspire_trainers.data.training_data import TrainingData
@@ -16,13 +18,13 @@ def train(
     output: Annotated[Path, typer.Option(help="The evaluator folder to write.")],
     train: Annotated[
         list[str] | None,
-        typer.Option(help="JSONL of QA records, or handbook:train. May be given several times."),
+        typer.Option(help="QA records, or handbook:train. May be given several times."),
     ] = None,
     answers: Annotated[
         list[str] | None,
         typer.Option(
-            help="Instead of --train: JSONL of a chain's answers, as `sample` writes it, to judge these and not the "
-            "model's own. May be given several times."
+            help="Instead of --train: a chain's answers with references, as `sample` writes them, or with labels in "
+            "`correct`, to judge these and not the model's own. May be given several times."
         ),
     ] = None,
     validation: Annotated[
@@ -49,6 +51,7 @@ def train(
         typer.Option(min=1, help="Use at most this many records of each training dataset."),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every random choice.")] = None,
+    columns: ColumnsOption = None,
 ) -> None:
     """Train an evaluator: task tuning, answer sampling, self-evaluation.
 
@@ -59,6 +62,7 @@ def train(
     """
     from aspire_guard.errors import InputError
     from aspire_guard.evaluators.evaluator_folder import read_manifest
+    from aspire_guard.records.columns import Columns
     from aspire_trainers.config import TrainingConfig
     from aspire_trainers.data.training_data import TrainingData
     from aspire_trainers.pipeline import train_evaluator
@@ -69,10 +73,12 @@ def train(
         raise InputError(f"expected --train or --answers, found {found}; give one of them")
     config = TrainingConfig.load(recipe, model=model, init_from=init_from, limit=limit, seed=seed)
     load = TrainingData.load if train else TrainingData.load_answers
-    data = load(train or answers or [], validation or [], config)
+    data = load(train or answers or [], validation or [], config, columns=Columns.parse(columns))
     is_main = get_processes().is_main_process
     if is_main and config.alpha != 1:  # with α = 1 no likelihood counts
         _warn_of_missing_likelihoods(data)
+    if is_main:
+        _print_labels(data, config)
     folder = train_evaluator(config, data, output.resolve())
     if not is_main:
         return
@@ -80,6 +86,18 @@ def train(
         f"{output}: an evaluator for {read_manifest(folder).base_model.name}; read its README.md"
     )
     _warn_if_nothing_is_released(folder, config)
+
+
+def _print_labels(data: TrainingData, config: TrainingConfig) -> None:
+    from aspire_trainers.data.label_report import describe_labels, warn_of_long_answers
+
+    rule = config.correctness.with_threshold(config.sampling.threshold)
+    description = describe_labels(data, rule)
+    if description is not None:
+        typer.echo(description, err=True)
+    warning = warn_of_long_answers(data, rule)
+    if warning is not None:
+        typer.echo(f"warning: {warning}", err=True)
 
 
 def _warn_of_missing_likelihoods(data: TrainingData) -> None:

@@ -5,17 +5,20 @@ from __future__ import annotations
 from langchain_core.runnables import Runnable
 
 from aspire_guard.errors import InputError
-from aspire_guard.evaluators.correctness_rule import CorrectnessRule
+from aspire_guard.evaluators.correctness_rule import LABELS, CorrectnessRule
 from aspire_guard.import_by_name import import_by_name
+from aspire_trainers.correctness.given_labels import GivenLabels
 from aspire_trainers.correctness.judge import Judge
 from aspire_trainers.correctness.labels import Labels
-from aspire_trainers.correctness.overlap import ExactMatch, RougeL, TokenF1
+from aspire_trainers.correctness.overlap import Containment, ExactMatch, RougeL, TokenF1
 from aspire_trainers.correctness.protocol import Correctness, GradingFunction
 from aspire_trainers.correctness.refusal import is_refusal
 
 __all__ = [
+    "Containment",
     "Correctness",
     "ExactMatch",
+    "GivenLabels",
     "GradingFunction",
     "Judge",
     "Labels",
@@ -39,6 +42,13 @@ def load_correctness(rule: CorrectnessRule) -> Correctness:
         return _WITH_THRESHOLD[rule.method](rule.threshold)
     if rule.method == "exact_match":
         return ExactMatch()
+    if rule.method == "containment":
+        return Containment()
+    if rule.method == LABELS:
+        raise InputError(
+            "expected a rule that can grade any answer, found the labels of the answers that the evaluator was trained "
+            "on; name another, such as containment"
+        )
     if rule.method.endswith(".jsonl"):
         return Labels(rule.method)
     return _import_correctness(rule.method)

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from aspire_guard.errors import InputError
 from aspire_guard.jsonl import (
-    describe_json,
     make_line_error,
     parse_id,
     parse_text,
-    read_numbered_objects,
     shorten,
 )
+from aspire_guard.records.fields import parse_label
+from aspire_guard.records.reading import read_numbered_records
 from aspire_trainers.record import QARecord
 
 _Key = tuple[str, str]  # the record's id, and the answer
@@ -77,7 +77,7 @@ class Labels:
 def _holds_labels(path: Path) -> bool:
     if not path.exists() or not path.stat().st_size:
         return False
-    return any(value.get("correct") is not None for _, value in read_numbered_objects(path))
+    return any(value.get("correct") is not None for _, value in read_numbered_records(path))
 
 
 def _format_line(record: QARecord, answer: str) -> str:
@@ -97,14 +97,10 @@ def _read_labels(path: Path) -> dict[_Key, bool]:
     labels: dict[_Key, bool] = {}
     if path.exists() and not path.stat().st_size:  # nothing is labelled yet
         return labels
-    for number, value in read_numbered_objects(path):
+    for number, value in read_numbered_records(path):
         record_id = parse_id(path, number, value)
         answer = parse_text(path, number, "answer", value.get("answer"))
-        correct = value.get("correct")
-        if not isinstance(correct, bool):
-            found = describe_json(correct)
-            expected = '"correct" to be true or false'
-            raise make_line_error(path, number, expected, found, "label the answer")
+        correct = parse_label(path, number, value)
         if labels.setdefault((record_id, answer), correct) != correct:
             found = f"another label of {shorten(answer)} for {shorten(record_id)} before"
             raise make_line_error(

@@ -85,6 +85,19 @@ class ExactMatch(_Overlap):
         return float(bool(answer_words) and answer_words == reference_words)
 
 
+class Containment(_Overlap):
+    """Containment: the words of a reference in the answer, one after another, after SQuAD's normalisation."""
+
+    def __init__(self) -> None:
+        super().__init__(1.0)
+
+    def _score_words(self, answer: str, reference: str) -> float:
+        answer_words, reference_words = _words_to_compare(answer, reference)
+        length = len(reference_words)
+        starts = range(len(answer_words) - length + 1) if length else range(0)
+        return float(any(answer_words[i : i + length] == reference_words for i in starts))
+
+
 def squad_tokens(text: str) -> list[str]:
     """Return the words of a text as SQuAD compares them: without case, punctuation and English articles.
 

@@ -17,20 +17,21 @@ from aspire_guard.errors import DatasetError
 from aspire_guard.jsonl import (
     describe_json,
     make_line_error,
-    parse_context,
     parse_id,
     parse_question,
     parse_text,
-    read_numbered_objects,
     shorten,
 )
+from aspire_guard.records.columns import NO_COLUMNS, Columns
+from aspire_guard.records.fields import parse_context
+from aspire_guard.records.reading import read_numbered_records
 from aspire_trainers.data.handbook import SPLITS, load_questions
 from aspire_trainers.record import QARecord
 
 BUILTIN_DATASETS = tuple(f"handbook:{split}" for split in SPLITS)
 
 
-def load_dataset(name_or_path: str | Path) -> list[QARecord]:
+def load_dataset(name_or_path: str | Path, columns: Columns = NO_COLUMNS) -> list[QARecord]:
     """Return the records of a built-in dataset (`handbook:train`, …) or of a JSONL file.
 
     Raises:
@@ -38,7 +39,7 @@ def load_dataset(name_or_path: str | Path) -> list[QARecord]:
     """
     name = str(name_or_path)
     if not name.startswith("handbook:"):
-        return read_records(name_or_path)
+        return read_records(name_or_path, columns)
     if name not in BUILTIN_DATASETS:
         raise DatasetError(
             f"expected one of {', '.join(BUILTIN_DATASETS)}, found {shorten(name)}; use one of these names."
@@ -46,7 +47,7 @@ def load_dataset(name_or_path: str | Path) -> list[QARecord]:
     return load_questions(name.removeprefix("handbook:"))
 
 
-def read_records(path: str | Path) -> list[QARecord]:
+def read_records(path: str | Path, columns: Columns = NO_COLUMNS) -> list[QARecord]:
     """Return all records of a JSONL file, in its order.
 
     Raises:
@@ -55,7 +56,7 @@ def read_records(path: str | Path) -> list[QARecord]:
     path = Path(path)
     first_lines: dict[str, int] = {}
     records = []
-    for number, value in read_numbered_objects(path):
+    for number, value in read_numbered_records(path, columns):
         record = _parse_record(path, number, value)
         if record.id in first_lines:
             raise make_line_error(

@@ -19,15 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from aspire_guard.exchange import Exchange
-from aspire_guard.jsonl import (
-    describe_json,
-    make_line_error,
-    parse_context,
-    parse_id,
-    parse_question,
-    parse_text,
-    read_numbered_objects,
-)
+from aspire_guard.jsonl import describe_json, make_line_error, parse_id, parse_text
+from aspire_guard.records.columns import NO_COLUMNS, Columns
+from aspire_guard.records.fields import parse_exchange, parse_label
+from aspire_guard.records.reading import read_numbered_records
 
 
 @dataclass(frozen=True)
@@ -73,14 +68,14 @@ class RatedAnswer:
         return self.file, self.id
 
 
-def read_rated_answers(path: Path) -> list[RatedAnswer]:
+def read_rated_answers(path: Path, columns: Columns = NO_COLUMNS) -> list[RatedAnswer]:
     """Read the answers of a file.
 
     Raises:
         DatasetError: a line lacks a field, or has the id of an earlier line.
     """
     answers: dict[str, RatedAnswer] = {}
-    for number, value in read_numbered_objects(path):
+    for number, value in read_numbered_records(path, columns):
         answer = _parse_answer(path, number, value)
         if answer.id in answers:
             found = f"the id {answer.id} again"
@@ -111,15 +106,9 @@ def sample_groups(
 
 
 def _parse_answer(path: Path, number: int, value: dict[str, Any]) -> RatedAnswer:
-    correct = value.get("correct")
-    if not isinstance(correct, bool):
-        expected = '"correct" to hold true or false'
-        raise make_line_error(path, number, expected, describe_json(correct), "label the answer")
-    exchange = Exchange(
-        question=parse_question(path, number, value),
-        context=parse_context(path, number, value),
-        answer=parse_text(path, number, "answer", value.get("answer")),
-    )
+    correct = parse_label(path, number, value)
+    # A fit measures the log-likelihood itself.
+    exchange = parse_exchange(path, number, value).model_copy(update={"log_likelihood": None})
     model, group = value.get("model"), value.get("group")
     if group is None:
         group = f"{exchange.question}\n{exchange.context or ''}"

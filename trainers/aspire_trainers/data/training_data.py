@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from aspire_guard.errors import InputError
+from aspire_guard.evaluators.correctness_rule import LABELS, CorrectnessRule
+from aspire_guard.records.columns import NO_COLUMNS, Columns
 from aspire_trainers.config import TrainingConfig
+from aspire_trainers.correctness import Correctness, GivenLabels
 from aspire_trainers.data.batching import sample_records, split_by_context
-from aspire_trainers.data.chain_answers import ChainAnswers, load_chain_answers
+from aspire_trainers.data.chain_answers import ChainAnswers, collect_labels, load_chain_answers
 from aspire_trainers.data.dataset import load_dataset
 from aspire_trainers.record import QARecord
 
@@ -41,8 +44,9 @@ class TrainingData:
         train: Sequence[str | Path],
         validation: Sequence[str | Path],
         config: TrainingConfig,
-        read: Callable[[str], list[QARecord]] = load_dataset,
+        read: Callable[[str, Columns], list[QARecord]] = load_dataset,
         question_ids: Mapping[str, str] | None = None,
+        columns: Columns = NO_COLUMNS,
     ) -> TrainingData:
         """Read datasets and hold out validation records.
 
@@ -52,6 +56,7 @@ class TrainingData:
             config: the limit, the validation share and the seed.
             read: reads a dataset by its path or name.
             question_ids: question ids by record id. See `split_by_context`.
+            columns: the columns that hold the fields of a record.
 
         Raises:
             DatasetError: a file is missing or has a bad line.
@@ -60,7 +65,7 @@ class TrainingData:
         train_by_path, validation_by_path = _drop_repeated(train), _drop_repeated(validation)
         _check_datasets_differ(train_by_path, validation_by_path)
         train_names, validation_names = train_by_path.values(), validation_by_path.values()
-        records_by_dataset = _read_datasets([*train_names, *validation_names], read)
+        records_by_dataset = _read_datasets([*train_names, *validation_names], read, columns)
         records: list[QARecord] = []
         for name in train_names:
             records += sample_records(records_by_dataset[name], config.limit, config.seed)
@@ -84,7 +89,11 @@ class TrainingData:
 
     @classmethod
     def load_answers(
-        cls, train: Sequence[str | Path], validation: Sequence[str | Path], config: TrainingConfig
+        cls,
+        train: Sequence[str | Path],
+        validation: Sequence[str | Path],
+        config: TrainingConfig,
+        columns: Columns = NO_COLUMNS,
     ) -> TrainingData:
         """Do the same as `load` for files of a chain's answers, which take the place of stage 2.
 
@@ -99,13 +108,13 @@ class TrainingData:
         # The same names as in `load`, so that the prefixes are the same too.
         names = [*_drop_repeated(train).values(), *_drop_repeated(validation).values()]
         for name, prefix in _choose_prefixes(names).items():
-            answers_by_file[name] = load_chain_answers(name)
+            answers_by_file[name] = load_chain_answers(name, columns)
             for answers in answers_by_file[name]:
                 record_id = _prefix_id(prefix, answers.record).id
                 answers_by_id[record_id] = answers
                 question_ids[record_id] = f"{prefix}/{answers.question_id}"
 
-        def read(name: str) -> list[QARecord]:
+        def read(name: str, _: Columns) -> list[QARecord]:
             return [answers.record for answers in answers_by_file[name]]
 
         data = cls.load(train, validation, config, read, question_ids)
@@ -123,6 +132,8 @@ class TrainingData:
             rows.append((record.id, record.question, record.context, record.references))
         for answers in self.get_chain_answers(records) or ():
             rows.append((answers.texts, answers.log_likelihoods))
+            if answers.labels:
+                rows.append(answers.labels)
         content = json.dumps(rows).encode()
         return hashlib.sha256(content).hexdigest()
 
@@ -132,14 +143,28 @@ class TrainingData:
             return None
         return [self.chain_answers[record.id] for record in records]
 
+    def grade_by_labels(self, otherwise: Correctness) -> Correctness:
+        """Return the correctness that goes by the labels of the answers, and by another rule without a label."""
+        labels = collect_labels((self.chain_answers or {}).values())
+        return GivenLabels(labels, otherwise) if labels else otherwise
+
+    def choose_rule(self, rule: CorrectnessRule) -> CorrectnessRule:
+        """Return the rule by which the answers count as right: the labels, if every answer of the chain has one."""
+        if not self.chain_answers:
+            return rule
+        for answers in self.chain_answers.values():
+            if not answers.labels.keys() >= set(answers.texts):
+                return rule
+        return CorrectnessRule(method=LABELS)
+
 
 def _read_datasets(
-    datasets: Sequence[str], read: Callable[[str], list[QARecord]]
+    datasets: Sequence[str], read: Callable[[str, Columns], list[QARecord]], columns: Columns
 ) -> dict[str, list[QARecord]]:
     """Map each dataset to its records, with ids that are unique among all datasets."""
     records_by_dataset = {}
     for dataset, prefix in _choose_prefixes(datasets).items():
-        records = read(dataset)
+        records = read(dataset, columns)
         records_by_dataset[dataset] = [_prefix_id(prefix, record) for record in records]
     return records_by_dataset
 

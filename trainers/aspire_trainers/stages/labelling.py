@@ -78,7 +78,7 @@ def _label(
     record = answers.record
     rng = random.Random(f"{seed}/{record.id}")
     reference = record.references[0] if record.answerable else refusal
-    if not config.references:
+    if not config.references or record.is_open:
         reference = None
     right, wrong = answers.split_right_from_wrong(grades, reference)
     # The answer that weighs most must not be left out, even if the reference comes before it.

@@ -72,6 +72,7 @@ def _set_targets(records: Sequence[QARecord], refusal: str | None) -> list[QARec
     return [
         record if record.answerable else replace(record, references=(refusal,))
         for record in records
+        if not record.is_open
     ]
 
 
