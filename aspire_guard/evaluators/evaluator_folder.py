@@ -66,10 +66,10 @@ class BaseModelId(_FrozenModel):
 
     Attributes:
         name: `smollm2-135m`, a folder or a hub id.
-        fingerprint: a digest of its weights.
+        fingerprint: a digest of its weights and of its tokenizer.
         likelihood: the mean log-probability, in nats, that it gives the tokens of a fixed text. It changes with the
-            tokenizer and the settings, which the fingerprint does not cover. None in evaluators that were saved
-            before this field existed.
+            settings, which the fingerprint does not cover. None in evaluators that were saved before this field
+            existed.
     """
 
     name: str

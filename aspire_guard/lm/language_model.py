@@ -21,6 +21,7 @@ from aspire_guard.lm.branch_sequence import BranchSequence, make_attention_masks
 from aspire_guard.lm.layer_windows import list_layer_windows
 from aspire_guard.lm.own_rows import can_share_rows, run_in_own_rows
 from aspire_guard.lm.prefix_states import Layers, PrefixStates, gather_branches
+from aspire_guard.lm.rope_limit import find_rope_limit
 from aspire_guard.lm.state_cache import PassingLayer, make_cache
 
 _UNLIMITED = 2**31
@@ -80,7 +81,8 @@ class LanguageModel:
         """The longest sequence, in tokens, that the model has positions for."""
         positions = getattr(self.config, "max_position_embeddings", None)
         # MPT gives its bias for distances a size of its own.
-        return int(positions or getattr(self.config, "max_seq_len", None) or _UNLIMITED)
+        positions = positions or getattr(self.config, "max_seq_len", None) or _UNLIMITED
+        return int(min(positions, find_rope_limit(self.config)))
 
     @property
     def start_ids(self) -> Tensor:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from peft import (
@@ -17,12 +17,13 @@ from peft import (
     inject_adapter_in_model,
     set_peft_model_state_dict,
 )
+from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as DEFAULT_MODULES
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from aspire_guard.errors import CorruptEvaluatorError
+from aspire_guard.errors import CorruptEvaluatorError, InputError
 from aspire_guard.lm.language_model import LanguageModel
 
 _FILE = "adapter_model.safetensors"
@@ -83,12 +84,17 @@ class Lora:
             seed: equal seeds make equal matrices.
             target_modules: as in PEFT, where "all-linear" means all linear layers except the output
                 head. None leaves the choice to PEFT, which takes some projections of the attention for
-                most kinds of model.
+                the kinds of model that it knows, and means all plain linear layers for the others.
             first_layer: the first layer that is changed, in all its linear modules. 0 changes all layers.
+
+        Raises:
+            InputError: no module of the model can be changed.
         """
         # GPT-2 keeps its projections transposed. PEFT would find out by itself, but with a warning.
         is_transposed = any(isinstance(module, Conv1D) for module in lm.model.modules())
-        modules = _list_linear_modules(lm.model, first_layer) if first_layer else target_modules
+        modules: str | list[str] | None = target_modules or _choose_modules(lm.model)
+        if first_layer:
+            modules = _list_linear_modules(lm.model, first_layer)
         config = LoraConfig(
             r=rank,
             lora_alpha=2 * rank,
@@ -97,7 +103,15 @@ class Lora:
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return cls(lm, config, text)
+            try:
+                return cls(lm, config, text)
+            except (
+                ValueError
+            ) as error:  # PEFT found no module of these names, or none of a known kind
+                raise InputError(
+                    f"expected a model with linear layers for a LoRA, found {type(lm.model).__name__}: "
+                    f"{str(error).splitlines()[0]}; choose the method soft_prompt"
+                ) from error
 
     def vectors(self, lm: LanguageModel, question: str = "", answer: str = "") -> Tensor:
         """Return the embeddings of `text` with question and answer filled in, `(tokens, dim)`."""
@@ -170,14 +184,44 @@ class Lora:
         return state
 
 
+def _choose_modules(model: Any) -> list[str]:
+    """Return the modules that PEFT changes by default in models of this kind, or all linear layers if it knows none."""
+    default: Sequence[str] = DEFAULT_MODULES.get(model.config.model_type, [])
+    paths = [path for path, _ in model.named_modules()]
+    if isinstance(default, str):  # a pattern of whole paths
+        modules = [path for path in paths if re.fullmatch(default, path)]
+    else:
+        names = {path.rpartition(".")[2] for path in paths}
+        modules = [name for name in default if name in names]
+    return modules or _list_linear_layers(model)
+
+
+def _list_linear_layers(model: Any) -> list[str]:
+    """List the names of all linear layers except the output head.
+
+    A router of experts may be a kind of linear layer that returns more than one tensor, which no LoRA can change.
+    PEFT's own "all-linear" takes it for one.
+    """
+    linear: set[str] = set()
+    other: set[str] = set()
+    for path, module in model.named_modules():
+        if not isinstance(module, nn.Linear | Conv1D) or module is model.get_output_embeddings():
+            continue
+        name = path.rpartition(".")[2]
+        is_plain = type(module) in (nn.Linear, Conv1D)
+        # A number is also the name of whole layers.
+        (linear if is_plain else other).add(path if name.isdigit() else name)
+    return sorted(linear - other)
+
+
 def _list_linear_modules(model: nn.Module, first_layer: int) -> list[str]:
-    """List the names of the linear modules in the layers from `first_layer` on."""
-    names: list[str] = []
-    for name, module in model.named_modules():
-        numbers = [part for part in name.split(".") if part.isdigit()]
-        if numbers and int(numbers[0]) >= first_layer and isinstance(module, nn.Linear | Conv1D):
-            names.append(name)
-    return names
+    """List the paths of the plain linear layers from the layer number `first_layer` on."""
+    paths: list[str] = []
+    for path, module in model.named_modules():
+        numbers = [part for part in path.split(".") if part.isdigit()]
+        if numbers and int(numbers[0]) >= first_layer and type(module) in (nn.Linear, Conv1D):
+            paths.append(path)
+    return paths
 
 
 def fill_text(text: str, question: str, answer: str) -> str:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer, models, normalizers
+from transformers import PreTrainedTokenizerFast
 
 from aspire_guard.errors import BaseModelError
 from aspire_guard.lm.base_model import fingerprint, load_base_model
@@ -82,6 +85,55 @@ def test_a_fingerprint_tells_models_apart(family: Family, lm: LanguageModel) -> 
         moved.embedding_weight[0, 0] += 1e-3
     assert fingerprint(moved) != fingerprint(lm)
     assert len(fingerprint(lm)) == 64
+
+
+@pytest.mark.parametrize(
+    "normalizer",
+    [
+        normalizers.Prepend(" "),
+        normalizers.Replace("é", "e"),
+        normalizers.Replace("3", "4"),
+        normalizers.Replace("\n", " "),
+        normalizers.NFD(),
+    ],
+    ids=["space", "beyond ASCII", "digits", "line ends", "composed letters"],
+)
+def test_another_tokenizer_makes_another_fingerprint(normalizer: Any) -> None:
+    """The same weights under a tokenizer of other settings are another model."""
+    lm = tiny_lm()
+    before = fingerprint(lm)
+    lm.tokenizer.backend_tokenizer.normalizer = normalizer
+    assert fingerprint(lm) != before
+
+
+def test_another_class_of_tokenizer_makes_another_fingerprint() -> None:
+    """The same vocabulary read by words, not by byte pairs, gives other tokens."""
+    lm = tiny_lm()
+    before = fingerprint(lm)
+    backend = Tokenizer(models.WordLevel(lm.tokenizer.get_vocab(), unk_token="!"))
+    backend.pre_tokenizer = lm.tokenizer.backend_tokenizer.pre_tokenizer
+    other: Any = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=lm.tokenizer.eos_token)  # type: ignore[no-untyped-call]
+    assert fingerprint(LanguageModel(lm.model, other)) != before
+
+
+def test_another_end_or_start_token_makes_another_fingerprint() -> None:
+    """An answer would end elsewhere, or a prompt begin otherwise."""
+    lm = tiny_lm()
+    before = fingerprint(lm)
+    lm.tokenizer.eos_token = "!"
+    assert fingerprint(lm) != before
+    with_start = LanguageModel(tiny_lm().model, tiny_lm("opt").tokenizer)
+    assert fingerprint(with_start) != before
+
+
+def test_a_tokenizer_that_adds_spaces_is_loaded_without_them(tmp_path: Path) -> None:
+    """The pieces of a prompt have the tokens that they have in a whole text."""
+    lm = tiny_lm()
+    lm.tokenizer.backend_tokenizer.normalizer = normalizers.Prepend(" ")
+    assert len(lm.token_ids("\nAnswer:")) == 9
+    loaded = load_base_model(str(_save(lm, tmp_path)))
+    assert loaded.token_ids("\nAnswer:").tolist() == tiny_lm().token_ids("\nAnswer:").tolist()
+    assert len(loaded.token_ids(" correct")) == 1
 
 
 def test_the_cache_folder_follows_the_environment(

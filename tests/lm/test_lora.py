@@ -5,18 +5,35 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    Olmo2Config,
+    Phi3Config,
+    PreTrainedConfig,
+)
 
-from aspire_guard.errors import CorruptEvaluatorError
+from aspire_guard.errors import CorruptEvaluatorError, InputError
 from aspire_guard.lm.language_model import LanguageModel
 from aspire_guard.lm.lora import Lora
 from aspire_guard.testing import Family, tiny_lm
 
 FILE = "adapter_model.safetensors"
+SMALL: dict[str, Any] = {
+    "vocab_size": 320,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "pad_token_id": 2,
+}
 
 
 def _make_random(lm: LanguageModel, text: str = "Right?", seed: int = 1) -> Lora:
@@ -85,6 +102,44 @@ def test_a_new_lora_changes_nothing_and_can_be_trained(family: Family) -> None:
         name for name, weight in adapter.adapt(lm).model.named_parameters() if weight.requires_grad
     }
     assert trained == {name for name, _ in adapter.named_parameters()}
+
+
+@pytest.mark.parametrize(
+    ("config", "modules"),
+    [
+        (LlamaConfig(**SMALL), {"q_proj", "v_proj"}),
+        (
+            Olmo2Config(**SMALL),
+            {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"},
+        ),
+        (Phi3Config(**SMALL), {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"}),
+    ],
+    ids=["known", "unknown", "fused"],
+)
+def test_modules_are_those_that_peft_knows_or_else_all_linear_layers(
+    config: PreTrainedConfig, modules: set[str], tmp_path: Path
+) -> None:
+    """A kind of model that PEFT has no default for gets a LoRA all the same, which is saved and loaded."""
+    model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    lm = LanguageModel(model, tiny_lm().tokenizer)
+    adapter = _make_random(lm)
+    names = {name.split(".lora_")[0].rpartition(".")[2] for name, _ in adapter.named_parameters()}
+    assert names == modules
+    adapter.save(tmp_path, lm)
+    ids = torch.arange(9)
+    loaded = Lora.load(tmp_path, lm)
+    assert torch.equal(
+        _compute_hidden(loaded.adapt(lm), ids), _compute_hidden(adapter.adapt(lm), ids)
+    )
+
+
+def test_a_model_without_linear_layers_gets_no_lora() -> None:
+    """One line names the way out."""
+    lm = tiny_lm()
+    with pytest.raises(
+        InputError, match="expected a model with linear layers for a LoRA, found Ll"
+    ):
+        Lora.from_text(lm, "?", rank=2, seed=0, target_modules="no_such_module")
 
 
 def test_equal_seeds_give_equal_adapters_and_others_don_t(lm: LanguageModel) -> None:

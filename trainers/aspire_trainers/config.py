@@ -46,11 +46,12 @@ class FitConfig(_Config):
     """The kind of an adapter, and its optimisation.
 
     Attributes:
-        method: a soft prompt, or a LoRA on the modules that PEFT chooses for the model's architecture.
+        method: a soft prompt, or a LoRA.
         text: a soft prompt starts from the token embeddings of this text. A LoRA reads the text itself.
         length: embeddings in the soft prompt. A LoRA ignores it.
         rank: rank of the LoRA. A soft prompt ignores it.
-        target_modules: modules that the LoRA changes: "all-linear", or by default the projections that PEFT chooses.
+        target_modules: modules that the LoRA changes: "all-linear", or by default the projections that PEFT chooses,
+            and all plain linear layers if PEFT has no choice for the model.
         learning_rate: peak of AdamW's rate, after a linear warm-up and before a cosine decay to zero.
         epochs: passes over the training records.
         batch_size: questions in a step.

@@ -42,12 +42,18 @@ from aspire_trainers.evaluation.judging import answer_and_judge, grade_answers, 
 from aspire_trainers.record import QARecord
 from aspire_trainers.run.distributed import broadcast_from_main, get_processes
 from aspire_trainers.run.progress import Progress
-from aspire_trainers.run_folder import is_finished, lock_run, open_work_folder, remove_work
+from aspire_trainers.run_folder import (
+    is_finished,
+    lock_run,
+    open_work_folder,
+    remove_work,
+    save_settings,
+)
 from aspire_trainers.stages.adversarial import add_adversarial_variants
 from aspire_trainers.stages.alpha_selection import calibrate, choose_alpha
 from aspire_trainers.stages.answer_sampling import sample_answers
 from aspire_trainers.stages.labelling import LabelledAnswers, add_distractors, label_answers
-from aspire_trainers.stages.preflight import check_context_window
+from aspire_trainers.stages.preflight import check_adapters, check_context_window
 from aspire_trainers.stages.self_evaluation import tune_self_evaluation
 from aspire_trainers.stages.task_tuning import tune_task
 
@@ -85,8 +91,10 @@ def train_evaluator(config: TrainingConfig, data: TrainingData, output: str | Pa
     work = broadcast_from_main(lambda: open_work_folder(output, run))
     with ExitStack() as lock_holder:
         broadcast_from_main(lambda: lock_run(work, lock_holder))
+        broadcast_from_main(lambda: save_settings(work, run))
         start = start.copy_onto(lm.to(getattr(torch, config.dtype)))
         del lm  # The memory may not have room for a large model in both precisions at once.
+        check_adapters(start, config)
         tuned = _tune_adapters(start, config, data, work)
         correctness = cache_grades(correctness, work / "grades-calibration.jsonl")
         correctness = data.grade_by_labels(correctness)

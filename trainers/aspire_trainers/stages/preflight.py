@@ -1,12 +1,20 @@
-"""The check before training that every record fits the model's window."""
+"""The checks before training: the settings of every stage suit the model, and every record fits its window."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
+import torch
+from torch import Tensor
+
+from aspire_guard.errors import BaseModelError, InputError
+from aspire_guard.lm.adapter import Adapter
 from aspire_guard.lm.aspire_lm import AspireLM
+from aspire_guard.lm.base_model import describe_error
+from aspire_guard.lm.lora import fill_text
 from aspire_guard.lm.shared_prefixes import find_first_turns
 from aspire_trainers.evaluation.context_window import (
     check_fit,
@@ -15,11 +23,86 @@ from aspire_trainers.evaluation.context_window import (
 )
 from aspire_trainers.evaluation.prompting import AdaptedPrompting
 from aspire_trainers.record import QARecord
+from aspire_trainers.stages.adapter_trainer import make_adapter
 from aspire_trainers.stages.adversarial import ANSWER, NEUTRAL, TRAINING
+from aspire_trainers.stages.labelling import LabelledAnswers
+from aspire_trainers.stages.self_evaluation import StateCache, self_evaluation_loss
+from aspire_trainers.stages.task_tuning import task_loss
 
 if TYPE_CHECKING:
-    from aspire_trainers.config import TrainingConfig
+    from aspire_trainers.config import FitConfig, TrainingConfig
     from aspire_trainers.data.training_data import TrainingData
+
+_EXAMPLE = QARecord("example", "When did it open?", "The railway opened in 1830.", ("1830",))
+
+
+def check_adapters(aspire: AspireLM, config: TrainingConfig) -> None:
+    """Check that stage 1 and stage 3 can train their adapters: make both, and compute a gradient of each.
+
+    Raises:
+        InputError: the text of an adapter has no token, or a LoRA finds no module to change.
+        BaseModelError: the model fails to compute a gradient.
+    """
+    stage = config.self_evaluation
+    start = None if stage.from_scratch else aspire.self_eval
+    self_eval = _make_adapter(aspire, "self_evaluation", stage, config.seed, start)
+    task = aspire.task
+    if config.task.method != "none":
+        task = _make_adapter(aspire, "task", config.task, config.seed, aspire.task)
+        tuned = replace(aspire, task=task)
+        _check_gradient(task, lambda: task_loss(tuned, [_EXAMPLE]))
+        task.requires_grad_(False)
+    judge = replace(aspire, task=task, self_eval=self_eval)
+    answers = LabelledAnswers(
+        question=_EXAMPLE.question,
+        context=_EXAMPLE.context,
+        texts=("1830", "Paris"),
+        is_right=(True, False),
+        weights=(0.5, 0.5),
+    )
+    states = StateCache(judge, gib=0.0)
+    _check_gradient(
+        self_eval,
+        lambda: torch.stack(
+            list(self_evaluation_loss(judge, [answers], states.get([answers]), stage.token_budget))
+        ).sum(),
+    )
+
+
+def _make_adapter(
+    aspire: AspireLM, name: str, stage: FitConfig, seed: int, start: Adapter | None
+) -> Adapter:
+    """Make the adapter that a stage starts from."""
+    text = fill_text(stage.text, "", "")
+    if start is None and not len(aspire.lm.token_ids(text)):
+        raise InputError(
+            f"expected a text with a token in [{name}], found {stage.text!r}; choose another text"
+        )
+    return make_adapter(aspire.lm, stage, seed=seed, start=start).requires_grad_()
+
+
+def _check_gradient(adapter: Adapter, compute_loss: Callable[[], Tensor]) -> None:
+    """Check that a loss has a gradient in an adapter, which is left without it.
+
+    Raises:
+        BaseModelError: it has no gradient, or one that is not finite.
+    """
+    parameters = [parameter for _, parameter in adapter.named_parameters()]
+    found = "no gradient that is finite"
+    try:
+        gradients = torch.autograd.grad(compute_loss(), parameters, allow_unused=True)
+    except InputError:
+        raise
+    except Exception as error:
+        # Nearly anything may go wrong in an architecture that nobody trains.
+        found = describe_error(error)
+        gradients = ()
+    known = [gradient for gradient in gradients if gradient is not None]
+    if not known or not all(gradient.isfinite().all() for gradient in known):
+        raise BaseModelError(
+            f"expected a base model whose adapters can be trained, found {found} for a {adapter.method}; "
+            "choose another model, method or target_modules"
+        )
 
 
 def check_context_window(aspire: AspireLM, config: TrainingConfig, data: TrainingData) -> None:
