@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from aspire_guard.guard import AspireGuard
     from aspire_guard.lm.template import PromptTemplate
     from aspire_guard.observe.handler import AspireCallbackHandler
-    from aspire_guard.review.item import Decision, ReviewItem, Ticket
+    from aspire_guard.review.item import Decision, ReviewItem
     from aspire_guard.review.queue import ReviewQueue
+    from aspire_guard.review.ticket import Ticket
     from aspire_guard.routing.policy import RoutingPolicy
     from aspire_guard.routing.routes import (
         Abstain,
@@ -89,7 +90,7 @@ _MODULES = {
     "Score": "aspire_guard.verdict",
     "SelfEvaluator": "aspire_guard.evaluators.self_evaluator",
     "Step": "aspire_guard.verdict",
-    "Ticket": "aspire_guard.review.item",
+    "Ticket": "aspire_guard.review.ticket",
     "Timeouts": "aspire_guard.routing.routes",
     "Verdict": "aspire_guard.verdict",
 }

@@ -16,7 +16,8 @@
     ├── EvaluationError                  scoring that failed at run time
     ├── RouteTimeoutError                a chain, evaluator or fallback that took longer than the policy allows
     └── ReviewQueueError                 a review queue's database that can't be reached or used
-        └── ReviewSchemaError            a database whose tables are not ours, or of another version
+        ├── ReviewSchemaError            a database whose tables are not ours, or of another version
+        └── DamagedTicketError           a ticket whose row can't be read
 
 Every message says what was expected, what was found and the way out. `retryable` is True if the
 same call may succeed when it is made again.
@@ -116,6 +117,12 @@ class ReviewQueueError(AspireGuardError):
 
 class ReviewSchemaError(ReviewQueueError):
     """A database with tables that are not ours, or of another version."""
+
+    retryable = False
+
+
+class DamagedTicketError(ReviewQueueError):
+    """A ticket whose row can't be read."""
 
     retryable = False
 

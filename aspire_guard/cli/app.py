@@ -1,7 +1,7 @@
 """The command `aspire-guard`.
 
-Its own subcommands are `score`, `calibrate`, `report` and `monitor`. Other packages, installed with it or separately,
-add subcommands through the entry-point group `aspire_guard.commands`.
+Its own subcommands are `score`, `calibrate`, `report`, `monitor` and the commands under `review`. Other packages,
+installed with it or separately, add subcommands through the entry-point group `aspire_guard.commands`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from aspire_guard.cli.calibrate import calibrate
 from aspire_guard.cli.monitor import monitor
 from aspire_guard.cli.options import ColumnsOption
 from aspire_guard.cli.report import report
+from aspire_guard.cli.review import review
 from aspire_guard.errors import AspireGuardError
 from aspire_guard.jsonl import check_output_path, parse_id
 from aspire_guard.records.columns import Columns
@@ -119,6 +120,7 @@ def build_app() -> typer.Typer:
     )
     for command in (score, calibrate, report, monitor):
         app.command()(command)
+    app.add_typer(review, name="review")
     for entry in sorted(entry_points(group=COMMANDS), key=lambda entry: entry.name):
         app.command(name=entry.name)(entry.load())
     return app

@@ -20,6 +20,9 @@ from aspire_guard.exchange.passage_record import PassageRecord
 
 Extract = Callable[[Any, Any, Sequence[Document]], Exchange]
 
+# The keys under which LangChain's loaders keep the name of a document.
+_NAME_KEYS = ("source", "file_path", "url", "title")
+
 
 class _Reply(NamedTuple):
     """A chat model's message, and the messages that it replied to, if they are known."""
@@ -46,7 +49,8 @@ class RunRecorder(BaseCallbackHandler):
         self._tools: dict[UUID, str | None] = {}
         self._asked: dict[UUID, list[list[BaseMessage]]] = {}
         self._replies: list[_Reply] = []
-        self._retrieved: dict[str, None] = {}
+        # The texts that retrievers returned, and the names of their documents.
+        self._retrieved: dict[str, str | None] = {}
         self._abstentions: set[str] = set()
         self.has_asked_model = False
         self.has_model_output = False
@@ -77,6 +81,12 @@ class RunRecorder(BaseCallbackHandler):
         """The texts that retrievers returned. No model of the chain can have written them."""
         with self._lock:
             return tuple(self._retrieved)
+
+    @property
+    def sources(self) -> tuple[tuple[str, str | None], ...]:
+        """The texts that retrievers returned, each with the name of its document, or None if it has no name."""
+        with self._lock:
+            return tuple(self._retrieved.items())
 
     def record_abstention(self, text: str) -> None:
         """Record that a guard inside the run has abstained with this text."""
@@ -205,7 +215,7 @@ class RunRecorder(BaseCallbackHandler):
         with self._lock:
             self._passages.add_documents(run_id, documents)
             for document in documents:
-                self._retrieved[document.page_content] = None
+                self._retrieved[document.page_content] = _find_name(document)
 
     def on_tool_start(
         self,
@@ -308,3 +318,12 @@ def _has_text(message: BaseMessage, text: str) -> bool:
 
 def _was_asked(reply: _Reply, question: str) -> bool:
     return any(question in get_message_text(message) for message in reply.asked)
+
+
+def _find_name(document: Document) -> str | None:
+    """Return the file, the address or the title of a document, or None if its metadata has no such entry."""
+    for key in _NAME_KEYS:
+        name = document.metadata.get(key)
+        if isinstance(name, str) and name:
+            return name
+    return document.id

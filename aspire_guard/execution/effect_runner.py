@@ -6,7 +6,7 @@ import asyncio
 import inspect
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from time import perf_counter
 from typing import Any, Generic, TypeVar
@@ -170,7 +170,7 @@ class EffectRunner:
             return self._call_custom(calls, requests)
         if isinstance(effect, ClearMemory):
             return [request.clearing.run() for request in requests]
-        return self._request_review(requests)
+        return self._request_review(_add_trace_ids(calls, requests))
 
     async def arun(self, calls: list[GuardedCall[Any]], requests: list[Any]) -> list[Any]:
         """Do the work of a step asynchronously; see `run`."""
@@ -185,7 +185,7 @@ class EffectRunner:
             return await self._acall_custom(calls, requests)
         if isinstance(effect, ClearMemory):
             return [await request.clearing.arun() for request in requests]
-        return await self._arequest_review(requests)
+        return await self._arequest_review(_add_trace_ids(calls, requests))
 
     # RunChain
 
@@ -388,6 +388,17 @@ def _call_custom_function(call: GuardedCall[Any], request: CallCustom) -> Custom
     except Exception as error:
         return _make_failure(error, started)
     return CustomRan(output, perf_counter() - started)
+
+
+def _add_trace_ids(
+    calls: Sequence[GuardedCall[Any]], requests: Sequence[RequestReview]
+) -> list[RequestReview]:
+    """Return the requests with the id of the guard's run in each item."""
+    traced: list[RequestReview] = []
+    for call, request in zip(calls, requests, strict=True):
+        item = request.item.model_copy(update={"trace_id": str(call.run.run_id)})
+        traced.append(replace(request, item=item))
+    return traced
 
 
 async def _areview_item(request: RequestReview, started: float) -> Reviewed | EffectFailed:

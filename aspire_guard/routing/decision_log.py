@@ -63,6 +63,7 @@ class Candidate:
         is_from_chain: True if the chain itself gave the answer, False if a fallback did.
         accept_from: the threshold of the fallback that gave it, or None if the policy's bands decide.
         is_abstention: True if a guard inside the chain gave it in place of an answer that it had rejected.
+        name: the name of the fallback that gave it, or None for the chain.
     """
 
     output: Any
@@ -72,6 +73,7 @@ class Candidate:
     is_from_chain: bool
     accept_from: float | None = None
     is_abstention: bool = False
+    name: str | None = None
 
 
 class DecisionLog:
@@ -98,10 +100,14 @@ class DecisionLog:
         self._review_reason: str | None = None
 
     @property
+    def answers(self) -> list[Candidate]:
+        """The candidates that are no abstentions of a guard inside the chain."""
+        return [candidate for candidate in self.candidates if not candidate.is_abstention]
+
+    @property
     def best(self) -> Candidate | None:
         """The best-scored answer so far, the first of equals, or None if there is no answer."""
-        answers = [candidate for candidate in self.candidates if not candidate.is_abstention]
-        return max(answers, key=_get_confidence, default=None)
+        return max(self.answers, key=_get_confidence, default=None)
 
     def log_answer(
         self,
@@ -136,7 +142,9 @@ class DecisionLog:
         is_from_chain = source == "chain"
         if is_from_chain:
             self._timings = Timings(generate=run.seconds, score=result.seconds)
-        candidate = Candidate(run.output, exchange, score, run, is_from_chain, accept_from)
+        candidate = Candidate(
+            run.output, exchange, score, run, is_from_chain, accept_from, name=name
+        )
         self.candidates.append(candidate)
         return candidate
 

@@ -20,7 +20,7 @@ from aspire_guard.evaluators.protocol import Evaluator
 from aspire_guard.exchange import Exchange, find_answer
 from aspire_guard.exchange.run_recorder import Extract, extract_judged_exchange
 from aspire_guard.langgraph_compat import is_interrupt
-from aspire_guard.review.item import Decision, ReviewItem
+from aspire_guard.review.item import Decision, ReviewItem, ReviewSource
 from aspire_guard.routing.abstain import (
     VERDICT_KEY,
     AbstentionCheck,
@@ -43,6 +43,7 @@ from aspire_guard.routing.effects import (
     request,
 )
 from aspire_guard.routing.policy import RoutingPolicy
+from aspire_guard.routing.review_items import make_review_candidate, make_review_metadata
 from aspire_guard.routing.routes import (
     Abstain,
     Accept,
@@ -110,7 +111,17 @@ def answer_flow(
     # A chain may change its input in place, so the snapshot is taken before it runs.
     given = take_snapshot(input)
     flow = _AnswerFlow(
-        input, given, evaluator, policy, group, generated, extract, abstention_check, limits, log
+        input,
+        given,
+        evaluator,
+        policy,
+        group,
+        metadata or {},
+        generated,
+        extract,
+        abstention_check,
+        limits,
+        log,
     )
     return (yield from flow.run())
 
@@ -124,6 +135,7 @@ class _AnswerFlow:
     evaluator: Evaluator
     policy: RoutingPolicy
     group: str | None
+    metadata: Mapping[str, Any]
     generated: ChainRan | None
     extract: Extract
     abstention_check: AbstentionCheck | None
@@ -276,7 +288,7 @@ class _AnswerFlow:
         if self.limits.is_out_of_time:
             self.log.log_skip("human_review", NO_TIME)
             return None
-        item = self._make_review_item(best)
+        item = self._make_review_item(best, route)
         wait = None if route.wait is None else self.limits.limit_timeout(route.wait)
         effect = RequestReview(route.queue, item, wait, self.limits.seconds_left)
         reply = yield from request(effect)
@@ -289,15 +301,23 @@ class _AnswerFlow:
             return None
         return self._apply_decision(best, reply.decision)
 
-    def _make_review_item(self, candidate: Candidate) -> ReviewItem:
-        score = candidate.score
+    def _make_review_item(self, candidate: Candidate, route: HumanReview) -> ReviewItem:
+        verdict = self.log.make_verdict(candidate, "human_review", released=False)
         return ReviewItem(
             question=candidate.exchange.question,
             context=candidate.exchange.context,
             answer=candidate.exchange.answer,
-            confidence=None if score is None else score.confidence,
-            reason=self.log.bands.explain(score, candidate.accept_from),
+            reason=self.log.bands.explain(candidate.score, candidate.accept_from),
             group=self.group,
+            metadata=make_review_metadata(route, self.input, self.metadata),
+            threshold=verdict.threshold,
+            score=candidate.score,
+            candidates=tuple(map(make_review_candidate, self.log.answers)),
+            sources=tuple(
+                ReviewSource(text=text, name=name) for text, name in candidate.run.recorder.sources
+            ),
+            context_source=candidate.exchange.context_source,
+            steps=verdict.steps,
         )
 
     def _apply_decision(self, candidate: Candidate, decision: Decision) -> Outcome | None:

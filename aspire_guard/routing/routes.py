@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Protocol, runtime_checkable
 
 from langchain_core.runnables.base import coerce_to_runnable
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from aspire_guard.review.item import Decision, ReviewItem, Ticket
+from aspire_guard.review.item import Decision, ReviewItem
+from aspire_guard.review.ticket import Ticket
 from aspire_guard.verdict import Verdict
 
 ABSTENTION = "I can't answer this question."
@@ -39,14 +40,14 @@ class ReviewDesk(Protocol):
 def _to_desk(queue: object) -> ReviewDesk:
     if isinstance(queue, ReviewDesk):
         return queue
-    if not isinstance(queue, str):
+    if not isinstance(queue, str | Mapping):
         raise ValueError(
             f"expected a ReviewQueue or the URL of its database, found {type(queue).__name__}; give one"
         )
     # Imported here because it brings SQLAlchemy, which a policy without a queue should not wait for.
     from aspire_guard.review.queue import ReviewQueue
 
-    return ReviewQueue(queue)
+    return ReviewQueue(queue) if isinstance(queue, str) else ReviewQueue(**queue)
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -110,15 +111,19 @@ class HumanReview:
     """Show the best-scored answer to a person.
 
     Attributes:
-        queue: the queue that holds the answer: a ReviewQueue, or the URL of its database.
+        queue: the queue that holds the answer: a ReviewQueue, the URL of its database, or a mapping of its arguments.
         wait: the seconds to wait for the decision, or None to leave only a ticket.
         otherwise: the route to take if no one decides in time, the answer is rejected or the queue fails, or None
-            for the next route of the band.
+            for the next route of the band. Without `wait` it says what the user is told meanwhile, for example
+            `Abstain(lambda verdict: f"Your ticket: {verdict.ticket}")`.
+        metadata: what the reviewer should see besides the answer: the keys of the call's metadata to hand on, or a
+            function that takes the chain's input and the call's metadata, and returns a mapping of JSON values.
     """
 
     queue: Annotated[Any, BeforeValidator(_to_desk)]
     wait: _Seconds | None = None
     otherwise: Accept | Abstain | Fallback | Custom | None = None
+    metadata: tuple[str, ...] | Callable[[Any, Mapping[str, Any]], Mapping[str, Any]] = ()
 
 
 Route = Accept | Abstain | Fallback | HumanReview | Custom

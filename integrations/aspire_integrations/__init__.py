@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from aspire_integrations.decisions import IS_RIGHT, AspireDecisionModel, DecisionEvaluator
     from aspire_integrations.feedback import langsmith_feedback
     from aspire_integrations.graph_nodes import GuardedState, answer_node, review_node
+    from aspire_integrations.graph_resume import aresume_decided, resume_decided
     from aspire_integrations.graph_review import InterruptReview
     from aspire_integrations.middleware import AspireGuardMiddleware
     from aspire_integrations.retriever import BM25Retriever, format_documents
@@ -25,8 +26,10 @@ __all__ = [
     "GuardedState",
     "InterruptReview",
     "answer_node",
+    "aresume_decided",
     "format_documents",
     "langsmith_feedback",
+    "resume_decided",
     "review_node",
 ]
 
@@ -40,8 +43,10 @@ _MODULES = {
     "IS_RIGHT": "aspire_integrations.decisions",
     "InterruptReview": "aspire_integrations.graph_review",
     "answer_node": "aspire_integrations.graph_nodes",
+    "aresume_decided": "aspire_integrations.graph_resume",
     "format_documents": "aspire_integrations.retriever",
     "langsmith_feedback": "aspire_integrations.feedback",
+    "resume_decided": "aspire_integrations.graph_resume",
     "review_node": "aspire_integrations.graph_nodes",
 }
 

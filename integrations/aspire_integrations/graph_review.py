@@ -6,6 +6,8 @@ nothing is generated or scored again, so the person decides on the very answer t
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -23,7 +25,8 @@ from pydantic import BaseModel, ConfigDict
 from aspire_guard.errors import ReviewQueueError
 from aspire_guard.execution.guarded_run import VERDICT_EVENT
 from aspire_guard.langgraph_compat import can_pause, is_interrupt
-from aspire_guard.review.item import Decision, ReviewItem, Ticket
+from aspire_guard.review.item import Decision, ReviewItem
+from aspire_guard.review.ticket import Ticket
 from aspire_guard.routing.abstain import attach_verdict
 from aspire_guard.routing.decision_log import apply_review
 from aspire_guard.routing.routes import ReviewDesk
@@ -42,14 +45,17 @@ class InterruptReview:
     Routes after the review are taken before the pause. Their output is used if the person rejects the answer.
 
     Args:
-        queue: takes the answers instead if there is no graph to pause, or if the graph has no checkpointer.
+        queue: takes the answers too, so that people decide in the queue and `resume_decided` resumes the graph. It is
+            the only place for them if there is no graph to pause, or if the graph has no checkpointer.
     """
 
     def __init__(self, queue: ReviewDesk | None = None) -> None:
         self.queue = queue
 
     def submit(self, item: ReviewItem) -> Ticket:
-        """Keep the answer for the node that pauses the graph. Outside a graph, submit it to the queue.
+        """Keep the answer for the node that pauses the graph, and submit it to the queue.
+
+        If people have decided on this answer in this thread before, the graph need not pause.
 
         Raises:
             ReviewQueueError: there is neither a graph to pause nor a queue.
@@ -57,8 +63,12 @@ class InterruptReview:
         collector = _current_collector.get()
         if collector is None:
             return self._require_queue().submit(item)
-        ticket = Ticket(id=str(uuid4()), item=item, created=datetime.now(UTC))
-        collector.tickets.append(ticket)
+        if self.queue is None:
+            ticket = Ticket(id=str(uuid4()), item=item, created=datetime.now(UTC))
+        else:
+            ticket = self.queue.submit(collector.address(item))
+        if ticket.decision is None:
+            collector.tickets.append(ticket)
         return ticket
 
     def wait(self, ticket_id: str, timeout: float) -> Decision | None:
@@ -89,6 +99,7 @@ class PendingReview(BaseModel):
         item: the question and the answer that the person sees.
         verdict: the guard's verdict so far.
         message_id: the id of the message in the state that stands in for the answer.
+        ticket: the id of the ticket in the queue, or None if no queue has the answer.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -96,6 +107,13 @@ class PendingReview(BaseModel):
     item: ReviewItem
     verdict: Verdict
     message_id: str
+    ticket: str | None = None
+
+    @property
+    def question(self) -> dict[str, Any]:
+        """The value of the interrupt: the item, and the ticket if there is one."""
+        value = self.item.model_dump(mode="json")
+        return value if self.ticket is None else value | {"ticket": self.ticket}
 
 
 class ReviewCollector(BaseCallbackHandler):
@@ -132,6 +150,14 @@ class ReviewCollector(BaseCallbackHandler):
         if is_interrupt(error):
             self.interrupt = error
 
+    def address(self, item: ReviewItem) -> ReviewItem:
+        """Return an item with the thread that waits for it. Another thread with the same answer waits for itself."""
+        configurable = self.config.get("configurable", {})
+        thread_id = str(configurable.get("thread_id"))
+        place = [item.key, thread_id, configurable.get("checkpoint_ns", "").split(":")[0]]
+        key = hashlib.sha256(json.dumps(place).encode()).hexdigest()
+        return item.model_copy(update={"thread_id": thread_id, "key": key})
+
     def make_pending_reviews(self, message: AIMessage) -> dict[str, Any]:
         """Return the update for `aspire_review` in the state, as plain data, which is empty if no answer waits.
 
@@ -141,8 +167,13 @@ class ReviewCollector(BaseCallbackHandler):
         if not self.tickets or self.verdict is None:
             return {}
         assert message.id is not None
-        item = self.tickets[-1].item
-        review = PendingReview(item=item, verdict=self.verdict, message_id=message.id)
+        ticket = self.tickets[-1]
+        review = PendingReview(
+            item=ticket.item,
+            verdict=self.verdict,
+            message_id=message.id,
+            ticket=None if ticket.item.thread_id is None else ticket.id,
+        )
         return {message.id: review.model_dump(mode="json")}
 
 
@@ -200,9 +231,7 @@ def wait_for_decision(state: Any) -> dict[str, Any] | None:
     released: list[AIMessage] = []
     for message_id, plain_review in pending.items():
         review = PendingReview.model_validate(plain_review)
-        decision: Decision = interrupt(
-            review.item.model_dump(mode="json"), response_schema=Decision
-        )
+        decision: Decision = interrupt(review.question, response_schema=Decision)
         # A message that was removed since then, such as by a summary, comes back with the decision.
         stand_in = stand_ins.get(message_id)
         if stand_in is not None or decision.action != "reject":

@@ -15,13 +15,15 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command, Send, interrupt
 
+from aspire_guard.errors import ReviewConflictError
 from aspire_guard.exchange import Exchange
 from aspire_guard.guard import AspireGuard
-from aspire_guard.review import ReviewQueue
+from aspire_guard.review import Decision, ReviewQueue
 from aspire_guard.routing.policy import RoutingPolicy
 from aspire_guard.routing.routes import Abstain, HumanReview
 from aspire_guard.testing import ConstantEvaluator, ScriptedChatModel
 from aspire_integrations.graph_nodes import GuardedState, answer_node, review_node
+from aspire_integrations.graph_resume import aresume_decided, resume_decided
 from aspire_integrations.graph_review import InterruptReview
 
 ANSWER = "zanq ziwx barq"
@@ -138,6 +140,74 @@ def test_outside_a_graph_the_review_is_a_ticket(tmp_path: Path) -> None:
     policy = RoutingPolicy(otherwise=HumanReview(InterruptReview(queue)))
     guard = AspireGuard(ScriptedChatModel(ANSWER), evaluator=ConstantEvaluator(0.0), policy=policy)
     assert guard.judge("Where?").ticket == queue.list()[0].id
+
+
+def make_queued_graph(queue: ReviewQueue, saver: InMemorySaver) -> Any:
+    policy = RoutingPolicy(otherwise=HumanReview(InterruptReview(queue)))
+    guard = AspireGuard(
+        ScriptedChatModel(script_by_question), evaluator=ConstantEvaluator(0.25), policy=policy
+    )
+    builder = StateGraph(GuardedState)
+    builder.add_node("answer", answer_node(guard)).add_node("review", review_node)
+    builder.add_edge(START, "answer").add_edge("answer", "review")
+    return builder.compile(checkpointer=saver)
+
+
+def resume(graph: Any, queue: ReviewQueue, way: str) -> list[str]:
+    if way == "sync":
+        return resume_decided(graph, queue)
+    return asyncio.run(aresume_decided(graph, queue))
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_a_decision_in_the_queue_resumes_the_graph(tmp_path: Path, way: str) -> None:
+    """Each thread goes on with the decision on its own ticket, once, and the decision stands then."""
+    queue = ReviewQueue(f"sqlite:///{tmp_path / 'reviews.db'}")
+    graph = make_queued_graph(queue, InMemorySaver())
+    threads: list[Any] = [{"configurable": {"thread_id": str(number)}} for number in range(3)]
+    for thread in threads:
+        result = graph.invoke(ASKED, thread)
+        (paused,) = result["__interrupt__"]
+        assert paused.value["ticket"] in [ticket.id for ticket in queue.list()]
+    first, second, third = queue.list()
+    assert [ticket.item.thread_id for ticket in (first, second, third)] == ["0", "1", "2"]
+    assert resume(graph, queue, way) == []
+    queue.decide(first.id, Decision(action="edit", text="There.", reviewer="bea"))
+    queue.withdraw(third.id)
+    assert resume(graph, queue, way) == [first.id, third.id]
+    assert resume(graph, queue, way) == []
+    said = [graph.get_state(thread).values["messages"][-1].text for thread in threads]
+    assert said == ["There.", ABSTENTION, ABSTENTION]
+    assert [bool(graph.get_state(thread).interrupts) for thread in threads] == [False, True, False]
+    with pytest.raises(ReviewConflictError, match="delivered"):
+        queue.undo(first.id, "bea")
+
+
+def test_a_decision_that_was_delivered_to_a_killed_process_resumes_the_graph(
+    tmp_path: Path,
+) -> None:
+    """The graph's own state tells whether it still waits."""
+    queue = ReviewQueue(f"sqlite:///{tmp_path / 'reviews.db'}")
+    graph = make_queued_graph(queue, InMemorySaver())
+    graph.invoke(ASKED, THREAD)
+    (ticket,) = queue.list()
+    queue.decide(ticket.id, Decision(action="approve", reviewer="bea"))
+    queue.wait(ticket.id, timeout=0)
+    assert resume_decided(graph, queue) == [ticket.id]
+    assert graph.get_state(THREAD).values["messages"][-1].text == "Where? zanq"
+
+
+def test_a_thread_pauses_for_an_answer_once(tmp_path: Path) -> None:
+    """The same answer to the same question in the same thread takes the decision that was made."""
+    queue = ReviewQueue(f"sqlite:///{tmp_path / 'reviews.db'}")
+    graph = make_queued_graph(queue, InMemorySaver())
+    graph.invoke(ASKED, THREAD)
+    (ticket,) = queue.list()
+    queue.decide(ticket.id, Decision(action="approve", reviewer="bea"))
+    resume_decided(graph, queue)
+    result = graph.invoke({"messages": [HumanMessage("Where?")]}, THREAD)
+    assert "__interrupt__" not in result
+    assert result["messages"][-1].text == "Where? zanq"
 
 
 def script_by_question(messages: list[BaseMessage]) -> AIMessage:

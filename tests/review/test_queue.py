@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from aspire_guard.errors import InputError, ReviewConflictError, ReviewQueueError, ReviewSchemaError
-from aspire_guard.review import Decision, ReviewItem, ReviewQueue, Ticket
+from aspire_guard.review import Decision, ReviewItem, ReviewQueue, Ticket, TicketFilter
 
 ITEM = ReviewItem(
     question="Who keeps the key?",
@@ -84,7 +84,11 @@ def test_a_decision_stays(queue: ReviewQueue, decision: Decision) -> None:
         ReviewConflictError, match=f"expected ticket {ticket.id} to be open, found it decided"
     ):
         queue.decide(ticket.id, Decision(action="edit", text="Bob"))
-    assert queue.get(ticket.id) == queue.submit(ITEM) == decided
+    assert queue.get(ticket.id) == decided
+    delivered = queue.submit(ITEM)
+    assert delivered.delivered is not None
+    assert delivered == queue.get(ticket.id) == queue.submit(ITEM)
+    assert delivered.model_copy(update={"delivered": None}) == decided
 
 
 def test_tickets_are_listed_from_the_oldest_on(queue: ReviewQueue) -> None:
@@ -93,8 +97,11 @@ def test_tickets_are_listed_from_the_oldest_on(queue: ReviewQueue) -> None:
     queue.decide(tickets[1].id, APPROVE)
     ids = [ticket.id for ticket in tickets]
     assert [ticket.id for ticket in queue.list()] == ids
-    assert [ticket.id for ticket in queue.list(status="open", limit=2)] == [ids[0], ids[2]]
-    assert [ticket.id for ticket in queue.list(status="decided")] == [ids[1]]
+    assert [ticket.id for ticket in queue.list(TicketFilter(status="open"), limit=2)] == [
+        ids[0],
+        ids[2],
+    ]
+    assert [ticket.id for ticket in queue.list(TicketFilter(status="decided"))] == [ids[1]]
 
 
 def test_an_unknown_ticket_is_an_error(queue: ReviewQueue) -> None:
@@ -202,9 +209,12 @@ def test_a_foreign_schema_is_refused(url: str) -> None:
         connection.execute(text("DROP TABLE aspire_guard_reviews"))
     ReviewQueue(url).submit(ITEM)
     with engine.begin() as connection:
-        connection.execute(text("UPDATE aspire_guard_schema SET version = 7"))
+        connection.execute(text("UPDATE aspire_guard_review_version SET version_num = '0007'"))
     engine.dispose()
-    with pytest.raises(ReviewSchemaError, match="expected version 1 of the review tables, found 7"):
+    with pytest.raises(
+        ReviewSchemaError,
+        match="expected version 2 of the review tables or an earlier one, found 7",
+    ):
         ReviewQueue(url).list()
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from datetime import date
 from typing import Any
 
 import pytest
@@ -398,14 +399,10 @@ def test_a_review_leaves_a_ticket() -> None:
     policy = route_below(HumanReview(DESK, otherwise=words), group_by="tenant")
     flow = start(policy, metadata={"tenant": "acme"})
     asked, outcome = drive(flow, [*REJECTED, Reviewed("t1", seconds=0.5)])
-    item = ReviewItem(
-        question="Who?",
-        answer="Ada",
-        confidence=0.2,
-        reason="confidence 0.200 is below the threshold 0.500",
-        group="acme",
-    )
-    assert asked[-1] == RequestReview(DESK, item)
+    assert isinstance(asked[-1], RequestReview)
+    item = asked[-1].item
+    assert (item.question, item.answer, item.confidence, item.group) == ("Who?", "Ada", 0.2, "acme")
+    assert item.reason == "confidence 0.200 is below the threshold 0.500"
     assert outcome.output == "We will come back to you: t1."
     assert (get_verdict(outcome).route, get_verdict(outcome).ticket) == ("abstain", "t1")
     assert get_verdict(outcome).steps[1] == Step(route="human_review", seconds=0.5)
@@ -459,6 +456,40 @@ def test_the_best_answer_is_reviewed() -> None:
     assert asked[-1].item.answer == "Bob"
     assert outcome.output == "Bob"
     assert summarize(get_verdict(outcome)) == ("human_review", False, True, 0.4)
+
+
+def test_the_whole_run_travels_with_the_ticket() -> None:
+    """The reviewer sees all answers with their scores, the steps, the threshold and the named metadata."""
+    route = HumanReview(DESK, metadata=("user", "unknown"))
+    results = [*REJECTED, ChainRan("Bob"), make_result(0.4), Reviewed("t1")]
+    flow = start(route_below(LARGE, route), metadata={"user": "dan", "secret": "zanq"})
+    asked, _ = drive(flow, results)
+    item = asked[-1].item
+    assert [(one.route, one.name, one.answer) for one in item.candidates] == [
+        ("chain", None, "Ada"),
+        ("fallback", "large", "Bob"),
+    ]
+    confidences = [one.score.confidence for one in item.candidates if one.score is not None]
+    assert (confidences, item.threshold) == ([0.2, 0.4], 0.5)
+    assert item.score == item.candidates[1].score
+    assert [step.route for step in item.steps] == ["chain", "fallback"]
+    assert item.metadata == {"user": "dan"}
+
+
+def test_a_function_may_make_the_metadata() -> None:
+    """It sees the input and the call's metadata. If it fails, the answer is reviewed all the same."""
+
+    def describe(input: Any, metadata: Mapping[str, Any]) -> dict[str, Any]:
+        return {"asked": input, "at": metadata["at"]}
+
+    route = HumanReview(DESK, metadata=describe)
+    for given, expected in (
+        ({"at": date(2030, 1, 2)}, {"asked": "Who?", "at": "2030-01-02"}),
+        ({}, {"metadata_error": "KeyError"}),
+    ):
+        flow = start(route_below(route), metadata=given)
+        asked, _ = drive(flow, [*REJECTED, Reviewed("t1")])
+        assert asked[-1].item.metadata == expected
 
 
 def test_a_rejected_answer_takes_the_next_route() -> None:

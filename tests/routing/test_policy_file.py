@@ -95,6 +95,15 @@ def test_a_queue_is_given_by_its_url(tmp_path: Path) -> None:
     )
 
 
+def test_a_queue_is_given_by_its_settings(tmp_path: Path) -> None:
+    """The keys of the call's metadata that the reviewer sees are a list."""
+    url = f"sqlite:///{tmp_path}/reviews.db"
+    text = f"otherwise: {{human_review: {{queue: {{url: '{url}', expire_after: 60}}, metadata: [user]}}}}"
+    (route,) = _otherwise(load(tmp_path, text))
+    assert repr(route.queue) == f"ReviewQueue('{url}')"
+    assert (route.queue.settings.expire_after, route.metadata) == (60, ("user",))
+
+
 def _otherwise(policy: RoutingPolicy) -> Any:
     return policy.otherwise
 

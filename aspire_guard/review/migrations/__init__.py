@@ -1,0 +1,1 @@
+"""The versions of the review queue's tables, as Alembic's migrations."""
