@@ -36,7 +36,9 @@ def replace_file(path: Path) -> Iterator[Path]:
         yield partial
         _sync(partial)
         os.replace(partial, path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # A full disk does not say which file it refused.
         partial.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)

@@ -1,11 +1,12 @@
 """The command `aspire-guard`.
 
-Its own subcommands are `score`, `calibrate`, `report`, `monitor` and the commands under `review`. Other packages,
-installed with it or separately, add subcommands through the entry-point group `aspire_guard.commands`.
+Its own subcommands are `score`, `calibrate`, `report`, `monitor`, `seal` and the commands under `review`. Other
+packages, installed with it or separately, add subcommands through the entry-point group `aspire_guard.commands`.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from collections.abc import Iterable, Iterator
@@ -21,6 +22,7 @@ from aspire_guard.cli.monitor import monitor
 from aspire_guard.cli.options import ColumnsOption
 from aspire_guard.cli.report import report
 from aspire_guard.cli.review import review
+from aspire_guard.cli.seal import seal
 from aspire_guard.errors import AspireGuardError
 from aspire_guard.jsonl import check_output_path, parse_id
 from aspire_guard.records.columns import Columns
@@ -118,12 +120,19 @@ def build_app() -> typer.Typer:
         rich_markup_mode=None,
         add_completion=False,
     )
-    for command in (score, calibrate, report, monitor):
+    for command in (score, calibrate, report, monitor, seal):
         app.command()(command)
     app.add_typer(review, name="review")
     for entry in sorted(entry_points(group=COMMANDS), key=lambda entry: entry.name):
         app.command(name=entry.name)(entry.load())
     return app
+
+
+def _find_way_out(error: OSError) -> str:
+    """Return the way out of an error of the file system."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "make room and run the same command again: train and sample go on from where they stopped"
+    return "choose another"
 
 
 def main() -> None:
@@ -145,7 +154,7 @@ def main() -> None:
             raise
         problem = f"{error.filename} ({error.strerror})"
         print(
-            f"error: expected a path to read or write, found {problem}; choose another",
+            f"error: expected a path to read or write, found {problem}; {_find_way_out(error)}",
             file=sys.stderr,
         )
         sys.exit(_USER_ERROR)

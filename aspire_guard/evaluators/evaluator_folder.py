@@ -1,10 +1,13 @@
 """The evaluator folder: the one artefact that trainers write and the guard loads.
 
-aspire.json         schema version, base model, prompt template, α, provenance, digests of the other files
+aspire.json         schema version, base model, prompt template, α, provenance, digests of the other files and a seal
 task/               θp in PEFT format (safetensors), absent if the base model answers without an adapter
 self_eval/          θs in PEFT format (safetensors)
 calibration.json    confidence and thresholds
 README.md           a generated card
+
+A folder may come from a stranger. Its files are bounded, are never links, and are read as data: nothing in them names
+code. The seal and the digests find every change, except by somebody who computes them anew.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from aspire_guard.errors import (
+    BaseModelError,
     BaseModelMismatchError,
     CorruptEvaluatorError,
     EvaluatorFolderError,
@@ -43,11 +47,17 @@ from aspire_guard.lm.smollm2 import NAME
 from aspire_guard.lm.soft_prompt import SoftPrompt
 from aspire_guard.lm.template import PromptTemplate
 from aspire_guard.selection.calibration import Calibration
+from aspire_guard.strict_json import check_plain_file, read_json
 
 SCHEMA_VERSION = 1
 MANIFEST = "aspire.json"
 _CALIBRATION = "calibration.json"
 _CARD = "README.md"
+_ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+# In bytes. A manifest holds the results of many datasets, and a calibration a step for each answer.
+_MOST_JSON = 16 * 2**20
+_MOST_TENSORS = 2 * 2**30
+_LONGEST_REASON = 300
 # In nats. Machines and attention kernels differ by less, another tokenizer or other positions by
 # far more.
 _LIKELIHOOD_TOLERANCE = 0.02
@@ -121,6 +131,7 @@ class Manifest(_FrozenModel):
         provenance: the record of the training: data, settings, seed, date.
         metrics: the held-out results by dataset.
         files: the SHA-256 of every other file, by its path within the folder.
+        seal: the SHA-256 of all other fields, or an empty string before the evaluator is saved.
     """
 
     schema_version: Literal[1] = 1
@@ -140,11 +151,12 @@ class Manifest(_FrozenModel):
     provenance: dict[str, Any]
     metrics: dict[str, Any] = {}
     files: dict[str, str] = {}
+    seal: str = ""
 
     @property
     def fields_without_scores(self) -> set[str]:
         """The fields that no score depends on."""
-        names = {"metrics", "provenance", "correctness"}
+        names = {"metrics", "provenance", "correctness", "seal"}
         # Evaluators that were saved before the field existed keep their identity.
         return names if self.refusal is not None else {*names, "refusal"}
 
@@ -222,6 +234,22 @@ def save_calibration(folder: Path, calibration: Calibration) -> None:
         _write_calibration(partial, manifest, calibration)
 
 
+def seal_evaluator(folder: Path) -> None:
+    """Compute the digests and the seal of an evaluator anew, as it is, and rewrite its card.
+
+    An evaluator from a release without seals loads again afterwards. So does an altered one: seal only what you trust.
+
+    Raises:
+        EvaluatorFolderError: there is no evaluator, or a file of it can't be used.
+    """
+    values = _read_manifest_values(folder)
+    manifest = _validate_manifest(folder, values)
+    for name in _list_files(manifest):
+        _check_file(folder, name)
+    calibration = _read_calibration(folder)
+    _write_manifest(folder, manifest, calibration)
+
+
 def read_manifest(folder: Path) -> Manifest:
     """Read and check aspire.json, and check the digests of the other files.
 
@@ -230,26 +258,9 @@ def read_manifest(folder: Path) -> Manifest:
         SchemaVersionError: it was written by another version of the format.
         CorruptEvaluatorError: a file is missing, truncated or altered.
     """
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise EvaluatorFolderError(
-            f"expected an evaluator folder with {MANIFEST}, found none at {folder}; check the path"
-        )
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        version = values["schema_version"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise _make_corrupt_error(path, f"{type(error).__name__}: {error}") from error
-    if version != SCHEMA_VERSION:
-        raise SchemaVersionError(
-            f"expected an evaluator of schema version {SCHEMA_VERSION}, found {version!r} in {path}; "
-            "use the release of aspire-guard that wrote it, or train it again"
-        )
-    try:
-        manifest = Manifest.model_validate(values)
-    except ValidationError as error:
-        raise _make_corrupt_error(path, describe_validation_error(error)) from error
-    _check_digests(folder, manifest)
+    manifest = _read_sealed_manifest(folder)
+    for name in _list_files(manifest):
+        _check_digest(folder, name, manifest)
     return manifest
 
 
@@ -257,14 +268,11 @@ def read_calibration(folder: Path) -> Calibration:
     """Read calibration.json.
 
     Raises:
-        CorruptEvaluatorError: the file is missing, or is not a calibration.
+        EvaluatorFolderError: there is no evaluator.
+        CorruptEvaluatorError: the file is missing, was altered, or is not a calibration.
     """
-    path = folder / _CALIBRATION
-    try:
-        return Calibration.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, ValidationError) as error:
-        first_line = str(error).splitlines()[0]
-        raise _make_corrupt_error(path, first_line) from error
+    _check_digest(folder, _CALIBRATION, _read_sealed_manifest(folder))
+    return _read_calibration(folder)
 
 
 def load_aspire_lm(folder: Path, manifest: Manifest, lm: LanguageModel | None = None) -> AspireLM:
@@ -272,8 +280,9 @@ def load_aspire_lm(folder: Path, manifest: Manifest, lm: LanguageModel | None = 
 
     Raises:
         BaseModelMismatchError: the base model is not the one that the evaluator was trained on.
+        BaseModelError: the base model can't be found or read.
     """
-    lm = lm or load_base_model(manifest.base_model.name)
+    lm = lm or _load_named_model(folder, manifest.base_model.name)
     _check_base_model(lm, manifest.base_model)
     methods = manifest.methods
     task = None
@@ -288,6 +297,17 @@ def load_aspire_lm(folder: Path, manifest: Manifest, lm: LanguageModel | None = 
         wrong=manifest.wrong,
         reach=methods.reach,
     )
+
+
+def _load_named_model(folder: Path, name: str) -> LanguageModel:
+    """Load the base model that an evaluator names, which may have been moved since."""
+    try:
+        return load_base_model(name)
+    except BaseModelError as error:
+        raise BaseModelError(
+            f"{error}; if the base model of {folder} was moved, give it to SelfEvaluator.from_pretrained as lm, or "
+            "link its new place from the old one"
+        ) from error
 
 
 def _check_base_model(lm: LanguageModel, expected: BaseModelId) -> None:
@@ -334,16 +354,14 @@ def _write_calibration(folder: Path, manifest: Manifest, calibration: Calibratio
 
 
 def _write_manifest(folder: Path, manifest: Manifest, calibration: Calibration) -> None:
-    """Write the manifest with the digests of the other files, and the card.
+    """Write the manifest with the digests of the other files and the seal, and the card.
 
     The card is for people and has no digest.
     """
-    digests: dict[str, str] = {}
-    for path in folder.rglob("*"):
-        has_digest = path.suffix in {".json", ".safetensors"} and path.name != MANIFEST
-        if has_digest and path.is_file():
-            digests[path.relative_to(folder).as_posix()] = _hash_file(path)
-    manifest = manifest.model_copy(update={"files": dict(sorted(digests.items()))})
+    digests = {name: _hash_file(folder / name) for name in _list_files(manifest)}
+    unsealed = manifest.model_copy(update={"files": digests, "seal": ""})
+    seal = _compute_seal(json.loads(unsealed.model_dump_json()))
+    manifest = unsealed.model_copy(update={"seal": seal})
     # Both texts are made before either is written.
     card = render_card(manifest.model_dump(mode="json"), calibration)
     contents = manifest.model_dump_json(indent=2) + "\n"
@@ -351,22 +369,116 @@ def _write_manifest(folder: Path, manifest: Manifest, calibration: Calibration) 
     write_text(folder / MANIFEST, contents)
 
 
-def _check_digests(folder: Path, manifest: Manifest) -> None:
-    for name, digest in manifest.files.items():
-        path = folder / name
-        if not path.is_file():
-            raise _make_corrupt_error(path, "no file")
-        if _hash_file(path) != digest:
-            raise _make_corrupt_error(
-                path, "a file that was altered or truncated after it was saved"
-            )
+def _compute_seal(values: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a manifest's values as they stand in the file, so that new fields break no old seal."""
+    others = {name: value for name, value in values.items() if name != "seal"}
+    contents = json.dumps(others, sort_keys=True)
+    return hashlib.sha256(contents.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _read_sealed_manifest(folder: Path) -> Manifest:
+    """Read aspire.json, and make sure that it is as it was saved and lists the files that will be read."""
+    values = _read_manifest_values(folder)
+    manifest = _validate_manifest(folder, values)
+    path = folder / MANIFEST
+    if not manifest.seal:
+        raise CorruptEvaluatorError(
+            f"expected an evaluator with a seal, found none in {path}; if you trust the folder, run "
+            f"aspire-guard seal on it"
+        )
+    if manifest.seal != _compute_seal(values):
+        raise _make_corrupt_error(path, "values that were altered after it was saved")
+    if sorted(manifest.files) != _list_files(manifest):
+        found = ", ".join(sorted(manifest.files)) or "none"
+        raise _make_corrupt_error(path, f"digests of other files than the evaluator has: {found}")
+    return manifest
+
+
+def _read_manifest_values(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    try:
+        values: dict[str, Any] = read_json(path, _MOST_JSON)
+        version = values["schema_version"]
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise EvaluatorFolderError(
+            f"expected an evaluator folder with {MANIFEST}, found none at {folder}; check the path"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _make_corrupt_error(path, _describe(error)) from error
+    if version != SCHEMA_VERSION:
+        raise SchemaVersionError(
+            f"expected an evaluator of schema version {SCHEMA_VERSION}, found {version!r:.40} in {path}; "
+            "use the release of aspire-guard that wrote it, or train it again"
+        )
+    return values
+
+
+def _validate_manifest(folder: Path, values: dict[str, Any]) -> Manifest:
+    try:
+        return Manifest.model_validate(values)
+    except ValidationError as error:
+        raise _make_corrupt_error(folder / MANIFEST, describe_validation_error(error)) from error
+
+
+def _read_calibration(folder: Path) -> Calibration:
+    path = folder / _CALIBRATION
+    try:
+        # In JSON's mode, a list may stand for a tuple.
+        return Calibration.model_validate_json(json.dumps(read_json(path, _MOST_JSON)))
+    except ValidationError as error:
+        raise _make_corrupt_error(path, describe_validation_error(error)) from error
+    except (OSError, ValueError) as error:
+        raise _make_corrupt_error(path, _describe(error)) from error
+
+
+def _list_files(manifest: Manifest) -> list[str]:
+    """List the files that an evaluator of these methods is read from, in order."""
+    parts = ["self_eval"] if manifest.methods.task == "none" else ["self_eval", "task"]
+    names = [f"{part}/{name}" for part in parts for name in _ADAPTER_FILES]
+    return [_CALIBRATION, *names]
+
+
+def _check_file(folder: Path, name: str) -> None:
+    """Make sure that a file of an evaluator is a bounded file in the folder itself."""
+    path = folder / name
+    most = _MOST_TENSORS if path.suffix == ".safetensors" else _MOST_JSON
+    try:
+        if path.parent != folder and path.parent.is_symlink():
+            raise ValueError("a link in its place; copy the folder itself, as `cp -rL` does")
+        check_plain_file(path, most)
+    except FileNotFoundError as error:
+        raise _make_corrupt_error(path, "no file") from error
+    except (OSError, ValueError) as error:
+        raise _make_corrupt_error(path, _describe(error)) from error
+
+
+def _check_digest(folder: Path, name: str, manifest: Manifest) -> None:
+    _check_file(folder, name)
+    path = folder / name
+    try:
+        digest = _hash_file(path)
+    except OSError as error:
+        raise _make_corrupt_error(path, _describe(error)) from error
+    if digest != manifest.files[name]:
+        raise _make_corrupt_error(path, "a file that was altered or truncated after it was saved")
 
 
 def _hash_file(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _describe(error: Exception) -> str:
+    """Return what was found, in a few words."""
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    if type(error) is ValueError:
+        return str(error)
+    return f"{type(error).__name__}: {error}"
 
 
 def _make_corrupt_error(path: Path, found: str) -> CorruptEvaluatorError:
+    line = " ".join(found.split())[:_LONGEST_REASON]
     return CorruptEvaluatorError(
-        f"expected an intact evaluator file {path}, found {found}; restore the evaluator or train it again"
+        f"expected an intact evaluator file {path}, found {line}; restore the evaluator or train it again"
     )

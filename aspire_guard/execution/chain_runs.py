@@ -40,6 +40,7 @@ class ChainRuns:
         retries: further tries after an error.
         within: seconds for all tries, or None for no limit.
         original_errors: True to keep the runnable's errors, which may quote an answer.
+        permanent_errors: kinds of errors that are not tried again, beside those that say so themselves.
     """
 
     runnable: Runnable[Any, Any]
@@ -49,6 +50,7 @@ class ChainRuns:
     retries: int = 0
     within: float | None = None
     original_errors: bool = False
+    permanent_errors: tuple[type[Exception], ...] = ()
 
     def run(
         self,
@@ -224,7 +226,7 @@ class _Tries:
         for index, result in zip(self._open, results, strict=True):
             self.results[index] = result
             self.retry_counts[index] += 1
-            if _is_retryable(result):
+            if _is_retryable(result) and not isinstance(result, self._runs.permanent_errors):
                 failed.append(index)
         self._open = failed
         return bool(failed)

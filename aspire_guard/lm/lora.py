@@ -18,20 +18,40 @@ from peft import (
     set_peft_model_state_dict,
 )
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as DEFAULT_MODULES
-from safetensors import SafetensorError, safe_open
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from aspire_guard.errors import CorruptEvaluatorError, InputError
+from aspire_guard.files import describe_validation_error
 from aspire_guard.lm.language_model import LanguageModel
+from aspire_guard.strict_json import read_json
 
 _FILE = "adapter_model.safetensors"
+_CONFIG = "adapter_config.json"
+_MOST_CONFIG_BYTES = 2**20
+_MOST_TARGET_MODULES = 4096
+_LONGEST_TEXT = 10_000  # characters
+_LARGEST_ALPHA = 1e6
 _TEXT = "text"
 QUESTION_PLACEHOLDER = "{question}"
 ANSWER_PLACEHOLDER = "{answer}"
 # PEFT's own wrapper of a model adds this to the name of every weight, and expects it when it loads them.
 _PREFIX = "base_model.model."
+
+
+class _LoraSettings(BaseModel):
+    """The part of PEFT's config that is read from a file. The other settings are PEFT's own defaults."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+    peft_type: Literal["LORA"]
+    r: int = Field(ge=1)
+    lora_alpha: float = Field(gt=0, le=_LARGEST_ALPHA)
+    # A list of names: PEFT would read a string as a pattern, and some patterns take years.
+    target_modules: list[str] = Field(min_length=1, max_length=_MOST_TARGET_MODULES)
 
 
 class Lora:
@@ -90,15 +110,13 @@ class Lora:
         Raises:
             InputError: no module of the model can be changed.
         """
-        # GPT-2 keeps its projections transposed. PEFT would find out by itself, but with a warning.
-        is_transposed = any(isinstance(module, Conv1D) for module in lm.model.modules())
         modules: str | list[str] | None = target_modules or _choose_modules(lm.model)
         if first_layer:
             modules = _list_linear_modules(lm.model, first_layer)
         config = LoraConfig(
             r=rank,
             lora_alpha=2 * rank,
-            fan_in_fan_out=is_transposed,
+            fan_in_fan_out=_has_transposed_weights(lm),
             target_modules=modules,
         )
         with torch.random.fork_rng(devices=[]):
@@ -161,19 +179,30 @@ class Lora:
 
     @classmethod
     def load(cls, folder: Path, lm: LanguageModel) -> Lora:
-        """Read what `save` wrote.
+        """Read what `save` wrote, or what a stranger did.
+
+        Only rank, scale and target modules are read from the config. Its other settings could import code, rewrite the
+        frozen weights or make the scores random.
 
         Raises:
             CorruptEvaluatorError: a file is missing or truncated, or its tensors don't fit the base model.
         """
         path = folder / _FILE
         try:
-            config = LoraConfig.from_pretrained(str(folder))
-            text, tensors = _read_tensors(path)
+            settings = _LoraSettings.model_validate(read_json(folder / _CONFIG, _MOST_CONFIG_BYTES))
+            text, tensors = _read_tensors(path, settings.r)
+            config = LoraConfig(
+                r=settings.r,
+                lora_alpha=settings.lora_alpha,  # type: ignore[arg-type]  # PEFT only multiplies by it
+                target_modules=list(settings.target_modules),
+                fan_in_fan_out=_has_transposed_weights(lm),
+            )
             adapter = cls(lm, config, text)
-        except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
+        except (
+            Exception
+        ) as error:  # PEFT and safetensors raise nearly anything for a file that they can't use.
             raise CorruptEvaluatorError(
-                f"expected a LoRA in {folder}, found {type(error).__name__}: {error}; restore the evaluator folder"
+                f"expected a LoRA in {folder}, found {_describe(error)}; restore the evaluator folder"
             ) from error
         _check_tensors(tensors, adapter._state(), path)
         set_peft_model_state_dict(adapter._lm.model, tensors)
@@ -239,14 +268,40 @@ def _copy_modules(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, shared)
 
 
-def _read_tensors(path: Path) -> tuple[str, dict[str, Tensor]]:
-    """Read a LoRA's text and its matrices by name."""
+def _has_transposed_weights(lm: LanguageModel) -> bool:
+    """Tell whether the projections are kept transposed, as in GPT-2. PEFT would find out too, but with a warning."""
+    return any(isinstance(module, Conv1D) for module in lm.model.modules())
+
+
+def _read_tensors(path: Path, rank: int) -> tuple[str, dict[str, Tensor]]:
+    """Read a LoRA's text and its matrices by name.
+
+    Raises:
+        ValueError: the text is too long, or a matrix has another rank or precision. Every matrix that is made for the
+            config is thus no larger than a matrix in the file.
+    """
     tensors: dict[str, Tensor] = {}
     with safe_open(path, framework="pt") as file:
-        text = file.metadata()[_TEXT]
+        text = (file.metadata() or {})[_TEXT]
+        if len(text) > _LONGEST_TEXT:
+            raise ValueError(f"a text of {len(text):,} characters")
         for name in file.keys():  # noqa: SIM118 - safe_open is no mapping
+            part = file.get_slice(name)
+            if part.get_dtype() != "F32" or rank not in part.get_shape():
+                found = f"{part.get_dtype()} of shape {part.get_shape()}"
+                raise ValueError(f"{name} in {found}, not in F32 of rank {rank}")
             tensors[name.removeprefix(_PREFIX)] = file.get_tensor(name)
+    if not tensors:
+        raise ValueError("no matrices")
     return text, tensors
+
+
+def _describe(error: Exception) -> str:
+    """Return what was found, on one line."""
+    if isinstance(error, ValidationError):
+        return describe_validation_error(error, _CONFIG)
+    found = f"{type(error).__name__}: {error}"
+    return " ".join(found.split())[:300]
 
 
 def _check_tensors(

@@ -82,16 +82,19 @@ class SoftPrompt(nn.Module):
         """
         path = folder / _FILE
         try:
-            weight = load_file(path)[_TENSOR]
-        except (OSError, KeyError, SafetensorError) as error:
+            tensors = load_file(path)
+            weight = tensors[_TENSOR]
+        except (OSError, KeyError, ValueError, SafetensorError) as error:
+            found = " ".join(f"{type(error).__name__}: {error}".split())
             raise CorruptEvaluatorError(
-                f"expected a soft prompt in {path}, found {type(error).__name__}: {error}; restore the evaluator folder"
+                f"expected a soft prompt in {path}, found {found[:300]}; restore the evaluator folder"
             ) from error
         dim = lm.embedding_weight.shape[1]
-        fits = weight.ndim == 2 and weight.shape[1] == dim
-        if not fits or not torch.isfinite(weight).all():
+        is_float = weight.dtype == torch.float32 and len(tensors) == 1
+        fits = weight.ndim == 2 and weight.shape[1] == dim and 0 < len(weight) < lm.max_length
+        if not is_float or not fits or not torch.isfinite(weight).all():
             raise CorruptEvaluatorError(
-                f"expected finite embeddings of shape (length, {dim}) in {path}, found shape {tuple(weight.shape)}; "
-                "restore the evaluator folder"
+                f"expected finite embeddings of shape (length, {dim}) in {path}, found {len(tensors)} tensors, one "
+                f"in {weight.dtype} of shape {tuple(weight.shape)}; restore the evaluator folder"
             )
         return cls(weight.to(lm.device))

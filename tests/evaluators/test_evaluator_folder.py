@@ -26,6 +26,7 @@ from aspire_guard.evaluators.evaluator_folder import (
     read_manifest,
     save_calibration,
     save_evaluator,
+    seal_evaluator,
 )
 from aspire_guard.evaluators.self_evaluator import SelfEvaluator
 from aspire_guard.exchange import Exchange
@@ -95,7 +96,7 @@ def test_a_loaded_evaluator_scores_as_the_saved_one(
     assert loaded.score(exchanges) == saved.score(exchanges)
     assert loaded.answer("Who?", "Ada.") == saved.answer("Who?", "Ada.")
     assert loaded.threshold == 0.625
-    assert loaded.manifest.model_copy(update={"files": {}}) == saved.manifest
+    assert loaded.manifest.model_copy(update={"files": {}, "seal": ""}) == saved.manifest
     assert loaded.calibration == saved.calibration
 
 
@@ -118,6 +119,7 @@ def test_a_base_model_that_is_gone_is_a_base_model_error(folder: Path) -> None:
     _edit(
         folder, base_model={"name": "/nowhere/model", "fingerprint": "0" * 64, "likelihood": -1.0}
     )
+    seal_evaluator(folder)
     with pytest.raises(BaseModelError, match="found nothing at '/nowhere/model'"):
         SelfEvaluator.from_pretrained(folder)
 
@@ -126,6 +128,7 @@ def test_an_evaluator_without_the_likelihood_of_its_base_model_loads(folder: Pat
     """An older evaluator has no such likelihood, and is still checked by its weights."""
     base = tiny_evaluator().manifest.base_model
     _edit(folder, base_model=base.model_dump(exclude={"likelihood"}))
+    seal_evaluator(folder)
     assert (
         SelfEvaluator.from_pretrained(folder, lm=tiny_lm()).manifest.base_model.likelihood is None
     )
@@ -243,23 +246,65 @@ def test_a_manifest_with_an_impossible_value_is_refused(
         _load(folder)
 
 
-def test_an_adapter_is_checked_even_if_the_manifest_has_no_digest(folder: Path) -> None:
-    """Even without digests, a truncated tensor file is one clear error."""
-    _edit(folder, files={})
+def test_an_adapter_is_checked_even_if_its_digest_is_right(folder: Path) -> None:
+    """A truncated tensor file that was sealed is one clear error."""
     _truncate(folder / "task" / "adapter_model.safetensors")
+    seal_evaluator(folder)
     with pytest.raises(CorruptEvaluatorError, match=r"task.adapter_model\.safetensors"):
         _load(folder)
 
 
-def test_a_calibration_is_checked_even_if_the_manifest_has_no_digest(folder: Path) -> None:
-    """Even without digests, an impossible calibration is one clear error."""
-    _edit(folder, files={})
+def test_an_impossible_calibration_gets_no_seal(folder: Path) -> None:
+    """The error names the file and the field, and the manifest stays."""
+    before = (folder / "aspire.json").read_bytes()
     path = folder / "calibration.json"
     values = json.loads(path.read_text(encoding="utf-8"))
     values["calibrator"]["slope"] = -1
     path.write_text(json.dumps(values), encoding="utf-8")
-    with pytest.raises(CorruptEvaluatorError, match=r"calibration\.json"):
+    with pytest.raises(CorruptEvaluatorError, match=r"calibration\.json, found calibrator"):
+        seal_evaluator(folder)
+    assert (folder / "aspire.json").read_bytes() == before
+
+
+def _list_threshold_of_zero(folder: Path) -> None:
+    path = folder / "calibration.json"
+    values = json.loads(path.read_text(encoding="utf-8"))
+    values["thresholds"][0]["confidence"] = 0.0
+    path.write_text(json.dumps(values), encoding="utf-8")
+    files = json.loads((folder / "aspire.json").read_text(encoding="utf-8"))["files"]
+    _edit(folder, files={name: files[name] for name in files if name != "calibration.json"})
+
+
+@pytest.mark.parametrize(
+    "alter",
+    [
+        lambda folder: _edit(folder, alpha=0.26),
+        lambda folder: _edit(folder, correct=" wrong", wrong=" correct"),
+        lambda folder: _edit(folder, template={"context": "Text: {context}\n"}),
+        lambda folder: _edit(folder, num_beams=1),
+        lambda folder: _edit(folder, files={}),
+        _list_threshold_of_zero,
+    ],
+    ids=["alpha", "verdicts", "template", "beams", "no digests", "unlisted threshold"],
+)
+def test_an_altered_manifest_is_refused(folder: Path, alter: Callable[[Path], None]) -> None:
+    """A possible value is refused too if it is not the saved one, even if the calibration alone is read."""
+    alter(folder)
+    with pytest.raises(CorruptEvaluatorError, match=r"aspire\.json, found .*altered"):
         _load(folder)
+    with pytest.raises(CorruptEvaluatorError, match=r"aspire\.json, found .*altered"):
+        read_calibration(folder)
+
+
+def test_an_evaluator_without_a_seal_is_refused_until_it_is_sealed(
+    folder: Path, exchanges: list[Exchange]
+) -> None:
+    """The error names the command, and the sealed folder scores as before."""
+    _edit(folder, seal="")
+    with pytest.raises(CorruptEvaluatorError, match=r"found none .*; .*run aspire-guard seal"):
+        _load(folder)
+    seal_evaluator(folder)
+    assert _load(folder).score(exchanges) == tiny_evaluator().score(exchanges)
 
 
 @pytest.mark.parametrize(

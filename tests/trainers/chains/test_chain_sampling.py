@@ -192,7 +192,7 @@ def test_a_chain_with_only_an_async_api_is_asked_in_one_event_loop(tmp_path: Pat
 
 
 def test_an_error_of_either_api_is_the_chains_own(tmp_path: Path) -> None:
-    """A mistake in a sync or an async step is reported unchanged, after one run."""
+    """A mistake in a sync or an async step is reported unchanged, after one run in each of two shapes."""
     runs: list[str] = []
 
     def mistaken(input: dict[str, str]) -> str:
@@ -208,7 +208,7 @@ def test_an_error_of_either_api_is_the_chains_own(tmp_path: Path) -> None:
         assert [str(error) for error in ended.failures.values()] == [
             "object of type 'int' has no len()"
         ]
-    assert runs == ["sync", "async"]
+    assert runs == ["sync", "sync", "async", "async"]
 
 
 def test_what_a_run_found_that_the_sync_api_refused_is_not_the_context(tmp_path: Path) -> None:

@@ -3,8 +3,9 @@
     {"id": "q1", "question": "…", "context": "…", "answers": ["…"], "answer": "…", "log_likelihood": -0.2, "chain": "…"}
 
 Each line holds an answer. `answers` are the references, `answer` is the chain's answer, `log_likelihood` the mean
-log-probability of its tokens in nats if the chain's model reports it, and `chain` the name of the chain. Only the file
-counts: an answer in it is never asked for again, and after a killed run the next run asks for the rest.
+log-probability of its tokens in nats if the chain's model reports it, and `chain` the name of the chain. A line with
+`"own_context": true` holds the context that a chain found itself, though the record has another. Only the file counts:
+an answer in it is never asked for again, and after a killed run the next run asks for the rest.
 """
 
 from __future__ import annotations
@@ -26,6 +27,13 @@ from aspire_guard.exchange import Exchange
 from aspire_guard.exchange.run_recorder import RunRecorder, extract_judged_exchange
 from aspire_guard.execution.chain_runs import ChainRuns
 from aspire_guard.jsonl import shorten
+from aspire_trainers.chains.input_shapes import (
+    PERMANENT_ERRORS,
+    describe_failures,
+    is_shape_error,
+    list_shapes,
+    make_keyed,
+)
 from aspire_trainers.chains.sync_or_async import AsyncOnlyError, SyncOrAsync
 from aspire_trainers.chains.usage import UsageCounter
 from aspire_trainers.record import QARecord
@@ -34,6 +42,7 @@ from aspire_trainers.run.progress import Progress
 
 # This many failures without an answer between them have a common cause, such as a wrong key or a server that is down.
 _MOST_FAILURES_IN_A_ROW = 20
+_QUESTION = make_keyed("question")
 _LONGEST_CHECK_INTERVAL = 0.1  # seconds between two checks whether the rate allows another run
 
 
@@ -42,7 +51,8 @@ class SampledChain:
     """A chain, and how often and how fast it is asked.
 
     Attributes:
-        chain: takes a dict with `question`, and `context` if the record has one.
+        chain: takes a dict with `question`, and `context` if the record has one, or the question in another shape that
+            its input schema allows; see `list_shapes`.
         name: the name under which its answers are written.
         samples: answers to each question.
         max_concurrency: the most runs at once.
@@ -148,19 +158,19 @@ class _ChainAsker:
 
     def __init__(self, sampled: SampledChain) -> None:
         self.runs = ChainRuns(
-            sampled.limit_rate(), "chain", retries=sampled.retries, original_errors=True
+            sampled.limit_rate(),
+            "chain",
+            retries=sampled.retries,
+            original_errors=True,
+            permanent_errors=PERMANENT_ERRORS,
         )
+        # The shape that the chain takes is alone in the list once it has been found.
+        self.shapes = list_shapes(sampled.chain)
         self.usage = UsageCounter()
 
     def ask(self, record: QARecord) -> Exchange:
         """Return an answer, with the context that it was given from."""
-        context = {} if record.context is None else {"context": record.context}
-        input = {"question": record.question, **context}
-        recorder, output = self._run(input)
-        if isinstance(output, AsyncOnlyError):
-            recorder, output = self._run(input)
-        if isinstance(output, Exception):
-            raise output
+        input, recorder, output = self._run_in_shape(record)
         exchange = extract_judged_exchange(Exchange.from_run, input, output, recorder)
         if exchange is None:
             raise ExchangeError(
@@ -170,7 +180,40 @@ class _ChainAsker:
         f"{exchange.context}{exchange.answer}".encode()
         return exchange
 
-    def _run(self, input: dict[str, str]) -> tuple[RunRecorder, Any]:
+    def _run_in_shape(self, record: QARecord) -> tuple[Any, RunRecorder, Any]:
+        """Run the chain on the question in the shape that it takes.
+
+        Returns:
+            The input under the usual keys, the recorder of the run, and the output.
+
+        Raises:
+            Exception: the chain's error, or an InputError with the errors of all shapes if it takes none of several.
+        """
+        errors: dict[str, Exception] = {}
+        for shape in self.shapes:
+            input = shape.make(record)
+            recorder, output = self._run(input)
+            if isinstance(output, AsyncOnlyError):
+                recorder, output = self._run(input)
+            if not isinstance(output, Exception):
+                self.shapes = [shape]
+                # The exchange is read from the usual keys, whatever the chain's own are called.
+                usual = _QUESTION.make(record) if shape.has_context else record.question
+                return usual, recorder, output
+            if not is_shape_error(output):
+                raise output
+            # The same words for another shape have another cause, unless a key is missing in both.
+            if not isinstance(output, KeyError) and str(output) in map(str, errors.values()):
+                raise output
+            errors[shape.name] = output
+        if len(errors) == 1:
+            raise next(iter(errors.values()))
+        raise InputError(
+            f"expected a chain that takes a question in a shape that its input schema allows, found an error in each "
+            f"shape that was tried: {describe_failures(errors)}; fix the chain, or give its input a type"
+        )
+
+    def _run(self, input: Any) -> tuple[RunRecorder, Any]:
         """Return the recorder of a run, and the run's output or its error."""
         recorder = RunRecorder()
         configs: list[RunnableConfig] = [{"callbacks": [recorder, self.usage]}]
@@ -179,7 +222,7 @@ class _ChainAsker:
 
 
 def _format_line(record: QARecord, exchange: Exchange, chain: str) -> dict[str, Any]:
-    return {
+    line = {
         "id": record.id,
         "question": record.question,
         "context": exchange.context,
@@ -188,6 +231,9 @@ def _format_line(record: QARecord, exchange: Exchange, chain: str) -> dict[str, 
         "log_likelihood": exchange.log_likelihood,
         "chain": chain,
     }
+    if record.context is not None and exchange.context != record.context:
+        line["own_context"] = True
+    return line
 
 
 def _count_missing(
@@ -226,7 +272,8 @@ def _find_difference(
     if line.get("answers") != list(record.references):
         return another_question
     # If a record has no context, the chain finds its own.
-    if record.context is not None and line.get("context") != record.context:
+    has_own_context = record.context is None or line.get("own_context") is True
+    if not has_own_context and line.get("context") != record.context:
         return "an answer from the context in the data", "another context"
     if line.get("chain") != chain:
         return f"an answer of {chain}", f"one of {shorten(line.get('chain'))}"

@@ -9,7 +9,7 @@ import typer
 
 from aspire_guard.cli.options import ColumnsOption
 from aspire_guard.errors import InputError
-from aspire_guard.import_by_name import import_by_name
+from aspire_guard.import_by_name import describe_import_error, import_by_name
 
 if TYPE_CHECKING:
     from langchain_core.runnables import Runnable
@@ -52,8 +52,9 @@ def sample(
 
     Example: aspire-guard sample --chain my_app:chain --data qa.jsonl --output answers.jsonl
 
-    The chain gets a dict with `question`, and `context` if the record has one. Every answer is on the disk before it
-    counts. After a kill at any moment, or if some questions failed (exit code 1), the same command asks for the
+    The chain gets a dict with `question`, and `context` if the record has one, or the question in another shape that
+    its input schema allows, such as a string or a dict with `input` or `messages`. Every answer is on the disk before
+    it counts. After a kill at any moment, or if some questions failed (exit code 1), the same command asks for the
     missing answers and for nothing else.
     """
     from aspire_guard.records.columns import Columns
@@ -97,8 +98,8 @@ def load_chain(name: str) -> Runnable[Any, Any]:
         )
     try:
         runnable: Runnable[Any, Any] = coerce_to_runnable(named())
-    except Exception as error:
-        found = f"{type(error).__name__}: {error}"
+    except (Exception, SystemExit) as error:
+        found = describe_import_error(error)
         raise InputError(f"expected {name!r} to give a runnable, found {found}; fix it") from error
     return runnable
 

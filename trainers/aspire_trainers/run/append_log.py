@@ -67,9 +67,13 @@ class AppendOnlyJsonl:
     def append(self, value: Any) -> None:
         """Write a line. It is on the disk when this method returns."""
         line = json.dumps(value, ensure_ascii=False).encode() + b"\n"
-        self._stream.write(line)
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
+        try:
+            self._stream.write(line)
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
+        except OSError as error:
+            error.filename = str(self.path)  # A full disk does not say which file it refused.
+            raise
         self.values.append(value)
 
     def _parse_line(self, number: int, line: bytes) -> Any:
