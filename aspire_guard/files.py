@@ -33,15 +33,25 @@ def replace_file(path: Path) -> Iterator[Path]:
     _remove_leftovers(path)
     partial = path.parent / f".{path.name}.{uuid4().hex}.partial"
     try:
-        yield partial
-        _sync(partial)
-        os.replace(partial, path)
-    except BaseException as error:
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)  # A full disk does not say which file it refused.
+        with name_file(path):
+            yield partial
+            _sync(partial)
+            os.replace(partial, path)
+    except BaseException:
         partial.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+@contextmanager
+def name_file(path: Path) -> Iterator[None]:
+    """Put the name of the file into an error of the disk that has none. A full disk does not say what it refused."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def write_text(path: Path, text: str) -> None:

@@ -16,6 +16,7 @@ from aspire_guard.evaluators.selection_rule import SignalName, SignalWeights
 from aspire_guard.selection.metrics import auroc
 from aspire_trainers.data.rated_answers import read_rated_answers, sample_groups
 from aspire_trainers.run.append_log import AppendOnlyJsonl
+from aspire_trainers.stages.rule_fitting import SIGNALS as RULES
 from aspire_trainers.stages.rule_fitting import MeasuredAnswer, fit_signal_weights
 
 SIGNALS: tuple[SignalName, ...] = (
@@ -29,14 +30,19 @@ SIGNALS: tuple[SignalName, ...] = (
 
 
 def list_signal_sets() -> Iterator[tuple[SignalName, ...]]:
-    """Yield each signal alone, the shipped set and its parts, and the shipped set with each other signal."""
-    shipped = SIGNALS[:3]
+    """Yield each signal alone, pairs, the sets that are fitted, and these with each other signal."""
     for name in SIGNALS:
         yield (name,)
-    yield from combinations(shipped, 2)
-    yield shipped
-    for name in SIGNALS[3:]:
-        yield (*shipped, name)
+    yield from combinations(SIGNALS[:4], 2)
+    seen: set[frozenset[SignalName]] = set()
+    for names in RULES.values():
+        fitted = names["over_context"]
+        yield fitted
+        for name in SIGNALS:
+            larger = frozenset((*fitted, name))
+            if name not in fitted and larger not in seen:
+                seen.add(larger)
+                yield (*fitted, name)
 
 
 def read_measured(paths: Sequence[Path], signals: Path, limit: int | None) -> list[MeasuredAnswer]:

@@ -24,6 +24,7 @@ from aspire_guard.cli.report import report
 from aspire_guard.cli.review import review
 from aspire_guard.cli.seal import seal
 from aspire_guard.errors import AspireGuardError
+from aspire_guard.files import name_file
 from aspire_guard.jsonl import check_output_path, parse_id
 from aspire_guard.records.columns import Columns
 from aspire_guard.records.reading import read_numbered_records, resolve_standard_input
@@ -67,7 +68,7 @@ def score(
     check_output_path(output, data)
     # A wrong input or evaluator fails here, before the file of an earlier run is emptied.
     first_line = list(islice(lines, 1))
-    with output.open("w", encoding="utf-8") as stream:
+    with name_file(output), output.open("w", encoding="utf-8") as stream:
         _write_lines(chain(first_line, lines), stream)
 
 
@@ -130,8 +131,10 @@ def build_app() -> typer.Typer:
 
 def _find_way_out(error: OSError) -> str:
     """Return the way out of an error of the file system."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "make room and run the same command again: train and sample go on from where they stopped"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "make room and run the same command again: training and sampling go on from where they stopped"
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return "make it writable or choose another"
     return "choose another"
 
 

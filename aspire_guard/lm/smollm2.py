@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -87,24 +86,22 @@ def find_local_smollm2() -> Path | None:
 
 def _convert_to(folder: Path, gguf: Path) -> None:
     """Convert the model into `folder` in one step, so that a killed conversion leaves no half of a model behind."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix="partial-", dir=folder.parent))
     try:
-        with silence_transformers():
-            _save_converted(gguf, partial)
-        try:
-            move_folder(partial, folder)
-        except OSError:
-            # If another process was faster, its copy is the same.
-            if not folder.exists():
-                raise
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="partial-", dir=folder.parent) as partial:
+            with silence_transformers():
+                _save_converted(gguf, Path(partial, "model"))
+            try:
+                move_folder(Path(partial, "model"), folder)
+            except OSError:
+                # If another process was faster, its copy is the same.
+                if not folder.exists():
+                    raise
     except Exception as error:
         raise BaseModelError(
             f"expected to convert {gguf} into {folder}, found {type(error).__name__}: {error}; "
             "free some disk space (600 MB) or set ASPIRE_GUARD_CACHE to a writable folder"
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _save_converted(gguf: Path, folder: Path) -> None:

@@ -14,6 +14,7 @@ from aspire_guard.evaluators.evaluator_folder import (
     read_manifest,
     save_evaluator,
     save_refusal_probe,
+    seal_evaluator,
 )
 from aspire_guard.evaluators.refusal_probe import RefusalProbe
 from aspire_guard.evaluators.self_evaluator import SelfEvaluator
@@ -61,10 +62,11 @@ def test_evaluators_from_before_the_probe_keep_their_identity(tmp_path: Path) ->
     contents = json.loads(path.read_text("utf-8"))
     assert contents.pop("refusal") is None
     path.write_text(json.dumps(contents), "utf-8")
+    seal_evaluator(tmp_path / "e")
     manifest = read_manifest(tmp_path / "e")
     files = contents.pop("files")
     adapters = {name: digest for name, digest in files.items() if name != "calibration.json"}
-    for name in ("metrics", "provenance", "correctness"):
+    for name in ("metrics", "provenance", "correctness", "seal"):
         contents.pop(name)
     text = json.dumps([contents, adapters], sort_keys=True)
     assert manifest.scorer == hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from transformers.cache_utils import DynamicCache
 
 from aspire_guard.lm.answer_reading import AnswerReading, read_answers
 from aspire_guard.lm.aspire_lm import AspireLM
@@ -74,7 +75,7 @@ def test_the_values_are_those_of_a_plain_pass_over_the_question(plain: AspireLM)
         inputs = [reader.before, plain.lm.embed(torch.cat([reader.question_ids("Who?"), ids]))]
         with torch.inference_mode():
             output = plain.answering_lm.model.base_model(
-                inputs_embeds=torch.cat(inputs)[None], use_cache=True
+                inputs_embeds=torch.cat(inputs)[None], past_key_values=DynamicCache()
             )
         assert len(reading.values) == len(output.past_key_values.layers)
         for values, layer in zip(reading.values, output.past_key_values.layers, strict=True):

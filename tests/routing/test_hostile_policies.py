@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given, settings
 
 from aspire_guard import PolicyError, RoutingPolicy
+from tests.hostile_texts import altered_texts
 
 HOSTILE = {
     "repeated key": "threshold: 0.9\nthreshold: 0.0\n",
@@ -69,3 +72,39 @@ def test_a_policy_that_is_no_usual_file_is_refused_at_once(kind: str, tmp_path: 
             file.truncate(2**40)
     with pytest.raises(PolicyError, match=r"policy\.yaml: expected"):
         RoutingPolicy.load(path)
+
+
+POLICY = """\
+threshold: 0.8
+bands:
+  - at_least: 0.9
+    route: accept
+  - at_least: 0.5
+    route: [{human_review: {queue: "sqlite:///canary.db", wait: 60}}, {fallback: "canary:chain"}]
+otherwise: {abstain: I don't know.}
+budget: {hops: 2, seconds: 20}
+timeouts: {chain: 30}
+"""
+
+
+@settings(max_examples=60, deadline=5000)
+@given(altered_texts(POLICY))
+def test_an_altered_policy_is_one_line_or_loads(content: str) -> None:
+    """Whatever is changed, a policy that can't be used imports nothing."""
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.syspath_prepend(folder)
+        Path("canary.py").write_text("chain = run = print", encoding="utf-8")
+        path = Path(folder, "policy.yaml")
+        path.write_bytes(content.encode("utf-8", "surrogatepass"))
+        error = None
+        try:
+            RoutingPolicy.load(path)
+        except PolicyError as refusal:
+            error = str(refusal)
+        is_imported = sys.modules.pop("canary", None) is not None
+        if error is not None:
+            assert str(path) in error
+            assert "\n" not in error
+            assert not is_imported
+            assert not Path("canary.db").exists()

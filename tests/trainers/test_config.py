@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from aspire_guard.errors import InputError
-from aspire_trainers.config import SamplingConfig, TaskTuningConfig, TrainingConfig
+from aspire_trainers.config import JudgeConfig, SamplingConfig, TaskTuningConfig, TrainingConfig
 
 RECIPE = """
 model = "some/model"
@@ -129,4 +129,5 @@ def test_a_refusal_must_count_as_declining() -> None:
 )
 def test_every_recipe_of_ours_loads(recipe: Path) -> None:
     """A recipe with an unknown setting would fail for everyone who follows the docs."""
-    assert TrainingConfig.load(recipe).self_evaluation.answers >= 2
+    kind = JudgeConfig if recipe.stem == "judge" else TrainingConfig
+    assert kind.load(recipe).seed >= 0

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from aspire_guard.errors import EvaluatorFolderError, InputError
 from aspire_guard.evaluators.correctness_rule import CorrectnessRule
-from aspire_guard.evaluators.evaluator_folder import read_manifest
+from aspire_guard.evaluators.evaluator_folder import read_manifest, seal_evaluator
 from aspire_guard.evaluators.self_evaluator import SelfEvaluator
 from aspire_guard.exchange import Exchange
 from aspire_guard.lm.aspire_lm import AspireLM
@@ -256,6 +256,7 @@ def test_a_run_that_an_earlier_version_finished_is_not_made_again(
     manifest = json.loads((tmp_path / "out" / "aspire.json").read_text("utf-8"))
     del manifest["provenance"]["config"]["self_evaluation"]["persuasion"]
     (tmp_path / "out" / "aspire.json").write_text(json.dumps(manifest), encoding="utf-8")
+    seal_evaluator(tmp_path / "out")
     assert train_evaluator(_make_config(base), DATA, tmp_path / "out") == tmp_path / "out"
 
 

@@ -57,6 +57,6 @@ def test_a_probe_of_an_evaluator_that_reads_otherwise_is_refused(
     with pytest.raises(InputError, match="expected an evaluator with a probe for refusals"):
         run(mine, "--like", other)
     save_refusal_probe(other, PROBE)
-    with pytest.raises(InputError, match="expected evaluators with one base model and θp"):
+    with pytest.raises(InputError, match="expected evaluators that read answers alike"):
         run(mine, "--like", other)
     assert read_manifest(mine).refusal is None

@@ -28,18 +28,25 @@ class _Config(BaseModel):
         Raises:
             InputError: the recipe is missing, is not TOML, or names an unknown setting.
         """
+        values = {} if recipe is None else _read_recipe(Path(recipe))
+        values |= {name: value for name, value in overrides.items() if value is not None}
         try:
-            values = {} if recipe is None else tomllib.loads(Path(recipe).read_text("utf-8"))
-            values |= {name: value for name, value in overrides.items() if value is not None}
             return cls.model_validate(values)
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise InputError(
-                f"{recipe}: expected a recipe in TOML, found: {error}; fix it or its path"
-            ) from error
         except ValidationError as error:
             source = recipe or "options"
             found = describe_validation_error(error, "the settings")
             raise InputError(f"{source}: expected valid settings, found {found}; fix it") from error
+
+
+def _read_recipe(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    # tomllib reads arrays within arrays by recursion.
+    except (OSError, ValueError, RecursionError) as error:
+        found = " ".join(str(error).split())
+        raise InputError(
+            f"{path}: expected a recipe in TOML, found: {found}; fix it or its path"
+        ) from error
 
 
 class FitConfig(_Config):

@@ -226,8 +226,9 @@ def _grade_and_write(
 def _write_answers(
     file: Path, evaluator: SelfEvaluator, judged: Sequence[JudgedAnswer], *, are_graded: bool = True
 ) -> None:
+    from aspire_guard.files import write_text
     from aspire_trainers.evaluation.reports import format_scored_lines
 
     lines = format_scored_lines(evaluator, judged, are_graded=are_graded)
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    file.write_text(text, encoding="utf-8")
+    write_text(file, text)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from aspire_guard.errors import InputError
+from aspire_guard.files import write_text
 from aspire_guard.jsonl import (
     make_line_error,
     parse_id,
@@ -70,7 +71,7 @@ class Labels:
                 "append them, and delete that file"
             )
         lines = [_format_line(record, answer) for (_, answer), record in missing.items()]
-        to_label.write_text("".join(lines), encoding="utf-8")
+        write_text(to_label, "".join(lines))
         return to_label
 
 

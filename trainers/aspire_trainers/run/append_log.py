@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from aspire_guard.errors import InputError
+from aspire_guard.files import name_file
 from aspire_guard.jsonl import make_line_error, shorten
 
 if sys.platform != "win32":
@@ -67,13 +68,10 @@ class AppendOnlyJsonl:
     def append(self, value: Any) -> None:
         """Write a line. It is on the disk when this method returns."""
         line = json.dumps(value, ensure_ascii=False).encode() + b"\n"
-        try:
+        with name_file(self.path):
             self._stream.write(line)
             self._stream.flush()
             os.fsync(self._stream.fileno())
-        except OSError as error:
-            error.filename = str(self.path)  # A full disk does not say which file it refused.
-            raise
         self.values.append(value)
 
     def _parse_line(self, number: int, line: bytes) -> Any:

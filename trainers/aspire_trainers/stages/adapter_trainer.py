@@ -17,7 +17,7 @@ from typing import Generic, TypeVar, cast
 import torch
 from accelerate.utils import gather_object, reduce
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from aspire_guard.errors import InputError
@@ -180,7 +180,7 @@ class AdapterTrainer(Generic[Batch]):
                 tensors[f"{key}/{name}"] = value
         position = json.dumps(asdict(self._position))
         with replace_file(Path(self.checkpoint)) as partial:
-            save_file(tensors, partial, metadata={"position": position})
+            partial.write_bytes(save(tensors, metadata={"position": position}))
 
     def _load_checkpoint(self) -> tuple[_Position, dict[str, Tensor]] | None:
         if not Path(self.checkpoint).exists():
