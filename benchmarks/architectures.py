@@ -1,4 +1,4 @@
-"""Which architectures of `transformers` can be base models: each works, or is refused when it is loaded.
+"""A table of the architectures of `transformers` as base models: each works, or is refused when it is loaded.
 
 Run: `python benchmarks/architectures.py [architecture …]`. For every architecture of causal language models that the
 installed release can build from a tiny config, a random model is saved and loaded as a base model. If it is accepted,

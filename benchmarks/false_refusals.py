@@ -1,4 +1,4 @@
-"""How many rated answers an evaluator takes for refusals.
+"""The number of rated answers that an evaluator takes for refusals.
 
 Run: `python benchmarks/false_refusals.py FILE…`. The files are those of `real_answers.py`. A line says for each file
 how many answers, and how many right answers, have `Score.declined` of one half or more. With `--show` their texts

@@ -28,10 +28,10 @@ class _Segment:
     @property
     def ends(self) -> list[list[int]]:
         """The token after the stretch."""
-        return [
-            [start + length for start, length in zip(*rows, strict=True)]
-            for rows in zip(self.starts, self.lengths, strict=True)
-        ]
+        ends: list[list[int]] = []
+        for starts, lengths in zip(self.starts, self.lengths, strict=True):
+            ends.append([start + length for start, length in zip(starts, lengths, strict=True)])
+        return ends
 
 
 class _Tree:
@@ -145,8 +145,12 @@ def compare_trees(lm: LanguageModel, plain: Any, longest: int) -> dict[str, floa
     _, hidden = lm.extend(rows, embeddings.flatten(0, 1)[:, None], mask.flatten(0, 1)[:, None])
     largest["continued in rows"] = tree.measure(_split_rows(hidden[:, 0]), tree.rests)
 
-    parts = [[tree.embed(row, branch, tree.rests) for branch in _ROWS] for row in _ROWS]
-    last = _Segment([[end - 1 for end in ends] for ends in tree.rests.ends], [[1] * 3] * 3)
+    parts: list[list[Tensor]] = []
+    starts: list[list[int]] = []
+    for row, ends in zip(_ROWS, tree.rests.ends, strict=True):
+        parts.append([tree.embed(row, branch, tree.rests) for branch in _ROWS])
+        starts.append([end - 1 for end in ends])
+    last = _Segment(starts, [[1] * 3] * 3)
     hidden = lm.read_after_branches(states, parts)
     largest["judged"] = tree.measure(hidden[:, :, None], last)
     return largest

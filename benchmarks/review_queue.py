@@ -68,7 +68,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What is in the database after a test with kills.
+    """The content of the database after a test with kills.
 
     Attributes:
         n_kills: the number of processes that were killed.

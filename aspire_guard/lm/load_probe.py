@@ -89,7 +89,7 @@ def compare_readings(lm: LanguageModel, attention: str) -> list[Difference]:
     # The second row has a branch without tokens.
     states = _add_unseen_slots(states, min(max(windows, default=0), _MOST_UNSEEN_SLOTS)).fork(2)
     branches = [[first[prefix:branch], second[prefix : prefix + 1]], [second[short : short + 2]]]
-    states = lm.extend_branches(states, [[lm.embed(ids) for ids in row] for row in branches])
+    states = lm.extend_branches(states, _embed_rows(lm, branches))
     ends = [(0, branch - 1), (1, prefix), (1, short + 1), (1, short - 1)]
     branched = measure("several branches after one prefix", states.hidden.flatten(0, 1), ends)
 
@@ -97,10 +97,15 @@ def compare_readings(lm: LanguageModel, attention: str) -> list[Difference]:
         [first[branch:], second[prefix + 1 : prefix + 2]],
         [second[short + 2 : short + 3], second[short : short + 1]],
     ]
-    last = lm.read_after_branches(states, [[lm.embed(ids) for ids in row] for row in rests])
+    last = lm.read_after_branches(states, _embed_rows(lm, rests))
     ends = [(0, branch + _REST - 1), (1, prefix + 1), (1, short + 2), (1, short)]
     continued = measure("a continued cache", last.flatten(0, 1), ends)
     return [without_padding, with_padding, branched, continued]
+
+
+def _embed_rows(lm: LanguageModel, rows: list[list[Tensor]]) -> list[list[Tensor]]:
+    """Return the embeddings `(tokens, dim)` of the ids `(tokens,)` of each branch of each row."""
+    return [list(map(lm.embed, row)) for row in rows]
 
 
 def _list_windows(lm: LanguageModel) -> list[int]:
